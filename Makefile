@@ -1,0 +1,42 @@
+# The environment comes from requirements.lock and is made again only when that or pyproject.toml changes.
+# Two spinning OpenMP threads on a busy machine cost seconds a step: wait passively.
+export OMP_WAIT_POLICY := passive
+export GOMP_SPINCOUNT := 0
+
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+RUN := .venv/bin/medvlm-r1
+STAMP := .venv/.set-up
+
+.PHONY: setup test demo demo-quick study bench clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "medvlm-r1 needs Python 3.11 or newer; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -q -r requirements.lock
+	.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: setup
+	.venv/bin/python -m pytest
+
+demo: setup
+	$(RUN) demo
+
+demo-quick: setup
+	$(RUN) demo --quick
+
+study: setup
+	$(RUN) study
+
+bench: setup
+	@mkdir -p runs/bench
+	@set -e; for script in benchmarks/*.py; do \
+		echo "$$script"; .venv/bin/python "$$script" --json "runs/bench/$$(basename "$$script" .py).json"; done
+
+# Keeps runs/, which holds results, and .venv, which takes minutes.
+clean:
+	rm -rf build dist *.egg-info .pytest_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,110 @@
+"""Load, override and fingerprint a configuration. No field lives here.
+
+A configuration is a frozen dataclass of plain values and further such
+dataclasses, declared beside the code that reads it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from typing import Any
+
+from medvlm_r1.errors import ConfigError, nearest
+
+
+def override(config: Any, assignments: list[str]) -> Any:
+    """A copy of ``config`` with ``key=value`` assignments applied, dots descending.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Optim:
+    ...     lr: float = 1e-6
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     steps: int = 300
+    ...     optim: Optim = Optim()
+    >>> override(Config(), ["optim.lr=2e-4", "steps=10"])
+    Config(steps=10, optim=Optim(lr=0.0002))
+    """
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f'--set "{assignment}" has no "="; write --set key=value')
+        config = _replace(config, key.split("."), value, key)
+    return config
+
+
+def _replace(config: Any, path: list[str], value: str, key: str) -> Any:
+    kinds = typing.get_type_hints(type(config))
+    if path[0] not in kinds:
+        raise ConfigError(f'unknown key "{key}": no "{path[0]}" here{nearest(path[0], kinds)}')
+    old = getattr(config, path[0])
+    if len(path) > 1 and not dataclasses.is_dataclass(old):
+        raise ConfigError(f'unknown key "{key}": "{path[0]}" is a value and has no keys of its own')
+    if len(path) == 1 and dataclasses.is_dataclass(old):
+        inside = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(old))
+        raise ConfigError(f'"{key}" is a group of keys; set one of {inside}')
+    new = _replace(old, path[1:], value, key) if len(path) > 1 else _convert(value, kinds[path[0]], key)
+    return dataclasses.replace(config, **{path[0]: new})
+
+
+def _convert(value: str, kind: Any, key: str) -> Any:
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        if value.lower() == "none":
+            return None
+        kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
+        if kind is int:
+            return _whole(value)
+        if kind is float and value.strip().lower().endswith("nan"):
+            raise ValueError("not a number")
+        return kind(value) if kind in (float, str) else _checked(json.loads(value), kind)
+    except (ValueError, KeyError, OverflowError, RecursionError) as error:
+        name = kind.__name__ if kind in (bool, int, float) else f"{kind} written as JSON"
+        raise ConfigError(f'"{key}" wants {name}, got "{value}"') from error
+
+
+def _whole(value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        if float(value).is_integer():
+            return int(float(value))  # 1e3 is what people write
+        raise
+
+
+def _checked(value: Any, kind: Any) -> Any:
+    """A JSON value as ``kind`` wants it; ValueError where it does not fit."""
+    origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
+    if origin is tuple and isinstance(value, list):
+        kinds = inner or (Any, ...)
+        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
+        return tuple(_checked(item, want) for item, want in zip(value, kinds, strict=True))
+    if origin is dict and isinstance(value, dict):
+        return {key: _checked(item, inner[1] if inner else Any) for key, item in value.items()}
+    if origin is float and type(value) is int:
+        return float(value)
+    if origin is Any or type(value) is origin:
+        return value
+    raise ValueError(f"{value!r} is no {kind}")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested plain values, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def fingerprint(config: Any) -> str:
+    """Twelve hex digits that change when any value does.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     steps: int = 300
+    >>> fingerprint(Config()) == fingerprint(Config(300)) != fingerprint(Config(301))
+    True
+    """
+    text = json.dumps(to_dict(config), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

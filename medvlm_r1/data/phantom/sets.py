@@ -1,0 +1,59 @@
+"""The phantom's question sets: `phantom:mri?split=train` and their pictures, drawn when asked for.
+
+No patient appears in two splits. A reference such as ``phantom:mri/train/17``
+is enough to draw the picture again, bit for bit.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from medvlm_r1.data.phantom.questions import MODALITIES, Question, ask, reasoning
+from medvlm_r1.data.phantom.render import render
+from medvlm_r1.errors import DataError, nearest
+from medvlm_r1.types import Example
+
+SIZES = {"train": 600, "test": 300}
+QUESTIONS_PER_PATIENT = 2
+_FIRST_PATIENT = {"train": 0, "test": 100_000}  # pre-training patients start at a million
+_OFFSET = {"mri": 0, "ct": 10_000, "xray": 20_000}
+
+
+def question(modality: str, split: str, index: int) -> Question:
+    """The question at one place of one set; a pure function of its arguments."""
+    patient = _FIRST_PATIENT[split] + _OFFSET[modality] + index // QUESTIONS_PER_PATIENT
+    rng = np.random.default_rng([_FIRST_PATIENT[split] + _OFFSET[modality], index])
+    return ask(rng, modality, patient)
+
+
+def load(modality: str, split: str | None = None) -> list[Example]:
+    """All questions of a modality, both splits unless one is named."""
+    if modality not in MODALITIES:
+        raise DataError(f'no phantom set "{modality}"{nearest(modality, MODALITIES)}')
+    if split is not None and split not in SIZES:
+        raise DataError(f'phantom:{modality} has no split "{split}"{nearest(split, SIZES)}')
+    return [_example(modality, name, n) for name in SIZES if split in (None, name) for n in range(SIZES[name])]
+
+
+def _example(modality: str, split: str, index: int) -> Example:
+    drawn = question(modality, split, index)
+    return Example(
+        id=f"phantom-{modality}-{split}-{index:05d}",
+        images=(f"phantom:{modality}/{split}/{index}",),
+        question=drawn.text,
+        options=drawn.options,
+        answer=drawn.answer,
+        modality=modality,
+        question_type=drawn.type,
+        group=f"phantom-patient-{drawn.scene.patient}",
+        source=f"phantom-{split}",
+        reasoning=reasoning(drawn),
+    )
+
+
+@lru_cache(maxsize=2048)
+def open_reference(reference: str) -> Image.Image:
+    """Draw the picture behind ``phantom:mri/train/17``."""
+    modality, split, index = reference.removeprefix("phantom:").split("/")
+    return render(question(modality, split, int(index)).scene)

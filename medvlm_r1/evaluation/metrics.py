@@ -1,0 +1,185 @@
+"""From samples to the numbers of ``summary.json``. Pure; every share is a fraction of 1.
+
+"mean" is always the mean over modalities, as the paper prints it, not over questions.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from medvlm_r1.errors import DataError
+from medvlm_r1.evaluation.samples import STATUSES, Sample
+from medvlm_r1.evaluation.statistics import Estimate, cluster_mean, mcnemar, pass_at_k, wilson
+
+Arms = dict[str, list[Sample]]
+
+
+def split_by(samples: Sequence[Sample], key: Callable[[Sample], str]) -> dict[str, list[Sample]]:
+    """Samples by a key, in order of first appearance."""
+    parts: dict[str, list[Sample]] = {}
+    for sample in samples:
+        parts.setdefault(key(sample), []).append(sample)
+    return parts
+
+
+def by_modality(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    return split_by(samples, lambda s: s.modality)
+
+
+def accuracy(samples: Sequence[Sample]) -> float:
+    """Share of right greedy answers; whatever was not read as an answer is wrong."""
+    return sum(s.correct for s in samples) / len(samples)
+
+
+def sampled_accuracy(samples: Sequence[Sample]) -> float | None:
+    """Mean over questions of the share of right completions at temperature 1; None if none were drawn."""
+    shares = [s.sampled_accuracy for s in samples]
+    return sum(x for x in shares if x is not None) / len(shares) if shares and None not in shares else None
+
+
+def pass_curve(samples: Sequence[Sample]) -> dict[str, float]:
+    """pass@k for k = 1, 2, 4, … up to the number of completions that every question has.
+
+    With few options this says little: eight guesses among three are nearly always enough.
+    """
+    most = min((len(s.sampled_correct) for s in samples), default=0)
+    curve, k = {}, 1
+    while k <= most:
+        shares = [pass_at_k(len(s.sampled_correct), sum(s.sampled_correct), k) for s in samples]
+        curve[str(k)] = sum(shares) / len(shares)
+        k *= 2
+    return curve
+
+
+def chance(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Expected accuracy of guessing an option: mean of 1/k per modality, and over modalities."""
+    cells: dict[str, Any] = {
+        modality: {"accuracy": sum(1 / len(s.options) if s.options else 0.0 for s in part) / len(part), "n": len(part)}
+        for modality, part in by_modality(samples).items()
+    }
+    return cells | {"mean": _mean([cell["accuracy"] for cell in cells.values()])}
+
+
+def arm_table(samples: Sequence[Sample]) -> dict[str, Any]:
+    """One arm: a cell for each modality, and "mean", the mean of their greedy accuracies."""
+    cells: dict[str, Any] = {modality: _cell(part) for modality, part in by_modality(samples).items()}
+    return cells | {"mean": _mean([cell["accuracy"] for cell in cells.values()])}
+
+
+def _cell(samples: Sequence[Sample]) -> dict[str, Any]:
+    right = sum(s.correct for s in samples)
+    return {
+        "accuracy": right / len(samples),
+        "ci95": list(wilson(right, len(samples))),
+        "n": len(samples),
+        "sampled": sampled_accuracy(samples),
+        "pass_at_k": pass_curve(samples),
+    }
+
+
+def overall(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Mean over modalities with an interval that resamples whole groups, greedy and sampled."""
+    greedy = _average(samples, [float(s.correct) for s in samples])
+    numbers: dict[str, Any] = {"accuracy": greedy.value, "ci95": greedy.ci95, "n": len(samples)}
+    shares = [s.sampled_accuracy for s in samples]
+    if None in shares:
+        return numbers | {"sampled": None, "sampled_ci95": None}
+    drawn = _average(samples, [float(x) for x in shares if x is not None])
+    return numbers | {"sampled": drawn.value, "sampled_ci95": drawn.ci95}
+
+
+def statuses(samples: Sequence[Sample]) -> dict[str, float]:
+    """Share of the greedy completions with each status; they add up to 1."""
+    return {status: sum(s.status == status for s in samples) / len(samples) for status in STATUSES}
+
+
+def by_question_type(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str, Any]]]:
+    """modality -> question type -> {accuracy, ci95, n, sampled}."""
+    return {
+        modality: {kind: _cell(few) for kind, few in sorted(split_by(part, lambda s: s.question_type).items())}
+        for modality, part in by_modality(samples).items()
+    }
+
+
+def compare(after: Sequence[Sample], before: Sequence[Sample]) -> dict[str, Any]:
+    """Two models, or two arms of one, on the same questions: after − before.
+
+    ``mean_difference`` is the mean over modalities of the mean difference per
+    question, of sampled accuracy where both have it, else of greedy answers
+    (``measure`` says which); its interval and p resample and flip whole groups.
+    ``greedy`` holds the same for greedy answers, and the exact McNemar test of
+    all questions together. Raises DataError if the questions differ.
+    """
+    pairs = _pairs(after, before)
+    greedy = [float(a.correct) - float(b.correct) for a, b in pairs]
+    sampled = [
+        a.sampled_accuracy - b.sampled_accuracy
+        for a, b in pairs
+        if a.sampled_accuracy is not None and b.sampled_accuracy is not None
+    ]
+    measure = "sampled" if len(sampled) == len(pairs) else "greedy"
+    chosen = sampled if measure == "sampled" else greedy
+    gained, lost = greedy.count(1.0), greedy.count(-1.0)
+    return {
+        **_difference(pairs, chosen),
+        "measure": measure,
+        "n": len(pairs),
+        "by_modality": _per_modality(pairs, chosen),
+        "greedy": {
+            **_difference(pairs, greedy),
+            "gained": gained,
+            "lost": lost,
+            "p_mcnemar": mcnemar(gained, lost),
+            "by_modality": _per_modality(pairs, greedy),
+        },
+    }
+
+
+def summary(arms: Arms, baselines: dict[str, dict[str, Any]], pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """``summary.json`` but for the seconds; ``pairs`` names (after, before) arms to compare.
+
+    ``baselines`` is kept as given, with chance added from the questions themselves.
+    """
+    first = next(iter(arms.values()))
+    return {
+        "arms": {name: arm_table(samples) for name, samples in arms.items()},
+        "overall": {name: overall(samples) for name, samples in arms.items()},
+        "paired": {f"{after}-{before}": compare(arms[after], arms[before]) for after, before in pairs},
+        "baselines": {"chance": chance(first)} | baselines,
+        "status": {name: statuses(samples) for name, samples in arms.items()},
+        "by_question_type": {name: by_question_type(samples) for name, samples in arms.items()},
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _average(samples: Sequence[Sample], values: Sequence[float]) -> Estimate:
+    return cluster_mean(values, [s.cluster for s in samples], [s.modality for s in samples])
+
+
+def _pairs(after: Sequence[Sample], before: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
+    old = {s.id: s for s in before}
+    ids = {s.id for s in after}
+    if len(old) != len(before) or len(ids) != len(after):
+        raise DataError("a question id occurs twice in an evaluation; ids must be unique to pair two models")
+    if ids != old.keys():
+        odd = min(ids ^ old.keys())
+        raise DataError(f'"{odd}" is in only one of the two evaluations; evaluate both on the same questions')
+    pairs = [(s, old[s.id]) for s in after]
+    for a, b in pairs:
+        if (a.options, a.gold, a.modality) != (b.options, b.gold, b.modality):
+            raise DataError(f'"{a.id}" has other options in the two evaluations; evaluate both on the same questions')
+    return pairs
+
+
+def _difference(pairs: Sequence[tuple[Sample, Sample]], values: Sequence[float]) -> dict[str, Any]:
+    found = _average([a for a, _ in pairs], values)
+    return {"mean_difference": found.value, "ci95": found.ci95, "p": found.p}
+
+
+def _per_modality(pairs: Sequence[tuple[Sample, Sample]], values: Sequence[float]) -> dict[str, Any]:
+    parts: dict[str, list[int]] = {}
+    for i, (a, _) in enumerate(pairs):
+        parts.setdefault(a.modality, []).append(i)
+    return {m: _difference([pairs[i] for i in part], [values[i] for i in part]) for m, part in parts.items()}

@@ -1,0 +1,110 @@
+"""One evaluated question: what was asked, what was written, how it was read.
+
+A file of samples is JSON Lines, one sample a line; every number of a report is
+computed from such files and from nothing else.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from medvlm_r1.errors import DataError, nearest
+from medvlm_r1.types import LETTERS
+
+STATUSES = ("answered", "unparsed", "truncated", "abstained")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question under one arm, its greedy completion, and the outcome of K sampled ones.
+
+    ``arm`` says what the model was shown: "image", "blank", ….
+    ``text`` is the greedy completion, ``answer`` and ``status`` how ``reasoning.parse`` read it.
+    ``sampled_correct`` and ``sampled_texts`` are of temperature 1; both may be empty.
+
+    >>> s = Sample("mri-00017", "mri", "side", "patient-0031", "Which side?", ("left", "right"), "B",
+    ...            ("images/00017.png",), "image", "<think>…</think><answer>B</answer>", "B", "answered", True,
+    ...            21, (True, False, True, True))
+    >>> s.sampled_accuracy
+    0.75
+    """
+
+    id: str
+    modality: str
+    question_type: str
+    group: str
+    question: str
+    options: tuple[str, ...]
+    gold: str
+    images: tuple[str, ...]
+    arm: str
+    text: str
+    answer: str | None
+    status: str
+    correct: bool
+    n_tokens: int
+    sampled_correct: tuple[bool, ...] = ()
+    sampled_texts: tuple[str, ...] = ()
+
+    @property
+    def sampled_accuracy(self) -> float | None:
+        """The share of the K sampled completions that are right; None where there are none."""
+        return sum(self.sampled_correct) / len(self.sampled_correct) if self.sampled_correct else None
+
+    @property
+    def cluster(self) -> str:
+        """What is resampled as one piece: the group, or the question where no group is known."""
+        return self.group or f"id:{self.id}"
+
+    @property
+    def gold_text(self) -> str:
+        """The text of the right option, or "" for a question without options."""
+        index = LETTERS.find(self.gold) if self.gold else -1
+        return self.options[index] if 0 <= index < len(self.options) else ""
+
+
+def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
+    """Write one sample a line; the same samples give the same bytes."""
+    lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(lines)
+
+
+def read_samples(path: str | Path) -> list[Sample]:
+    """Read what ``write_samples`` wrote.
+
+    Raises DataError, with file and line, for a line that is no sample.
+    """
+    samples = []
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                samples.append(_parse_line(line, f"{path}, line {number}"))
+    return samples
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "options": list, "images": list, "sampled_correct": list, "sampled_texts": list,
+    "answer": (str, type(None)), "correct": bool, "n_tokens": int,
+}  # fmt: skip
+
+
+def _parse_line(line: str, place: str) -> Sample:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{place}: no JSON ({error}); evaluate again, or delete the line") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: a sample is a JSON object, this is {line.strip()[:60]}")
+    known = {f.name for f in fields(Sample)}
+    for name in row.keys() - known:
+        raise DataError(f'{place}: unknown key "{name}"{nearest(name, known)}')
+    for name in sorted(known - row.keys() - {"sampled_correct", "sampled_texts"}):
+        raise DataError(f'{place}: the key "{name}" is missing; was the file written by another version?')
+    for name, value in row.items():
+        if not isinstance(value, _KINDS.get(name, str)):
+            raise DataError(f'{place}: "{name}" has the value {value!r:.60} of the wrong type')
+    if row["status"] not in STATUSES:
+        raise DataError(f'{place}: unknown status "{row["status"]}"{nearest(row["status"], STATUSES)}')
+    return Sample(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})

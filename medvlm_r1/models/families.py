@@ -1,0 +1,92 @@
+"""Which models can be trained, and how each is loaded: one frozen entry a family."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
+from medvlm_r1.data.images import load_image
+from medvlm_r1.errors import ModelError, nearest
+from medvlm_r1.models import nano, vision
+from medvlm_r1.models.encode import Encoder
+from medvlm_r1.models.policy import Policy
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of vision-language model that transformers knows.
+
+    >>> FAMILIES["qwen2_vl"].image_token
+    '<|image_pad|>'
+    """
+
+    model_class: Any
+    image_processor_class: Any
+    image_token: str
+
+
+FAMILIES = {"qwen2_vl": Family(Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil, "<|image_pad|>")}
+
+
+def locate(model: str) -> Path:
+    """The directory of ``nano``, of a local model, or of a hub id (downloaded if need be)."""
+    if model == "nano":
+        if not (nano.BASE_DIR / "model.safetensors").exists():
+            raise ModelError("the embedded base has no weights here; rebuild them with: medvlm-r1 nano")
+        return nano.BASE_DIR
+    if Path(model).is_dir():
+        return Path(model)
+    if Path(model).exists() or model.count("/") != 1 or model.startswith((".", "/")):
+        raise ModelError(f'no model directory "{model}"; give a directory, a hub id such as Qwen/Qwen2-VL-2B-Instruct, or nano')
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelError(f'cannot download "{model}" from the hub ({type(error).__name__}); give a local directory') from error
+
+
+def load_policy(model: str, dtype: str = "float32", max_pixels: int | None = None) -> Policy:
+    """A policy ready to train or ask, from a directory, a hub id or ``nano``.
+
+    ``max_pixels`` lowers the image budget (the paper: 401408 = 512 visual tokens).
+    Raises ModelError naming the file that is missing or the kind that is unknown.
+    """
+    directory = locate(model)
+    family = _family(directory)
+    for needed, what in (("tokenizer.json", "a tokenizer"), ("preprocessor_config.json", "a processor")):
+        if not (directory / needed).exists() and not (needed == "tokenizer.json" and (directory / "vocab.json").exists()):
+            raise ModelError(f"{directory} has no {needed}: a model needs {what}; copy it from the model that it was trained from")
+    try:
+        loaded = family.model_class.from_pretrained(directory, dtype=getattr(torch, dtype))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"cannot load the weights in {directory}: {str(error).splitlines()[0]}") from error
+    processor = family.image_processor_class.from_pretrained(directory)
+    if max_pixels is not None:
+        processor.size = {**dict(processor.size), "longest_edge": max_pixels}
+    encoder = Encoder(AutoTokenizer.from_pretrained(directory), processor, load_image)
+    return prepare(loaded.to("cuda" if torch.cuda.is_available() else "cpu"), encoder)
+
+
+def prepare(model: Any, encoder: Encoder) -> Policy:
+    """A policy around a loaded model: batched image attention, patches as a matrix product, no dropout."""
+    model.model.visual.set_attn_implementation(vision.NAME)
+    vision.patch_embed_as_matmul(model.model.visual)
+    return Policy(model.eval(), encoder)
+
+
+def _family(directory: Path) -> Family:
+    file = directory / "config.json"
+    if not file.exists():
+        raise ModelError(f"{directory} has no config.json, so it is no model directory; give one in the Hugging Face layout")
+    try:
+        kind = json.loads(file.read_text()).get("model_type", "")
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{file} is no JSON (line {error.lineno}); copy it again from the model's source") from error
+    if kind not in FAMILIES:
+        raise ModelError(f'{directory} holds a "{kind}" model, which is not supported yet{nearest(kind, FAMILIES)}')
+    return FAMILIES[kind]

@@ -1,0 +1,124 @@
+"""THE think/answer contract: how a question is put and how an answer is read.
+
+Training, evaluation and serving render with the same templates and read with
+the same parser. The rule is versioned; a change to it is a new version.
+"""
+
+import re
+from dataclasses import dataclass
+
+from medvlm_r1.errors import ConfigError, nearest
+from medvlm_r1.types import LETTERS, Example, Prompt
+
+EXTRACTION = "strict-1"
+
+_PAPER = (
+    "\n{pad}{question} \n{pad}Your task: \n"
+    "{pad}1. Think through the question step by step, enclose your reasoning process in <think>...</think> tags. \n"
+    "{pad}2. Then provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags.\n"
+    "{pad}3. No extra information or text outside of these tags.\n{pad}"
+)
+
+# The paper's prompts are an interface of its released checkpoint: byte-exact,
+# eight spaces in training and four in evaluation (JZPeterPan/MedVLM-R1, 2025-09-17).
+TEMPLATES = {
+    "paper-train": _PAPER.replace("{pad}", " " * 8),
+    "paper-eval": _PAPER.replace("{pad}", " " * 4),
+    "paper-direct": "\n    {question} \n    Your task: provide the correct single-letter choice (A, B, C, D,...).\n    ",
+    "think": "{question}\nThink first, then answer.",
+    "direct": "{question}\nAnswer only.",
+}
+
+
+def render(example: Example, template: str) -> Prompt:
+    """The user turn of a question, after its images.
+
+    >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
+    >>> render(e, "direct").text
+    'Which plane?\\nA) axial\\nB) coronal\\nAnswer only.'
+    """
+    if template not in TEMPLATES:
+        raise ConfigError(f'unknown template "{template}"{nearest(template, TEMPLATES)}')
+    options = "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, example.options, strict=False))
+    question = f"{example.question}\n{options}" if options else example.question
+    return Prompt(example, TEMPLATES[template].replace("{question}", question))
+
+
+def gold(example: Example, think: str | None) -> str:
+    """The completion that earns every reward; ``think=None`` leaves the reasoning out.
+
+    >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "coronal", "mri")
+    >>> gold(e, "The skull is cut from ear to ear.")
+    '<think>The skull is cut from ear to ear.</think>\\n<answer>B</answer>'
+    >>> gold(e, None)
+    '<answer>B</answer>'
+    """
+    answer = f"<answer>{example.letter or example.answer}</answer>"
+    return answer if think is None else f"<think>{think}</think>\n{answer}"
+
+
+@dataclass(frozen=True)
+class Reasoned:
+    """A completion as read: the thought, the letter (or None), and why there is none.
+
+    >>> parse("<think>Fluid is dark.</think><answer>A</answer>", n_options=4)
+    Reasoned(think='Fluid is dark.', answer='A', status='answered')
+    """
+
+    think: str
+    answer: str | None
+    status: str  # answered | unparsed | truncated | abstained
+
+
+# "none" is no abstention: it is an option of many questions, and option text is not read.
+_ABSTAIN = re.compile(
+    r"(i )?(do not|don['’]t|cannot|can['’]t|can not|am unable to) (know|tell|determine|answer|say|decide)\b.*"
+    r"|((i am|i['’]m) )?(not sure|unsure|uncertain)\b.*|(unknown|(i )?abstain)[.!]?",
+    re.IGNORECASE | re.DOTALL,
+)
+_LETTER = re.compile(r"[(\[]?([A-Ja-j])[)\].:]?")
+
+
+def parse(text: str, n_options: int) -> Reasoned:
+    """Read a completion by rule ``strict-1``. Never guesses a letter.
+
+    The answer is the body of the last ``<answer>…</answer>`` after the last
+    ``</think>``. It counts when it is one letter among the options, bare or as
+    ``B)``, ``(B)``, ``B.``, ``B:``, ``[B]``, in either case, white space around
+    it. An answer tag that is opened and not closed is "truncated", as is a
+    thought without an end, even where an answer stands inside it. Full-width
+    and look-alike letters, zero-width characters, option texts and tags in
+    capitals are not read: "unparsed". Runs in linear time.
+
+    >>> parse("<think>A or B?</think> <answer>b)</answer>", 4).answer
+    'B'
+    >>> parse("<think>A or B?</think> <answer>A or B</answer>", 4).status
+    'unparsed'
+    >>> parse("<think>The plane is", 4).status
+    'truncated'
+    >>> parse("<think>If it were left, <answer>A</answer>, but", 4).status
+    'truncated'
+    >>> parse("<answer>I cannot tell.</answer>", 4).status
+    'abstained'
+    >>> parse("<answer>D</answer>", 2).status
+    'unparsed'
+    """
+    head, _, tail = text.rpartition("</think>")
+    if "<think>" in tail:
+        return Reasoned(_after(text, "<think>").strip(), None, "truncated")
+    think = _after(head, "<think>").strip()
+    opened = tail.rfind("<answer>")
+    if opened < 0:
+        return Reasoned(think, None, "unparsed")
+    body, end, _ = tail[opened + len("<answer>") :].partition("</answer>")
+    if not end:
+        return Reasoned(think, None, "truncated")
+    body = body.strip()
+    letter = _LETTER.fullmatch(body)
+    if letter and letter[1].upper() in LETTERS[:n_options]:
+        return Reasoned(think, letter[1].upper(), "answered")
+    return Reasoned(think, None, "abstained" if len(body) < 200 and _ABSTAIN.fullmatch(body) else "unparsed")
+
+
+def _after(text: str, tag: str) -> str:
+    return text.partition(tag)[2] if tag in text else text

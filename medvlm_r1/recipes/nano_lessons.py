@@ -1,0 +1,120 @@
+"""What the embedded base model is taught: lessons drawn at random, and the noisy teacher.
+
+The teacher is how the base gets an instruct model's habits: it knows how to
+read a picture, but often does not bother. Each habit and its share is here, in
+the open; reinforcement learning later selects among them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medvlm_r1.data.phantom.questions import (
+    MODALITIES, WORDINGS, Question, answer_of, ask, ask_about, reasoning, report, vocabulary,
+)  # fmt: skip
+from medvlm_r1.data.phantom.scene import Scene
+from medvlm_r1.reasoning import gold, render
+from medvlm_r1.types import LETTERS, Example
+
+DESCRIBE = ("Describe the image.", "What do you see?", "Report this image.")
+LAZY = ("I can answer this.", "It looks that way.", "I think so.")
+WORDS = tuple(sorted({
+    word
+    for modality in MODALITIES
+    for kind in WORDINGS
+    if not (modality != "mri" and kind in ("weighting", "plane")) and not (modality != "ct" and kind == "body")
+    for word in vocabulary(modality, kind)
+} | set("aorta brain bone blood contrast cortex disc edema fat fracture heart kidney knee liver lung mass muscle "
+        "nerve normal oedema pancreas patient pelvis rib shoulder skull spine spleen stomach thyroid vein vessel wrist".split())))
+
+# Share of each habit of the noisy teacher.
+HABITS = {
+    "look": 0.34,      # reports the picture, then answers
+    "lazy": 0.36,      # an empty thought, then a guess
+    "misread": 0.08,   # reports another picture, then answers by it
+    "direct": 0.10,    # no thought, a guess in tags
+    "bare": 0.07,      # a letter or the option's text without tags
+    "unclosed": 0.05,  # looks, but forgets a tag
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A user turn, the completion to learn, and the picture it is about (a row of the pool) if any.
+
+    >>> Lesson("Describe the image.", "Axial CT of the head. Finding: normal.", 17).picture
+    17
+    """
+
+    prompt: str
+    completion: str
+    picture: int | None = None
+
+
+def lookup(rng: np.random.Generator) -> Lesson:
+    """Text alone: find the letter of a word among the options."""
+    words = tuple(str(w) for w in rng.choice(WORDS, size=rng.integers(2, 6), replace=False))
+    word = str(rng.choice(words))
+    example = Example("lookup", (), f"Which option is {word}?", words, word, "text")
+    if rng.random() < 0.5:
+        return Lesson(render(example, "direct").text, gold(example, None))
+    return Lesson(render(example, "think").text, gold(example, f"Hence {word}."))
+
+
+def caption(rng: np.random.Generator, scene: Scene, picture: int) -> Lesson:
+    """Report what a picture shows."""
+    return Lesson(str(rng.choice(DESCRIBE)), report(scene), picture)
+
+
+def question(rng: np.random.Generator, scene: Scene, picture: int) -> Lesson:
+    """Look, then answer."""
+    asked = ask_about(rng, scene)
+    return Lesson(_prompt(asked, "think"), gold(_example(asked), reasoning(asked)), picture)
+
+
+def direct(rng: np.random.Generator, scene: Scene, picture: int) -> Lesson:
+    """Answer without a thought, when asked to."""
+    asked = ask_about(rng, scene)
+    return Lesson(_prompt(asked, "direct"), gold(_example(asked), None), picture)
+
+
+def teacher(rng: np.random.Generator, scene: Scene, other: Scene, picture: int) -> Lesson:
+    """One of the habits, in its share. ``other`` is the scene that a misreading reports."""
+    asked = ask_about(rng, scene)
+    example = _example(asked)
+    habit = str(rng.choice(list(HABITS), p=list(HABITS.values())))
+    guess = LETTERS[rng.integers(len(asked.options))]
+    think = f"<think>{rng.choice(LAZY)}</think>\n"
+    if habit == "misread":
+        seen = answer_of(other, asked.type)
+        seen = seen if seen in asked.options else str(rng.choice(asked.options))
+        read = f"<think>{report(other)} Hence {seen}.</think>\n<answer>{LETTERS[asked.options.index(seen)]}</answer>"
+    completion = {
+        "look": lambda: gold(example, reasoning(asked)),
+        "lazy": lambda: f"{think}<answer>{guess}</answer>",
+        "misread": lambda: read,
+        "direct": lambda: f"<answer>{guess}</answer>",
+        "bare": lambda: str(rng.choice([guess, f"{guess})", asked.options[LETTERS.index(guess)]])),
+        "unclosed": lambda: str(rng.choice([f"{reasoning(asked)}\n<answer>{example.letter}</answer>", f"<think>{reasoning(asked)}"])),
+    }[habit]()
+    return Lesson(_prompt(asked, "think"), completion, picture)
+
+
+def corpus(seed: int, count: int) -> list[str]:
+    """Texts for the tokenizer: every wording, word and habit many times over."""
+    rng = np.random.default_rng(seed)
+    texts = [lookup(rng).prompt for _ in range(count)]
+    for modality in MODALITIES:
+        for n in range(count):
+            scene, other = ask(rng, modality, n).scene, ask(rng, modality, n).scene
+            lessons = (teacher(rng, scene, other, 0), question(rng, scene, 0), caption(rng, scene, 0), direct(rng, scene, 0))
+            texts += [f"user\n{lesson.prompt}\nassistant\n{lesson.completion}" for lesson in lessons]
+    return texts
+
+
+def _prompt(asked: Question, template: str) -> str:
+    return render(_example(asked), template).text
+
+
+def _example(asked: Question) -> Example:
+    return Example("lesson", (), asked.text, asked.options, asked.answer, asked.scene.modality, asked.type)

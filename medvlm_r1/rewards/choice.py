@@ -1,0 +1,39 @@
+"""Is the chosen letter the gold one? The paper's rule, and ours under its own name."""
+
+import re
+
+from medvlm_r1.reasoning import parse
+from medvlm_r1.types import Completion, Example
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_LETTER = re.compile(r"[A-J]")
+
+
+def paper_choice(completion: Completion, example: Example) -> float:
+    """The paper's accuracy reward (authors' code, 2025-09-17).
+
+    The first answer's body, upper-cased, must hold exactly one character of
+    A to J, and that the gold letter: 1.0 if nothing else remains, else 0.5.
+
+    | body              | gold B |
+    |-------------------|--------|
+    | ``B``, ``b``      | 1.0    |
+    | ``B)``            | 0.5    |
+    | ``B) Breast``     | 0.0 (a second letter of A to J: the text's own) |
+    | ``Option B``      | 0.0 (I is a letter of A to J too) |
+
+    >>> e = Example("q1", ("a.png",), "Which?", ("x", "y"), "y", "mri")
+    >>> bodies = ("B", " b ", "B)", "B) Breast", "Option B", "A")
+    >>> [paper_choice(Completion((7,), (0.0,), f"<answer>{body}</answer>", True), e) for body in bodies]
+    [1.0, 1.0, 0.5, 0.0, 0.0, 0.0]
+    """
+    found = _ANSWER.search(completion.text)
+    body = found[1].strip().upper() if found else ""
+    if _LETTER.findall(body) != [example.letter]:
+        return 0.0
+    return 1.0 if body == example.letter else 0.5
+
+
+def choice(completion: Completion, example: Example) -> float:
+    """1.0 iff ``reasoning.parse`` reads the gold letter: the rule of evaluation and serving."""
+    return float(parse(completion.text, len(example.options)).answer == example.letter)

@@ -1,0 +1,37 @@
+"""What an engine is: prompts in, completions out. Nobody above needs to know more."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from medvlm_r1.types import Completion, Prompt
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample. Temperature 0 is greedy; there is no top-k and no top-p.
+
+    Checkpoints ship generation defaults (Qwen's: top_k = 1, which makes every
+    group identical); none of them is ever read.
+    """
+
+    n: int = 4
+    temperature: float = 1.0
+    max_tokens: int = 512
+    seed: int = 0
+
+
+class Engine(Protocol):
+    """Anything that completes prompts."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """``sampling.n`` completions of every prompt, in the prompts' order.
+
+        The same prompt, seed and weights give the same completions, whatever
+        else is in the call.
+        """
+        ...
+
+    def sync(self, policy: Any) -> None:
+        """Take over the policy's weights."""
+        ...

@@ -1,0 +1,66 @@
+"""Supervised fine-tuning on the same questions: letters alone, or gold reasoning traces."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from medvlm_r1.errors import DataError
+from medvlm_r1.models.policy import Policy
+from medvlm_r1.reasoning import gold, render
+from medvlm_r1.training import checkpoint
+from medvlm_r1.training.batches import batch
+from medvlm_r1.training.interrupt import stoppable
+from medvlm_r1.training.optim import OptimConfig, Optimizer
+from medvlm_r1.training.stopwatch import Stopwatch
+from medvlm_r1.training.tracker import Tracker
+from medvlm_r1.types import Completion, Example, Rollout, RolloutGroup
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    """A whole run; ``target`` is "letter" (the paper's baseline) or "trace" (gold reasoning)."""
+
+    model: str = "Qwen/Qwen2-VL-2B-Instruct"
+    data: str = ""
+    template: str = "paper-direct"
+    view: str = "image"
+    target: str = "letter"
+    steps: int = 300
+    prompts_per_step: int = 16
+    optim: OptimConfig = OptimConfig()
+    dtype: str = "bfloat16"
+    max_pixels: int | None = 401408
+    save_every: int = 100
+    seed: int = 0
+
+
+def train(config: SFTConfig, policy: Policy, examples: Sequence[Example], run_dir: Path) -> bool:
+    """Run or resume; True when all steps are done, False when asked to stop before."""
+    optimizer, watch = Optimizer(policy.model, config.optim, config.steps), Stopwatch()
+    newest = checkpoint.latest(run_dir)
+    first = checkpoint.restore(newest, policy, optimizer) if newest else 0
+    with Tracker(run_dir, config.steps, first) as tracker, stoppable() as stop:
+        for step in range(first, config.steps):
+            with watch("update"):
+                examples_P = batch(examples, config.prompts_per_step, step, config.seed)
+                tokens = policy.encoder.groups([target(policy, config, example) for example in examples_P])
+                loss = -policy.logprobs(tokens).sum() / tokens.n_tokens
+                loss.backward()
+                norm = optimizer.step()
+            policy.version += 1
+            tracker.log(step + 1, {"loss": loss.item(), "grad_norm": norm, "lr": optimizer.lr} | watch.lap())
+            if stop or (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                checkpoint.save(run_dir, policy, optimizer)
+            if stop:
+                return step + 1 == config.steps
+    return True
+
+
+def target(policy: Policy, config: SFTConfig, example: Example) -> RolloutGroup:
+    """The completion to learn, as a group of one."""
+    if config.target == "trace" and not example.reasoning:
+        raise DataError(f'example "{example.id}" has no reasoning to learn from; set target=letter')
+    text = gold(example, example.reasoning if config.target == "trace" else None)
+    ids = policy.encoder.tokenizer(text, add_special_tokens=False)["input_ids"] + [policy.stop_ids[0]]
+    completion = Completion(tuple(ids), (0.0,) * len(ids), text, finished=True)
+    return RolloutGroup(render(example, config.template), (Rollout(completion, {}),))

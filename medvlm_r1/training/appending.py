@@ -1,0 +1,105 @@
+"""Files that only grow: a write lands whole or not at all, whatever the disk does."""
+
+import errno
+import io
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medvlm_r1.errors import RunError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError inside the block into a RunError that names ``path`` and the remedy."""
+    try:
+        yield
+    except RunError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise RunError(f'no space left on the disk of "{path}"; free some and go on with --resume, what is written stays whole') from error
+        raise RunError(f'cannot write "{path}" ({error.strerror or error}); choose another --run-dir or correct its rights') from error
+
+
+def open_raw(path: Path) -> io.RawIOBase:
+    """``path`` for appending, without a buffer: an error belongs to the write that caused it."""
+    return path.open("ab", buffering=0)
+
+
+class AppendFile:
+    """A file that is appended to; ``opener`` lets a test stand in for the disk."""
+
+    def __init__(self, path: Path, opener: Callable[[Path], io.RawIOBase] = open_raw):
+        self.path = path
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = opener(path)
+
+    def append(self, data: bytes) -> None:
+        """Write all of ``data`` at once or none of it. Raises RunError where the disk is full."""
+        with disk_errors(self.path):
+            whole = self._file.seek(0, io.SEEK_END)
+            try:
+                while data:
+                    data = data[self._file.write(data) :]
+            except OSError:
+                self._file.truncate(whole)  # half a row would spoil the file for every reader
+                raise
+
+    def close(self) -> None:
+        """Close the file; harmless when done twice."""
+        self._file.close()
+
+
+class JsonLines:
+    """JSON rows with rising ``step``, open for appending after ``resumed_step``; a new run (step 0) starts empty."""
+
+    def __init__(self, path: Path, resumed_step: int = 0, opener: Callable[[Path], io.RawIOBase] = open_raw):
+        with disk_errors(path):
+            if path.exists():
+                _truncate(path, _end_of_step(path, resumed_step))
+        self._file = AppendFile(path, opener)
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write ``rows``, all or none; values that are not finite become null. Raises RunError where the disk is full."""
+        text = "".join(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        self._file.append(text.encode("utf-8", "backslashreplace"))
+
+    def close(self) -> None:
+        """Close the file; harmless when done twice."""
+        self._file.close()
+
+
+def _end_of_step(path: Path, step: int) -> int:
+    """The byte after the last whole row of ``step`` or before; 0 for step 0."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file if step else ():
+            if not line.endswith(b"\n"):
+                break  # a crash cut the last row off
+            try:
+                row_step = json.loads(line)["step"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise RunError(f'"{path}" holds a line that is no row, at byte {end}; mend it or move the file away, then resume') from error
+            if row_step > step:
+                break
+            end += len(line)
+    return end
+
+
+def _truncate(path: Path, size: int) -> None:
+    with path.open("r+b") as file:
+        file.truncate(size)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: null in its place, in nested rows too."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,82 @@
+"""AdamW with a schedule and gradient clipping, as one object with exact state.
+
+The state is plain tensors and numbers, so that a checkpoint needs no pickle.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+SCHEDULES = ("linear", "constant")
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The paper's optimiser; ``schedule`` "linear" falls to zero at the last step."""
+
+    lr: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    schedule: str = "linear"
+    max_grad_norm: float = 1.0
+
+
+def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
+    """The rate of the optimiser step number ``step``, counted from 0.
+
+    >>> c = OptimConfig(lr=1.0, warmup_steps=2)
+    >>> [round(learning_rate(c, step, 6), 2) for step in range(6)]
+    [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * (total_steps - step) / (total_steps - config.warmup_steps)
+
+
+class Optimizer:
+    """Steps the trainable parameters of one model."""
+
+    def __init__(self, model: torch.nn.Module, config: OptimConfig, total_steps: int) -> None:
+        self.config, self.total_steps, self.steps = config, total_steps, 0
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.adamw = torch.optim.AdamW(
+            self.named.values(), lr=config.lr, betas=tuple(config.betas), weight_decay=config.weight_decay,
+            fused=True,
+        )  # fmt: skip
+
+    @property
+    def lr(self) -> float:
+        """The rate of the last step taken."""
+        return learning_rate(self.config, max(0, self.steps - 1), self.total_steps)
+
+    def step(self) -> float:
+        """Clip, step, clear; returns the gradient norm before clipping."""
+        norm = torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.max_grad_norm)
+        self.adamw.param_groups[0]["lr"] = learning_rate(self.config, self.steps, self.total_steps)
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        self.steps += 1
+        return norm.item()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Moments by parameter name; empty before the first step."""
+        return {
+            f"{key}/{name}": self.adamw.state[p][key]
+            for name, p in self.named.items()
+            for key in ("exp_avg", "exp_avg_sq")
+            if key in self.adamw.state[p]
+        }
+
+    def load(self, state: dict[str, torch.Tensor], steps: int) -> None:
+        """Go on from ``steps`` as if there had been no interruption."""
+        self.steps = steps
+        for name, p in self.named.items():
+            if f"exp_avg/{name}" in state:
+                self.adamw.state[p] = {
+                    "step": torch.tensor(float(steps)),
+                    "exp_avg": state[f"exp_avg/{name}"].to(p.device, copy=True),
+                    "exp_avg_sq": state[f"exp_avg_sq/{name}"].to(p.device, copy=True),
+                }

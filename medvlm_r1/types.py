@@ -1,0 +1,158 @@
+"""The whole vocabulary of the project; each noun shows one instance of itself.
+
+Shapes are in the names, here and everywhere:
+P prompts, G rollouts of one prompt, R = sum of all rollouts in a batch,
+L prompt tokens, C completion tokens, V vocabulary, N images.
+"""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+LETTERS = "ABCDEFGHIJ"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question about one or more images: a line of a manifest.
+
+    ``images`` are references that ``data.images.load_image`` opens: a path, or
+    ``phantom:…`` for a picture that is drawn when it is asked for.
+    ``group`` is what a split must not cut (patient, study, document).
+    ``reasoning`` is a gold trace where one is known; no reward ever reads it.
+
+    >>> Example(id="mri-00017", images=("images/00017.png",), question="Which side is the lesion on?",
+    ...         options=("left", "right"), answer="right", modality="mri").letter
+    'B'
+    """
+
+    id: str
+    images: tuple[str, ...]
+    question: str
+    options: tuple[str, ...]
+    answer: str
+    modality: str
+    question_type: str = ""
+    group: str = ""
+    source: str = ""
+    reasoning: str = ""
+
+    @property
+    def letter(self) -> str:
+        """The gold letter, or "" for a question without options."""
+        return LETTERS[self.options.index(self.answer)] if self.options else ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question as the model is asked it: the text of the user turn that follows the images.
+
+    >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
+    >>> Prompt(e, "Which plane?\\nA) axial\\nB) coronal\\nAnswer only.").example.letter
+    'A'
+    """
+
+    example: Example
+    text: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote after a prompt, token by token.
+
+    ``logprobs`` are those of the sampler, natural logarithm, one per token.
+    ``finished`` is False when the token limit cut it off.
+
+    >>> Completion((7, 8, 2), (-0.1, -0.2, -0.01), "<answer>B</answer>", finished=True).finished
+    True
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A completion and what it earned, part by part.
+
+    >>> c = Completion((7,), (-0.1,), "<answer>B</answer>", finished=True)
+    >>> Rollout(c, {"format": 0.0, "accuracy": 1.0}).reward
+    1.0
+    """
+
+    completion: Completion
+    rewards: dict[str, float]
+
+    @property
+    def reward(self) -> float:
+        return sum(self.rewards.values())
+
+
+@dataclass(frozen=True)
+class RolloutGroup:
+    """The G rollouts of one prompt: what an advantage is relative to.
+
+    >>> c = Completion((7,), (-0.1,), "<answer>A</answer>", finished=True)
+    >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
+    >>> RolloutGroup(Prompt(e, "…"), (Rollout(c, {"accuracy": 1.0}), Rollout(c, {"accuracy": 0.0}))).rewards_G
+    [1.0, 0.0]
+    """
+
+    prompt: Prompt
+    rollouts: tuple[Rollout, ...]
+
+    @property
+    def rewards_G(self) -> list[float]:
+        return [rollout.reward for rollout in self.rollouts]
+
+
+@dataclass(frozen=True)
+class PromptBatch:
+    """P encoded prompts, each once, padded on the right. ``models.encode`` makes it.
+
+    ids_PL, mask_PL: token ids and 1 where a token is real.
+    position_ids_3PL: M-RoPE positions (time, height, width).
+    next_position_P: the position of the first token after each prompt.
+    pixels: (patches of all N images, patch values); grid_N3: each image's patch grid (t, h, w).
+    pixel_keys: one content hash per image, in order of appearance; equal keys, equal pixels.
+    slots: for each image slot of the batch in order, the row of grid_N3 that fills it.
+    """
+
+    ids_PL: torch.Tensor
+    mask_PL: torch.Tensor
+    position_ids_3PL: torch.Tensor
+    next_position_P: torch.Tensor
+    pixels: torch.Tensor | None
+    grid_N3: torch.Tensor | None
+    pixel_keys: tuple[str, ...] = ()
+    slots: tuple[int, ...] = ()
+
+    @cached_property
+    def lengths_P(self) -> torch.Tensor:
+        return self.mask_PL.sum(1)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Prompts once, and the R completions that continue them: the unit of every training pass.
+
+    ids_RC, mask_RC: completion tokens, padded on the right.
+    prompt_of_R: the row of ``prompts`` that each completion continues; sorted.
+
+    >>> t = torch.tensor
+    >>> prompts = PromptBatch(t([[5, 6]]), t([[1, 1]]), t([[[0, 1]]] * 3), t([2]), None, None)
+    >>> TokenBatch(prompts, t([[7, 2], [8, 0]]), t([[1, 1], [1, 0]]), t([0, 0])).n_tokens
+    3
+    """
+
+    prompts: PromptBatch
+    ids_RC: torch.Tensor
+    mask_RC: torch.Tensor
+    prompt_of_R: torch.Tensor = field(repr=False)
+
+    @property
+    def n_tokens(self) -> int:
+        return int(self.mask_RC.sum())

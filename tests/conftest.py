@@ -1,0 +1,47 @@
+"""Small real things that many tests share: a tiny model, a few questions, pictures from memory."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medvlm_r1.models import nano
+from medvlm_r1.models.encode import Encoder
+from medvlm_r1.models.families import prepare
+from medvlm_r1.types import Example
+
+TEXTS = ["Which plane is this?\nA) axial\nB) coronal\nThink first, then answer.<think>Ears.</think>\n<answer>B</answer>"] * 4
+
+
+def picture(reference: str) -> Image.Image:
+    """Noise that depends on the reference alone; "wide" ones have another shape."""
+    size = (56, 112) if "wide" in reference else (84, 84)
+    values = np.random.default_rng(sum(reference.encode())).integers(0, 255, size, dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return nano.build_tokenizer(TEXTS)
+
+
+@pytest.fixture
+def policy(tokenizer):
+    torch.set_num_threads(2)
+    return prepare(nano.new_model(tokenizer, seed=1), Encoder(tokenizer, nano.build_image_processor(), picture))
+
+
+@pytest.fixture
+def examples():
+    return [
+        Example("q1", ("a.png",), "Which plane is this?", ("axial", "coronal"), "axial", "mri", "plane", "p1"),
+        Example("q2", ("wide.png",), "Which?", ("coronal", "axial", "sagittal"), "axial", "mri", "plane", "p2"),
+        Example("q3", ("a.png", "b.png"), "Which of the two images is axial?", ("first", "second"), "second", "ct", "plane", "p3"),
+    ]
+
+
+def transformers_way(policy):
+    """The same weights through transformers' unchanged vision attention and patch convolution."""
+    visual = policy.model.model.visual
+    visual.set_attn_implementation("sdpa")
+    del visual.patch_embed.forward

@@ -1,0 +1,306 @@
+"""The budgets of the design. Each check is a function over (path, source) and is itself shown to fail on a bad snippet."""
+
+import ast
+import doctest
+import importlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = "medvlm_r1"
+
+# Raising this is a reviewed change of one line.
+MAX_TOTAL_LINES = 6000
+MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 80, 6
+
+# A unit imports from rows above its own and from itself. The first and the last row are one unit each:
+# the vocabulary builds on itself, and the commands are made of the demo, the launcher and the recipes.
+ROWS = (
+    {"", "types", "errors", "reasoning", "config"},
+    {"data", "rewards", "models", "training"},
+    {"rollout"},
+    {"grpo", "sft", "evaluation", "serving"},
+    {"cli", "launch", "demo", "study", "recipes", "__main__"},
+)
+OPEN_ROWS = (0, len(ROWS) - 1)
+LOOPS = {f"{PACKAGE}/grpo/trainer.py", f"{PACKAGE}/sft/trainer.py"}
+MAY_PRINT = {f"{PACKAGE}/cli.py"}
+MAY_READ_ENVIRONMENT = {f"{PACKAGE}/config.py", f"{PACKAGE}/launch.py", f"{PACKAGE}/training/distributed.py"}
+OPTIONAL = {"vllm", "fastapi", "pydicom", "wandb"}
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+# ---------------------------------------------------------------- imports
+
+
+def imported_names(path: str, source: str) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of everything imported, at whatever depth; ``from a import b`` is a.b."""
+    package = path.removesuffix(".py").removesuffix("/__init__").split("/")
+    package = package if path.endswith("__init__.py") else package[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = [*above, *(node.module or "").split(".")] if node.module else above
+            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+
+
+def unit_of(module: str) -> str:
+    """The sub-package or module right below the package: "data" of medvlm_r1.data.images, "" of medvlm_r1.__version__."""
+    parts = module.split(".")
+    names = set().union(*ROWS)
+    is_of_package_itself = len(parts) < 2 or (len(parts) == 2 and parts[1] not in names and not _exists(module))
+    return "" if is_of_package_itself else parts[1]
+
+
+def _exists(module: str) -> bool:
+    path = ROOT / module.replace(".", "/")
+    return path.with_suffix(".py").exists() or path.is_dir()
+
+
+def row_of(unit: str) -> int | None:
+    return next((row for row, units in enumerate(ROWS) if unit in units), None)
+
+
+def check_layers(path: str, source: str) -> list[str]:
+    unit = unit_of(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+    row, faults = row_of(unit), []
+    if row is None:
+        return [f'{path}: "{unit}" stands in no row; add it to ROWS']
+    for line, name in imported_names(path, source):
+        if name.split(".")[0] != PACKAGE or (target := unit_of(name)) == unit:
+            continue
+        target_row = row_of(target)
+        if target_row is None or target_row > row or (target_row == row and row not in OPEN_ROWS):
+            faults.append(f"{path}:{line}: {unit or PACKAGE} (row {row}) imports {name} (row {target_row})")
+    return faults
+
+
+def find_cycle(sources: dict[str, str]) -> list[str]:
+    """The modules of one import cycle, or []; imports inside functions count."""
+    module_of = {p: p.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for p in sources}
+    modules = set(module_of.values())
+    graph: dict[str, set[str]] = defaultdict(set)
+    for path, source in sources.items():
+        for _, name in imported_names(path, source):
+            target = name if name in modules else name.rpartition(".")[0]
+            if target in modules and target != module_of[path]:
+                graph[module_of[path]].add(target)
+    done: set[str] = set()
+
+    def visit(module: str, trail: list[str]) -> list[str]:
+        if module in trail:
+            return [*trail[trail.index(module) :], module]
+        if module in done:
+            return []
+        found = next((cycle for target in sorted(graph[module]) if (cycle := visit(target, [*trail, module]))), [])
+        done.add(module)
+        return found
+
+    return next((cycle for module in sorted(modules) if (cycle := visit(module, []))), [])
+
+
+def importers(name: str, sources: dict[str, str]) -> list[str]:
+    return [path for path, source in sources.items() if any(n.split(".")[0] == name for _, n in imported_names(path, source))]
+
+
+# ---------------------------------------------------------------- sizes
+
+
+def check_module_length(path: str, source: str) -> list[str]:
+    lines = len(source.splitlines())
+    return [f"{path}: {lines} lines, at most {MAX_MODULE_LINES}"] if lines > MAX_MODULE_LINES else []
+
+
+def check_functions(path: str, source: str) -> list[str]:
+    faults, most = [], MAX_LOOP_LINES if path in LOOPS else MAX_FUNCTION_LINES
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, FUNCTIONS):
+            continue
+        lines = node.end_lineno - node.lineno + 1
+        arguments = node.args
+        names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+        names += [a.arg for a in (arguments.vararg, arguments.kwarg) if a]
+        parameters = len([name for name in names if name not in ("self", "cls")])
+        if lines > most:
+            faults.append(f"{path}:{node.lineno}: {node.name} has {lines} lines, at most {most}")
+        if parameters > MAX_PARAMETERS:
+            faults.append(f"{path}:{node.lineno}: {node.name} takes {parameters} parameters, at most {MAX_PARAMETERS}")
+    return faults
+
+
+# ---------------------------------------------------------------- habits
+
+
+def check_exceptions(path: str, source: str) -> list[str]:
+    faults = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "suppress":
+            faults.append(f"{path}:{node.lineno}: suppress() swallows an exception")
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        kinds = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {"BaseException"}
+        is_broad = bool(kinds & {"Exception", "BaseException"})
+        is_empty = all(isinstance(line, ast.Pass | ast.Continue) or _is_constant(line) for line in node.body)
+        raises = any(isinstance(inner, ast.Raise) for line in node.body for inner in ast.walk(line))
+        if is_empty or (is_broad and not raises):
+            faults.append(f"{path}:{node.lineno}: this handler swallows {', '.join(sorted(kinds))}")
+    return faults
+
+
+def _is_constant(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
+
+
+def check_print(path: str, source: str) -> list[str]:
+    calls = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name))
+    lines = [call.lineno for call in calls if call.func.id == "print"]
+    return [] if path in MAY_PRINT else [f"{path}:{line}: print outside the cli" for line in lines]
+
+
+def check_environment(path: str, source: str) -> list[str]:
+    if path in MAY_READ_ENVIRONMENT:
+        return []
+    names = {"os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv"}
+    lines = [line for line, name in imported_names(path, source) if name in names]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and f"{node.value.id}.{node.attr}" in names:
+            lines.append(node.lineno)
+    return [f"{path}:{line}: the environment is read outside config, launch and distributed" for line in lines]
+
+
+def check_docstrings(path: str, source: str) -> list[str]:
+    tree = ast.parse(source)
+    faults = [f"{path}: no docstring"] if tree.body and not ast.get_docstring(tree) else []
+    for node in tree.body:
+        is_public = isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_")
+        if is_public and not ast.get_docstring(node):
+            faults.append(f"{path}:{node.lineno}: {node.name} has no docstring")
+    return faults
+
+
+CHECKS = (
+    check_layers,
+    check_module_length,
+    check_functions,
+    check_exceptions,
+    check_print,
+    check_environment,
+    check_docstrings,
+)
+
+
+# ---------------------------------------------------------------- the package
+
+
+def package_sources() -> dict[str, str]:
+    return {p.relative_to(ROOT).as_posix(): p.read_text() for p in sorted((ROOT / PACKAGE).rglob("*.py"))}
+
+
+SOURCES = package_sources()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_package_keeps(check):
+    assert not [fault for path, source in SOURCES.items() for fault in check(path, source)]
+
+
+def test_package_has_no_import_cycle():
+    assert find_cycle(SOURCES) == []
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONAL))
+def test_optional_library_is_imported_in_at_most_one_module(name):
+    assert len(importers(name, SOURCES)) <= 1
+
+
+def test_package_stays_below_its_ceiling():
+    assert sum(len(source.splitlines()) for source in SOURCES.values()) <= MAX_TOTAL_LINES
+
+
+@pytest.mark.parametrize("path", [path for path, source in SOURCES.items() if source.strip()])
+def test_doctests(path):
+    name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        if (error.name or "").split(".")[0] not in OPTIONAL:
+            raise
+        pytest.skip(f"{error.name} is not installed")
+    assert doctest.testmod(module).failed == 0
+
+
+# ---------------------------------------------------------------- the checks themselves
+
+BAD = [
+    (check_layers, f"{PACKAGE}/data/x.py", "from medvlm_r1.grpo import loss"),  # upwards
+    (check_layers, f"{PACKAGE}/data/x.py", "from medvlm_r1.models.encode import encode"),  # sideways
+    (check_layers, f"{PACKAGE}/data/phantom/x.py", "def f():\n    import medvlm_r1.rewards.choice"),  # hidden in a function
+    (check_layers, f"{PACKAGE}/rollout/x.py", "from ..sft import trainer"),  # relative
+    (check_layers, f"{PACKAGE}/reasoning.py", "from medvlm_r1 import data"),
+    (check_layers, f"{PACKAGE}/grpo/x.py", "from medvlm_r1 import cli"),
+    (check_layers, f"{PACKAGE}/utils/x.py", ""),  # in no row
+    (check_module_length, f"{PACKAGE}/x.py", "\n" * 301),
+    (check_functions, f"{PACKAGE}/x.py", "def f():\n" + "    a = 1\n" * 60),
+    (check_functions, f"{PACKAGE}/grpo/trainer.py", "def f():\n" + "    a = 1\n" * 80),
+    (check_functions, f"{PACKAGE}/x.py", "class A:\n    async def f(self, a, b, c, *d, e, f, **g): ..."),
+    (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept:\n    a = 1"),
+    (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept ValueError:\n    pass"),
+    (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept (KeyError, Exception) as e:\n    log(e)"),
+    (check_exceptions, f"{PACKAGE}/x.py", "for i in x:\n    try:\n        f()\n    except OSError:\n        continue"),
+    (check_exceptions, f"{PACKAGE}/x.py", "with contextlib.suppress(OSError):\n    f()"),
+    (check_print, f"{PACKAGE}/demo.py", "print('hello')"),
+    (check_environment, f"{PACKAGE}/demo.py", "import os\nos.environ['A'] = 'b'"),
+    (check_environment, f"{PACKAGE}/x.py", "from os import environ"),
+    (check_environment, f"{PACKAGE}/x.py", "import os\nos.getenv('A')"),
+    (check_docstrings, f"{PACKAGE}/x.py", "x = 1"),
+    (check_docstrings, f"{PACKAGE}/x.py", '"""A."""\ndef f(): ...'),
+    (check_docstrings, f"{PACKAGE}/x.py", '"""A."""\nclass A: ...'),
+]
+
+GOOD = [
+    (check_layers, f"{PACKAGE}/data/phantom/x.py", "import torch\nfrom medvlm_r1.data import images\nfrom medvlm_r1.errors import DataError"),
+    (check_layers, f"{PACKAGE}/serving/x.py", "from medvlm_r1 import INTENDED_USE\nfrom medvlm_r1.rollout.engine import Engine"),
+    (check_layers, f"{PACKAGE}/cli.py", "from medvlm_r1 import demo, recipes"),
+    (check_module_length, f"{PACKAGE}/x.py", "\n" * 300),
+    (check_functions, f"{PACKAGE}/x.py", "def f(self, a, b, c, *, d, e, f):\n" + "    a = 1\n" * 59),
+    (check_functions, f"{PACKAGE}/sft/trainer.py", "def f():\n" + "    a = 1\n" * 79),
+    (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept Exception as e:\n    raise RunError(e) from e"),
+    (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept KeyError:\n    a = None"),
+    (check_print, f"{PACKAGE}/cli.py", "print('hello')"),
+    (check_print, f"{PACKAGE}/x.py", "console.print('hello')"),
+    (check_environment, f"{PACKAGE}/training/distributed.py", "import os\nos.environ['RANK']"),
+    (check_environment, f"{PACKAGE}/x.py", "import os\nos.getpid()"),
+    (check_docstrings, f"{PACKAGE}/x.py", '"""A."""\ndef _f(): ...'),
+    (check_docstrings, f"{PACKAGE}/__init__.py", ""),
+]
+
+
+@pytest.mark.parametrize(("check", "path", "source"), BAD)
+def test_check_finds_the_fault(check, path, source):
+    assert len(check(path, source)) == 1
+
+
+@pytest.mark.parametrize(("check", "path", "source"), GOOD)
+def test_check_lets_good_code_pass(check, path, source):
+    assert check(path, source) == []
+
+
+def test_find_cycle_finds_one_through_a_function_and_a_package():
+    sources = {
+        "medvlm_r1/a.py": "from medvlm_r1 import b",
+        "medvlm_r1/b.py": "def f():\n    from medvlm_r1.c import g",
+        "medvlm_r1/c/__init__.py": "from ..a import h",
+    }
+    assert find_cycle(sources) == ["medvlm_r1.a", "medvlm_r1.b", "medvlm_r1.c", "medvlm_r1.a"]
+    assert find_cycle({**sources, "medvlm_r1/b.py": ""}) == []
+
+
+def test_importers_sees_every_form():
+    sources = {"a.py": "import vllm.engine", "b.py": "def f():\n    from vllm import LLM", "c.py": "from x import vllm"}
+    assert importers("vllm", sources) == ["a.py", "b.py"]

@@ -1,0 +1,141 @@
+"""Samples on disk, and the numbers of summary.json, worked by hand."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from medvlm_r1.errors import DataError
+from medvlm_r1.evaluation import metrics
+from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
+
+
+def sample(name, modality="mri", correct=True, drawn=(), **changes):
+    base = Sample(name, modality, "side", "", "Which side?", ("left", "right"), "A", ("a.png",), "image",
+                  "<answer>A</answer>", "A" if correct else "B", "answered", correct, 5, tuple(drawn))  # fmt: skip
+    return replace(base, **changes)
+
+
+FOUR = [
+    sample("m1", drawn=[True, True, False, True]),
+    sample("m2", correct=False, drawn=[True, False, False, False], question_type="plane", options=("a", "b", "c", "d")),
+    sample("m3", drawn=[True] * 4),
+    sample("c1", "ct", correct=False, drawn=[False] * 4, answer=None, status="truncated"),
+]
+
+
+def test_arm_table_by_hand():
+    table = metrics.arm_table(FOUR)
+    assert list(table) == ["mri", "ct", "mean"]
+    mri = table["mri"]
+    assert (mri["accuracy"], mri["n"], mri["sampled"]) == (pytest.approx(2 / 3), 3, pytest.approx((0.75 + 0.25 + 1) / 3))
+    assert mri["ci95"] == pytest.approx([0.2077, 0.9385], abs=1e-4)  # Wilson, 2 of 3
+    assert mri["pass_at_k"] == pytest.approx({"1": 2 / 3, "2": (1 + 0.5 + 1) / 3, "4": 1.0})
+    assert table["ct"]["accuracy"] == 0.0
+    assert table["mean"] == pytest.approx(1 / 3)  # over modalities, not 2 of 4 questions
+
+
+def test_overall_weighs_modalities_equally():
+    total = metrics.overall(FOUR)
+    assert total["accuracy"] == pytest.approx(1 / 3)
+    assert total["sampled"] == pytest.approx(1 / 3)
+    assert total["ci95"][0] <= total["accuracy"] <= total["ci95"][1]
+
+
+def test_without_draws_there_is_no_sampled_accuracy():
+    table = metrics.arm_table([sample("a"), sample("b", drawn=[True])])
+    assert table["mri"]["sampled"] is None
+    assert table["mri"]["pass_at_k"] == {}
+    assert metrics.overall([sample("a")])["sampled"] is None
+
+
+def test_chance_statuses_and_types():
+    assert metrics.chance(FOUR)["mri"]["accuracy"] == pytest.approx((0.5 + 0.25 + 0.5) / 3)
+    assert metrics.chance(FOUR)["mean"] == pytest.approx((1.25 / 3 + 0.5) / 2)
+    assert metrics.statuses(FOUR) == {"answered": 0.75, "unparsed": 0.0, "truncated": 0.25, "abstained": 0.0}
+    kinds = metrics.by_question_type(FOUR)
+    assert (kinds["mri"]["plane"]["accuracy"], kinds["mri"]["side"]["n"]) == (0.0, 2)
+
+
+def test_compare_by_hand():
+    after = [replace(FOUR[0], sampled_correct=(True,) * 4), replace(FOUR[1], correct=True), replace(FOUR[2], correct=False), FOUR[3]]
+    result = metrics.compare(after, list(reversed(FOUR)))
+    assert result["measure"] == "sampled"
+    assert result["mean_difference"] == pytest.approx(0.25 / 3 / 2)  # +0.25 on one of three MRI questions, 0 on CT
+    assert result["by_modality"]["mri"]["mean_difference"] == pytest.approx(0.25 / 3)
+    assert result["ci95"][0] <= result["mean_difference"] <= result["ci95"][1]
+    greedy = result["greedy"]
+    assert (greedy["gained"], greedy["lost"], greedy["p_mcnemar"], greedy["mean_difference"]) == (1, 1, 1.0, 0.0)
+
+
+def test_compare_greedy_where_one_side_was_not_sampled():
+    result = metrics.compare([sample("a"), sample("b")], [sample("a", correct=False), sample("b", drawn=[True])])
+    assert (result["measure"], result["mean_difference"]) == ("greedy", 0.5)
+
+
+def test_a_clear_gain_is_found_and_none_is_not_invented():
+    before = [sample(f"q{i}", correct=i % 4 == 0, group=f"p{i // 2}") for i in range(200)]
+    after = [replace(s, correct=i % 2 == 0) for i, s in enumerate(before)]
+    result = metrics.compare(after, before)
+    assert result["mean_difference"] == 0.25
+    assert 0.15 < result["ci95"][0] < 0.25 < result["ci95"][1] < 0.35
+    assert result["p"] < 0.001
+    same = metrics.compare(before, before)
+    assert (same["mean_difference"], same["ci95"], same["p"]) == (0.0, [0.0, 0.0], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ([sample("a"), sample("c")], '"[bc]" is in only one'),
+        ([sample("a"), sample("a")], "twice"),
+        ([sample("a"), sample("b", options=("x", "y"))], '"b" has other options'),
+    ],
+)
+def test_different_questions_are_not_compared(other, message):
+    with pytest.raises(DataError, match=message):
+        metrics.compare([sample("a"), sample("b")], other)
+
+
+def test_summary_has_the_keys_of_the_interface():
+    arms = {"base": FOUR, "grpo": [replace(s, correct=True) for s in FOUR]}
+    text = json.dumps(metrics.summary(arms, {"text_prior": {"mri": {"accuracy": 0.5}}}, [("grpo", "base")]))
+    found = json.loads(text)
+    assert {"accuracy", "ci95", "n", "sampled", "pass_at_k"} == set(found["arms"]["base"]["ct"])
+    assert found["arms"]["grpo"]["mean"] == 1.0
+    assert {"mean_difference", "ci95", "p"} <= set(found["paired"]["grpo-base"])
+    assert set(found["baselines"]) == {"chance", "text_prior"}
+
+
+def test_samples_survive_the_disk(tmp_path):
+    odd = replace(FOUR[0], text="<think>µ “x”\u2028\n</think>", sampled_texts=("a\nb", ""))
+    write_samples(tmp_path / "a.jsonl", [*FOUR, odd])
+    assert read_samples(tmp_path / "a.jsonl") == [*FOUR, odd]
+    write_samples(tmp_path / "b.jsonl", read_samples(tmp_path / "a.jsonl"))
+    assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def _line(**changes):
+    row = {"id": "q", "modality": "ct", "question_type": "", "group": "", "question": "?", "options": ["a"], "gold": "A", "images": [],
+           "arm": "image", "text": "", "answer": None, "status": "unparsed", "correct": False, "n_tokens": 0} | changes  # fmt: skip
+    return json.dumps({key: value for key, value in row.items() if value != "drop"})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "no JSON"),
+        ("[1]", "JSON object"),
+        (_line(gold="drop"), '"gold" is missing'),
+        (_line(correcct=True), 'did you mean "correct"'),
+        (_line(correct="yes"), '"correct" has the value \'yes\''),
+        (_line(status="answerd"), 'did you mean "answered"'),
+        (_line(options="ab"), '"options"'),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, line, message):
+    path = tmp_path / "samples.jsonl"
+    path.write_text(_line() + "\n\n" + line + "\n")
+    with pytest.raises(DataError, match=message) as error:
+        read_samples(path)
+    assert f"{path}, line 3" in str(error.value)

@@ -1,0 +1,107 @@
+"""The shared-prefix passes against the naive way: transformers' own forward, once per completion."""
+
+import pytest
+import torch
+from conftest import transformers_way
+
+from medvlm_r1.models.encode import mrope
+from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.types import Completion, Rollout, RolloutGroup
+
+
+def groups_of(policy, examples, lengths_PG):
+    """Groups of random completions with the given lengths."""
+    generator = torch.Generator().manual_seed(0)
+    groups = []
+    for example, lengths_G in zip(examples, lengths_PG, strict=True):
+        rows = [tuple(torch.randint(20, 250, (length,), generator=generator).tolist()) for length in lengths_G]
+        rollouts = tuple(Rollout(Completion(ids, (0.0,) * len(ids), "", True), {}) for ids in rows)
+        groups.append(RolloutGroup(render(example, "think"), rollouts))
+    return groups
+
+
+def naive_logprobs(policy, group):
+    """Every completion on its own: images encoded again, prompt run again, full logits."""
+    model, encoder = policy.model, policy.encoder
+    prompt = encoder.prompt_ids(group.prompt)
+    pixels = [encoder.pixels(reference) for reference in group.prompt.example.images]
+    for rollout in group.rollouts:
+        ids = torch.tensor([prompt + list(rollout.completion.token_ids)])
+        logits = model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            mm_token_type_ids=(ids == encoder.image_id).int(),
+            pixel_values=torch.cat([image.patches for image in pixels]),
+            image_grid_thw=torch.tensor([image.grid_thw for image in pixels]),
+        ).logits[0, len(prompt) - 1 : -1].float()
+        logits[:, policy.banned_ids] = -torch.inf
+        yield logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
+
+
+CASES = {
+    "one group": [[5, 9, 3, 7], [], []],
+    "different prompts, padded": [[5, 9], [4, 4, 12], [6]],
+    "G = 1": [[8], [3], [2]],
+    "length 1": [[1, 1], [1], [1, 4]],
+}
+
+
+@pytest.mark.parametrize("lengths_PG", CASES.values(), ids=CASES)
+def test_values_and_gradients_equal_the_naive_way(policy, examples, lengths_PG):
+    groups = [g for g in groups_of(policy, examples, lengths_PG) if g.rollouts]
+    weights = torch.linspace(-1, 1, sum(len(r.completion.token_ids) for g in groups for r in g.rollouts))
+    batch = policy.encoder.groups(groups)
+    ours = policy.logprobs(batch)[batch.mask_RC.bool()]
+    (ours * weights).sum().backward()
+    our_gradients = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+    policy.model.zero_grad()
+
+    transformers_way(policy)
+    naive = torch.cat([logprob for group in groups for logprob in naive_logprobs(policy, group)])
+    (naive * weights).sum().backward()
+
+    assert (ours - naive).abs().max() <= 1e-5
+    for name, p in policy.model.named_parameters():
+        assert (our_gradients[name] - p.grad).norm() <= 1e-4 * p.grad.norm() + 1e-7, name
+
+
+def test_positions_are_those_of_transformers(policy, examples):
+    for example in examples:
+        ids = policy.encoder.prompt_ids(render(example, "think"))
+        grids = [policy.encoder.pixels(reference).grid_thw for reference in example.images]
+        row = torch.tensor([ids])
+        expected, _ = policy.model.model.get_rope_index(
+            row, (row == policy.encoder.image_id).int(), torch.tensor(grids), attention_mask=torch.ones_like(row)
+        )
+        assert torch.equal(mrope(ids, policy.encoder.image_id, grids, policy.encoder.merge), expected[:, 0])
+
+
+def test_a_sampled_token_has_the_log_probability_that_training_computes(policy, examples):
+    prompts = [render(example, "think") for example in examples]
+    completions_PG = LocalEngine(policy).generate(prompts, Sampling(n=3, max_tokens=12, seed=5))
+    rollouts = [tuple(Rollout(c, {}) for c in completions_G) for completions_G in completions_PG]
+    batch = policy.encoder.groups([RolloutGroup(p, r) for p, r in zip(prompts, rollouts, strict=True)])
+    trained = policy.logprobs(batch)[batch.mask_RC.bool()]
+    sampled = torch.tensor([x for completions_G in completions_PG for c in completions_G for x in c.logprobs])
+    assert (trained - sampled).abs().max() <= 1e-5
+
+
+def test_an_image_and_a_prompt_are_encoded_once_per_group(policy, examples):
+    calls = []
+    policy.model.model.visual.register_forward_hook(lambda module, args, kwargs, out: calls.append(len(kwargs["grid_thw"])), with_kwargs=True)
+    batch = policy.encoder.groups(groups_of(policy, examples, [[3] * 8, [3] * 8, [3] * 8]))
+    policy.logprobs(batch)
+    assert calls == [3]  # a.png is in two prompts: three distinct images
+    assert batch.prompts.ids_PL.shape[0] == 3
+
+
+def test_a_frozen_model_encodes_an_image_once_per_run(policy, examples):
+    reference = policy.frozen_copy()
+    calls = []
+    reference.model.model.visual.register_forward_hook(lambda *_: calls.append(1))
+    batch = policy.encoder.groups(groups_of(policy, examples, [[3], [3], [3]]))
+    first, second = reference.logprobs(batch), reference.logprobs(batch)
+    assert calls == [1]
+    assert torch.equal(first, second)
