@@ -29,6 +29,8 @@ TEMPLATES = {
     "direct": "{question}\nAnswer only.",
 }
 
+EVALUATED_AS = {"paper-train": "paper-eval"}  # the authors train and test with different indents
+
 
 def render(example: Example, template: str) -> Prompt:
     """The user turn of a question, after its images.

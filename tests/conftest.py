@@ -27,7 +27,7 @@ def tokenizer():
 
 @pytest.fixture
 def policy(tokenizer):
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     return prepare(nano.new_model(tokenizer, seed=1), Encoder(tokenizer, nano.build_image_processor(), picture))
 
 

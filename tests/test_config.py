@@ -106,3 +106,5 @@ def test_fingerprint_changes_with_every_value_and_only_then():
     prints = [fingerprint(override(Config(), [change])) for change in changes]
     assert len({fingerprint(Config()), *prints}) == len(changes) + 1
     assert fingerprint(override(Config(), ["steps=300"])) == fingerprint(Config())
+    one, other = (override(Config(), [f"weights={text}"]) for text in ('{"a": 1, "b": 2}', '{"b": 2, "a": 1}'))
+    assert fingerprint(one) == fingerprint(other)

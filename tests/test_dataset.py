@@ -216,7 +216,10 @@ def test_bytes_that_are_no_text(tmp_path):
         load_dataset(str(tmp_path / "a.jsonl"))
 
 
-@pytest.mark.parametrize("data", [b"no gzip at all", gzip.compress(json.dumps(ROW).encode() * 50)[:-20]])
+GZIPPED = gzip.compress("".join(json.dumps(row(id=str(i))) + "\n" for i in range(500)).encode())
+
+
+@pytest.mark.parametrize("data", [b"no gzip at all", GZIPPED[:-20], GZIPPED[:200] + b"\xff" * 40 + GZIPPED[240:]], ids=["none", "cut", "flipped"])
 def test_a_broken_gzip(tmp_path, data):
     (tmp_path / "a.jsonl.gz").write_bytes(data)
     with pytest.raises(DataError, match="cannot be read .*copy the file again"):
@@ -260,4 +263,4 @@ def test_100_000_lines_load_in_seconds_and_little_memory(tmp_path):
     data = load_dataset(few)
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept_bytes / len(data) < 1200  # measured: 405 bytes a question
+    assert kept_bytes / len(data) < 480  # measured: 405 bytes a question

@@ -42,6 +42,13 @@ def test_overall_weighs_modalities_equally():
     assert total["ci95"][0] <= total["accuracy"] <= total["ci95"][1]
 
 
+def test_questions_of_one_patient_count_as_one():
+    alone = [sample(f"q{i}", correct=i % 8 < 4) for i in range(80)]
+    grouped = [replace(s, group=f"p{i // 4}") for i, s in enumerate(alone)]
+    narrow, wide = (metrics.overall(s)["ci95"] for s in (alone, grouped))
+    assert (wide[1] - wide[0]) / (narrow[1] - narrow[0]) == pytest.approx(2, rel=0.1)  # patients of 4 equal answers: sqrt(4)
+
+
 def test_without_draws_there_is_no_sampled_accuracy():
     table = metrics.arm_table([sample("a"), sample("b", drawn=[True])])
     assert table["mri"]["sampled"] is None

@@ -52,7 +52,7 @@ def test_the_same_scene_gives_the_same_bytes_and_another_patient_does_not(modali
 
 @pytest.mark.parametrize("modality, body, finding", WITH_LESION)
 def test_the_patients_left_is_on_the_images_right(modality, body, finding):
-    for seed in range(3):
+    for seed in range(2):
         scene = drawable(seed, modality, body, finding, side="left")
         left, right = lesion_mask(scene), lesion_mask(replace(scene, side="right"))
         columns = np.arange(224) - 111.5
@@ -65,13 +65,16 @@ def test_changing_the_side_leaves_everything_else_as_it_was(modality, body, find
     scene = drawable(5, modality, body, finding, side="left", size="small")
     mirrored = replace(scene, side="right")
     changed = np.abs(pixels(scene) - pixels(mirrored)) > 3
-    near = ndimage.binary_dilation(lesion_mask(scene, 1.0) | lesion_mask(mirrored, 1.0), iterations=6)
+    healthy = pixels(replace(scene, finding="none"))
+    touched = (np.abs(pixels(scene) - healthy) > 1) | (np.abs(pixels(mirrored) - healthy) > 1)
+    near = ndimage.binary_dilation(touched, iterations=3)
+    assert (pixels(replace(mirrored, finding="none")) == healthy).all() and touched.mean() < 0.4
     assert not (changed & ~near).any()
 
 
 @pytest.mark.parametrize("modality, body, finding", WITH_LESION)
 def test_the_area_grows_with_the_size_class(modality, body, finding):
-    seeds = range(4)
+    seeds = range(3)
     count = 1
     areas = {size: np.mean([lesion_mask(drawable(seed, modality, body, finding, size=size, count=count)).sum()
                             for seed in seeds]) for size in SIZES}
@@ -82,7 +85,7 @@ def test_the_area_grows_with_the_size_class(modality, body, finding):
 def test_as_many_separate_lesions_as_counted(modality, body, finding, monkeypatch):
     monkeypatch.setattr(lesions, "PUSH", {})  # displaced sulci would count as lesions
     right = []
-    for count, seed in product(COUNTS, range(5)):
+    for count, seed in product(COUNTS, range(4)):
         scene = drawable(seed, modality, body, finding, count=count, size="small")
         labels, found = ndimage.label(lesion_mask(scene))
         big = sum(ndimage.sum_labels(np.ones_like(labels), labels, range(1, found + 1)) > 8)

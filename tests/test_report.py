@@ -12,6 +12,7 @@ from medvlm_r1.errors import DataError, ImageError
 from medvlm_r1.evaluation import charts, gallery
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.evaluation.statistics import holm
 from medvlm_r1.evaluation.story import Story, compared, gains, table_rows, verdict
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7*7 }}'
@@ -33,7 +34,7 @@ def samples(rate, arm="image", n=40, name="x"):
 
 def story(**changes):
     arms = {"base": samples(0.4), "sft": samples(0.5, name="sft"), "grpo": samples(0.9), "blank": samples(0.33, "blank")}
-    curve = [{"step": i, "reward": 1 + i / 10, "kl": float("nan"), "completion_tokens": 20} for i in range(1, 8)]
+    curve = [{"step": i, "reward": 1 + i / 10, "kl": float("nan"), "completion_length": 20} for i in range(1, 8)]
     whole = Story("A story", arms, {}, {"text_prior": {m: {"accuracy": 0.3, "ci95": [0.2, 0.4]} for m in ("mri", "ct", "xray")}},
                   {"grpo": curve}, {"rollout": 3.0, "total": 70.0}, ["One.", "Two."], {"in_domain": "mri", "optim": {"lr": 1e-4}})  # fmt: skip
     return replace(whole, **changes)
@@ -85,7 +86,7 @@ def test_the_page_is_well_formed_accessible_and_self_contained():
     for _, attrs in page.tags:
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             assert attrs.get(name, "#").startswith(("#", "data:image/")), attrs
-    style = page.text[page.text.index(":root") : page.text.index("@media print { nav")]
+    style = page.text[: page.text.index("Skip to the result")]
     assert not re.search(r"@import|url\(|https?:", style)
     assert not page.all("script")
     assert len(page.all("caption")) == len(page.all("table"))
@@ -197,9 +198,17 @@ def test_rows_come_in_the_papers_order():
 
 @pytest.mark.parametrize(("blank", "says"), [(0.2, "the picture matters"), (0.9, "nothing shows that it looks at the image")])
 def test_the_verdict_follows_the_blank_image(blank, says):
-    arms = {"base": samples(0.4), "grpo": samples(0.9), "blank": [replace(s, arm="blank") for s in samples(blank)]}
+    arms = {"base": samples(0.4), "grpo": samples(0.9), "blank": [replace(s, arm="blank") for s in samples(blank, name="b")]}
     whole = story(arms=arms)
     assert says in verdict(whole, compared(whole))
+
+
+def test_p_values_are_adjusted_for_their_number():
+    whole = story(arms=story().arms | {"grpo": samples(0.5, name="z")})
+    rows = compared(whole)
+    assert len(rows) == 3
+    assert [r["p_holm"] for r in rows] == holm([r["p"] for r in rows])
+    assert max(r["p_holm"] / r["p"] for r in rows) > 1.5
 
 
 def test_the_verdict_admits_a_loss():

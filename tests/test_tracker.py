@@ -2,14 +2,13 @@
 
 import errno
 import io
-import json
 
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medvlm_r1.errors import RunError
-from medvlm_r1.training.appending import AppendFile, JsonLines, disk_errors
+from medvlm_r1.training.appending import AppendFile, JsonLines, disk_errors, read_rows
 from medvlm_r1.training.events import EventFile
 from medvlm_r1.training.tracker import RolloutLog, Tracker
 from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup
@@ -56,10 +55,6 @@ def track(run_dir, first, last, resumed_step=0, total=10):
     return console.file.getvalue()
 
 
-def rows_of(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
 def scalars(run_dir, name):
     events = EventAccumulator(str(run_dir))
     events.Reload()
@@ -68,7 +63,7 @@ def scalars(run_dir, name):
 
 def test_a_run_writes_rows_and_events(tmp_path):
     track(tmp_path / "run", 1, 10)
-    rows = rows_of(tmp_path / "run/metrics.jsonl")
+    rows = read_rows(tmp_path / "run/metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(1, 11))
     assert rows[2] == {"step": 3, **metrics(3), "loss": None}
     assert scalars(tmp_path / "run", "reward") == [(step, step / 10) for step in range(1, 11)]
@@ -77,7 +72,7 @@ def test_a_run_writes_rows_and_events(tmp_path):
 def test_a_row_is_on_the_disk_as_soon_as_it_is_logged(tmp_path):
     with Tracker(tmp_path, 3, console=quiet()) as tracker:
         tracker.log(1, metrics(1))
-        assert len(rows_of(tmp_path / "metrics.jsonl")) == 1
+        assert len(read_rows(tmp_path / "metrics.jsonl")) == 1
         assert scalars(tmp_path, "reward") == [(1, 0.1)]
 
 
@@ -102,7 +97,7 @@ def test_a_torn_row_within_the_resumed_steps_is_dropped_too(tmp_path):
 def test_a_new_run_starts_empty(tmp_path):
     track(tmp_path, 1, 3)
     track(tmp_path, 1, 2)
-    assert len(rows_of(tmp_path / "metrics.jsonl")) == 2
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 2
 
 
 @pytest.mark.parametrize("line", ["garbage", "[]", "{}", "7"])
@@ -146,14 +141,14 @@ def test_the_bar_comes_down_when_the_run_fails(tmp_path):
         tracker.log(1, metrics(1))
         raise KeyboardInterrupt
     assert "\x1b[?25h" in console.file.getvalue()
-    assert len(rows_of(tmp_path / "metrics.jsonl")) == 1
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 1
 
 
 def test_without_tensorboard_the_run_goes_on_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "medvlm_r1.training.events", None)  # as if its import failed
     shown = track(tmp_path, 1, 2)
     assert "TensorBoard is missing" in shown and "pip install tensorboard" in shown
-    assert len(rows_of(tmp_path / "metrics.jsonl")) == 2
+    assert len(read_rows(tmp_path / "metrics.jsonl")) == 2
     assert not list(tmp_path.glob("events*"))
 
 
@@ -169,7 +164,7 @@ def group(name, texts):
 def test_every_rollout_is_a_row(tmp_path):
     with RolloutLog(tmp_path) as log:
         log.log(1, [group("q1", ["ä\n", "\ud800"]), group("q2", ["c", "d"])], [[0.5, -0.5], [1.0, float("nan")]])
-    rows = rows_of(tmp_path / "rollouts.jsonl")
+    rows = read_rows(tmp_path / "rollouts.jsonl")
     assert [row["id"] for row in rows] == ["q1", "q1", "q2", "q2"]
     assert rows[0] == {
         "step": 1,
@@ -184,12 +179,20 @@ def test_every_rollout_is_a_row(tmp_path):
     assert rows[3]["advantage"] is None
 
 
+def test_rows_survive_every_kind_of_line_break(tmp_path):
+    text = "a\u2028b\x85c\r\nd"
+    with RolloutLog(tmp_path) as log:
+        log.log(1, [group("q1", [text])], [[0.0]])
+    assert [row["completion"] for row in read_rows(tmp_path / "rollouts.jsonl")] == [text]
+    assert read_rows(tmp_path / "no such file") == []
+
+
 def test_rollouts_resume_like_metrics(tmp_path):
     for first, last, resumed in ((1, 3, 0), (3, 4, 2)):
         with RolloutLog(tmp_path, resumed) as log:
             for step in range(first, last + 1):
                 log.log(step, [group("q1", [f"run from {first}", "b"])], [[0.0, 0.0]])
-    rows = rows_of(tmp_path / "rollouts.jsonl")
+    rows = read_rows(tmp_path / "rollouts.jsonl")
     assert [(row["step"], row["completion"]) for row in rows][::2] == [(1, "run from 1"), (2, "run from 1"), (3, "run from 3"), (4, "run from 3")]
 
 
@@ -212,7 +215,7 @@ def test_a_full_disk_leaves_whole_rows(tmp_path, free, code):
         for step in range(1, 20):
             rows.append([{"step": step}, {"step": step}])
             written += 2
-    assert len(rows_of(path)) == written
+    assert len(read_rows(path)) == written
 
 
 def test_another_fault_of_the_disk_is_named(tmp_path):

@@ -37,7 +37,7 @@ CURVES = {
     "reward/format": "Reward for the format",
     "reward/accuracy": "Reward for the right letter",
     "kl": "KL divergence from the base",
-    "completion_tokens": "Length of a completion, tokens",
+    "completion_length": "Length of a completion, tokens",
     "loss": "Loss",
 }
 

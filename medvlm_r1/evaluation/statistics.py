@@ -177,7 +177,7 @@ def minimum_detectable_difference(n: int, discordant: float, alpha: float = 0.05
     z_alpha, z_power = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(power)
     if n + z_power**2 <= z_alpha**2:
         return 1.0  # so few items that no difference is found
-    root = z_power * math.sqrt(n + z_alpha**2)
+    root = z_power * math.sqrt(n + z_power**2 - z_alpha**2)
     return min(1.0, math.sqrt(discordant) * (z_alpha * math.sqrt(n) + root) / (n + z_power**2))
 
 

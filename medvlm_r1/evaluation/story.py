@@ -195,15 +195,18 @@ def _image_clause(blank: dict[str, Any] | None) -> str:
 
 
 def modality_name(name: str) -> str:
+    """As a reader writes it; unknown ones as they come."""
     return MODALITIES.get(name, name)
 
 
 def percent(fraction: float) -> str:
+    """One decimal, without the sign: 0.7822 is "78.2"."""
     return f"{100 * fraction:.1f}"
 
 
 def points(difference: float) -> str:
-    """
+    """A difference in percentage points, with its sign.
+
     >>> points(0.171), points(-0.02), points(0.0001)
     ('+17.1', '−2.0', '0.0')
     """
@@ -212,7 +215,8 @@ def points(difference: float) -> str:
 
 
 def interval(ci95: Sequence[float], signed: bool = False) -> str:
-    """
+    """Two per cents; ``signed`` for differences.
+
     >>> interval([0.754, 0.808]), interval([-0.01, 0.2], signed=True)
     ('75.4–80.8', '−1.0 to +20.0')
     """
@@ -220,11 +224,13 @@ def interval(ci95: Sequence[float], signed: bool = False) -> str:
 
 
 def p_value(p: float) -> str:
+    """Three decimals, or "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def duration(seconds: float) -> str:
-    """
+    """Seconds as a reader says them.
+
     >>> duration(4.21), duration(75)
     ('4.2 s', '1 min 15 s')
     """

@@ -1,18 +1,21 @@
 """Which models can be trained, and how each is loaded: one frozen entry a family."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
 
-from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ModelError, nearest
 from medvlm_r1.models import nano, vision
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.policy import Policy
+
+LoadImage = Callable[[str], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,10 @@ def locate(model: str) -> Path:
         raise ModelError(f'cannot download "{model}" from the hub ({type(error).__name__}); give a local directory') from error
 
 
-def load_policy(model: str, dtype: str = "float32", max_pixels: int | None = None) -> Policy:
+def load_policy(model: str, load_image: LoadImage, dtype: str = "float32", max_pixels: int | None = None) -> Policy:
     """A policy ready to train or ask, from a directory, a hub id or ``nano``.
 
+    ``load_image`` opens the image references of the questions;
     ``max_pixels`` lowers the image budget (the paper: 401408 = 512 visual tokens).
     Raises ModelError naming the file that is missing or the kind that is unknown.
     """

@@ -85,6 +85,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
         image_token_id=ids["image_pad"], video_token_id=ids["video_pad"],
         vision_start_token_id=ids["vision_start"], vision_end_token_id=ids["vision_end"],
         tie_word_embeddings=True,
+        reasoning_template="think",
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from medvlm_r1.models import vision
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.prefix import Continue, Decode, Prefill
+from medvlm_r1.reasoning import EVALUATED_AS
 from medvlm_r1.types import PromptBatch, TokenBatch
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits held at a time: 256 MB in float32
@@ -67,6 +68,15 @@ class Policy:
     def stop_ids(self) -> tuple[int, ...]:
         eos = self.model.generation_config.eos_token_id
         return tuple(eos) if isinstance(eos, list) else (eos,)
+
+    @property
+    def template(self) -> str:
+        """How this model is asked: what its training wrote into its configuration, else the paper's prompt."""
+        return getattr(self.model.config, "reasoning_template", "paper-eval")
+
+    @template.setter
+    def template(self, name: str) -> None:
+        self.model.config.reasoning_template = EVALUATED_AS.get(name, name)
 
     def frozen_copy(self) -> "Policy":
         """The reference policy: same weights, no gradients, never updated."""

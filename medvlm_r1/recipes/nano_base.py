@@ -5,9 +5,10 @@ without the first, the second is never learned. Clean: captions and questions on
 all three modalities. Noisy teacher: the habits of ``nano_lessons``.
 """
 
+import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from rich.console import Console
+from safetensors.torch import load_model, save_model
 
+from medvlm_r1.config import fingerprint
 from medvlm_r1.data.phantom.questions import MODALITIES, ask
 from medvlm_r1.data.phantom.render import render as draw
 from medvlm_r1.data.phantom.scene import Scene
@@ -44,11 +48,15 @@ class NanoConfig:
     seed: int = 0
     pictures: int = 15_000
     stages: tuple[Stage, ...] = (
-        Stage(300, 64, {"copy": 1.0}, 3e-3),
-        Stage(700, 96, {"copy": 0.1, "lookup": 0.9}, 3e-3),
-        Stage(2600, 80, {"lookup": 0.15, "caption": 0.35, "question": 0.4, "direct": 0.1}, 3e-3),
-        Stage(250, 80, {"teacher": 0.85, "direct": 0.1, "lookup": 0.05}, 6e-4),
+        Stage(200, 64, {"copy": 1.0}, 3e-3),
+        Stage(200, 80, {"copy": 0.1, "lookup": 0.9}, 3e-3),
+        Stage(1700, 80, {"lookup": 0.1, "caption": 0.3, "question": 0.5, "direct": 0.1}, 3e-3),
+        Stage(200, 80, {"teacher": 0.85, "direct": 0.1, "lookup": 0.05}, 1e-3),
     )
+
+    def until(self, number: int) -> str:
+        """Fingerprint of all that decides the weights after stage ``number``; -1: of the pictures."""
+        return fingerprint(replace(self, stages=self.stages[: number + 1]))
 
 
 @dataclass
@@ -150,24 +158,55 @@ def optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
     ]
 
 
-def train(config: NanoConfig, policy: Policy, pool: Pool, log: Callable[[dict], None]) -> None:
-    """Run all stages; ``log`` gets a row every 25 steps."""
-    room = Classroom(policy, pool)
-    opts = optimizers(policy.model)
+def run(out: Path, config: NanoConfig) -> None:
+    """Draw the pictures, run the stages, save the model to ``out``; the last finished stage is resumed from."""
+    console = Console(stderr=True)
+    work = out.with_name(out.name + "-work")
+    work.mkdir(parents=True, exist_ok=True)
+    pool = _cached(work / f"pictures-{config.until(-1)}.npz", config, console)
+    policy = new_policy(config.seed)
+    with (work / "metrics.jsonl").open("a") as log:
+
+        def tell(row: dict) -> None:
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            console.print(f"stage {row['stage']} step {row['step']} loss {row['loss']:.3f} · {row['seconds']:.0f} s", highlight=False)
+
+        for number in range(len(config.stages)):
+            done = work / f"stage-{number}-{config.until(number)}.safetensors"
+            if done.exists():
+                load_model(policy.model, done)
+                continue
+            train(config, number, Classroom(policy, pool), tell)
+            save_model(policy.model, done)
+    save(policy, out)
+
+
+def train(config: NanoConfig, number: int, room: Classroom, log: Callable[[dict], None]) -> None:
+    """One stage with optimisers of its own; ``log`` gets a row every 25 steps."""
+    stage, model = config.stages[number], room.policy.model
+    opts = optimizers(model)
     started = time.monotonic()
-    for number, stage in enumerate(config.stages):
-        for step in range(stage.steps):
-            rng = np.random.default_rng([config.seed, number, step])
-            with torch.autocast(policy.device.type, torch.bfloat16):  # 1.3x on CPU
-                loss = room.loss(rng, stage)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
-            for opt in opts:
-                opt.param_groups[0]["lr"] = stage.lr * shape(step / stage.steps)
-                opt.step()
-                opt.zero_grad()
-            if step % 25 == 0:
-                log({"stage": number, "step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": time.monotonic() - started})
+    for step in range(stage.steps):
+        with torch.autocast(room.policy.device.type, torch.bfloat16):  # 1.3x on CPU
+            loss = room.loss(np.random.default_rng([config.seed, number, step]), stage)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for opt in opts:
+            opt.param_groups[0]["lr"] = stage.lr * shape(step / stage.steps)
+            opt.step()
+            opt.zero_grad()
+        if step % 25 == 0:
+            log({"stage": number, "step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": time.monotonic() - started})
+
+
+def _cached(file: Path, config: NanoConfig, console: Console) -> Pool:
+    if not file.exists():
+        console.print(f"drawing {config.pictures} pictures")
+        pool = make_pool(config.pictures, config.seed)
+        np.savez(file, pixels=pool.pixels, scenes=json.dumps([asdict(scene) for scene in pool.scenes]))
+    with np.load(file) as kept:
+        return Pool(kept["pixels"], [Scene(**facts) for facts in json.loads(str(kept["scenes"]))])
 
 
 def shape(progress: float) -> float:
@@ -181,7 +220,6 @@ def shape(progress: float) -> float:
 
 def save(policy: Policy, out: Path) -> None:
     """bf16 weights, tokenizer and processor files, in the Hugging Face layout."""
-    model = policy.model
-    model.to(torch.bfloat16).save_pretrained(out)
+    policy.model.to(torch.bfloat16).save_pretrained(out)
     policy.encoder.tokenizer.save_pretrained(out)
     policy.encoder.image_processor.save_pretrained(out)

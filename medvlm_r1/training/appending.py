@@ -103,3 +103,11 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a file of JSON Lines; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="\n") as file:  # splitlines would cut a text at U+2028 too
+        return [json.loads(line) for line in file]

@@ -9,19 +9,19 @@ T = TypeVar("T")
 
 
 def batch_indices(count: int, size: int, step: int, seed: int) -> list[int]:
-    """Rows of step number ``step`` (from 0): every epoch is a fresh permutation, no row is left out.
+    """Rows of step number ``step`` (from 0); every epoch is a fresh permutation.
+
+    Rows that do not fill a last step sit that epoch out; a step larger than the data wraps around.
 
     >>> [batch_indices(5, 2, step, seed=0) for step in range(3)]
-    [[2, 4], [3, 0], [1, 2]]
+    [[2, 4], [3, 0], [1, 4]]
     """
-    places = range(step * size, (step + 1) * size)
-    return [int(_order(count, place // count, seed)[place % count]) for place in places]
+    steps = max(1, count // size)
+    order = np.random.default_rng([seed, step // steps]).permutation(count)
+    first = step % steps * size
+    return [int(order[place % count]) for place in range(first, first + size)]
 
 
 def batch(rows: Sequence[T], size: int, step: int, seed: int) -> list[T]:
     """The examples of one step."""
     return [rows[index] for index in batch_indices(len(rows), size, step, seed)]
-
-
-def _order(count: int, epoch: int, seed: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)

@@ -6,20 +6,31 @@ moments. Batches and random numbers are functions of (seed, step), so the step
 number is all the rest there is to restore.
 """
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors.torch import load_file, save_file
 
 from medvlm_r1.config import fingerprint, to_dict
 from medvlm_r1.errors import RunError
-from medvlm_r1.models.policy import Policy
+from medvlm_r1.training.appending import disk_errors
 from medvlm_r1.training.optim import Optimizer
+
+
+class Policy(Protocol):
+    """What is saved and restored: a model with the encoder that belongs to it."""
+
+    model: Any
+    encoder: Any
+    version: int
+
+    def load_weights(self, weights: dict[str, Any]) -> None:
+        """Take over weights by the names of a checkpoint."""
+        ...
 
 
 def open_run(run_dir: Path, config: Any, resume: bool) -> None:
@@ -38,7 +49,7 @@ def open_run(run_dir: Path, config: Any, resume: bool) -> None:
         return
     if run_dir.exists() and any(run_dir.iterdir()):
         raise RunError(f"{run_dir} is not empty and holds no run of ours; choose another --run-dir")
-    with disk_space(run_dir):
+    with disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"fingerprint": mine, "config": to_dict(config)}, indent=2) + "\n")
 
@@ -48,7 +59,7 @@ def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> Path:
     final = run_dir / "checkpoints" / f"step-{optimizer.steps}"
     partial = final.with_name(final.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    with disk_space(run_dir, partial):
+    with disk_errors(run_dir), whole_or_gone(partial):
         save_model(policy, partial)
         save_file(optimizer.state(), partial / "trainer.safetensors", metadata={"steps": str(optimizer.steps)})
     shutil.rmtree(final, ignore_errors=True)
@@ -85,13 +96,10 @@ def restore(checkpoint: Path, policy: Policy, optimizer: Optimizer) -> int:
 
 
 @contextmanager
-def disk_space(run_dir: Path, partial: Path | None = None) -> Iterator[None]:
-    """Turn a full disk into a sentence, and leave no half-written folder."""
+def whole_or_gone(folder: Path) -> Iterator[None]:
+    """Remove a folder that could not be written to its end."""
     try:
         yield
-    except OSError as error:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-        if error.errno == errno.ENOSPC:
-            raise RunError(f"no space left on the disk of {run_dir}; free some and go on with --resume") from error
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -137,7 +137,9 @@ def sample(points_mm: np.ndarray) -> np.ndarray:
     stride = (volume.shape[1] * volume.shape[2], volume.shape[2], 1)
     strides = (volume.shape[1] * volume.shape[2], volume.shape[2], 1)
     first = whole[0] * strides[0] + whole[1] * strides[1] + whole[2]
-    voxels, share = volume.reshape(-1), (part * 256).astype(np.uint64)
+    voxels = volume.reshape(-1)
+    head = np.flatnonzero(voxels.take(first) & np.uint64(0xFF000000))  # depth under the skin > 0
+    first, share = first[head], (part[:, head] * 256).astype(np.uint64)
     # Eight 8-bit maps are weighted at once in 16-bit lanes of two 64-bit words;
     # the eight corner weights sum to exactly 256, so that no lane overflows.
     lanes, even, odd = np.uint64(0x00FF00FF00FF00FF), np.uint64(0), np.uint64(0)
@@ -149,10 +151,10 @@ def sample(points_mm: np.ndarray) -> np.ndarray:
         values = voxels.take(first + shift)
         even = even + (values & lanes) * weight
         odd = odd + (values >> np.uint64(8) & lanes) * weight
-    maps = np.empty((8, len(first)), np.float32)
-    maps[0::2] = even.view(np.uint16).reshape(-1, 4).T
-    maps[1::2] = odd.view(np.uint16).reshape(-1, 4).T
-    maps *= np.float32(1 / 256)
+    maps = np.zeros((8, flat.shape[1]), np.float32)
+    for lane in range(4):
+        maps[2 * lane, head] = even.view(np.uint16)[lane::4] * np.float32(1 / 256)
+        maps[2 * lane + 1, head] = odd.view(np.uint16)[lane::4] * np.float32(1 / 256)
     return maps.reshape(8, *points_mm.shape[1:])
 
 

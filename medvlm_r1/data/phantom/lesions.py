@@ -84,7 +84,7 @@ def place_lesions(scene: Scene, points_mm: np.ndarray, maps: np.ndarray) -> Lesi
         wanted = fits & (depth_mm > 0.75 * radius_mm + 3) & (ventricle_mm > 0.5 * radius_mm)
     if wanted.sum() < 12:  # a thin slice of the lobe: the deepest points that there are
         wanted = fits & (depth_mm >= np.sort(depth_mm[fits])[-min(40, fits.sum())])
-    apart_mm = (2.7 if scene.finding == "plaques" else 2.3) * radius_mm + 4
+    apart_mm = (2.4 if scene.finding == "haemorrhage" else 2.9) * radius_mm + 4
     centres_mm = place_on_sides(rng, flat_mm[:, wanted].T, scene, apart_mm)
     middle_mm = {"axial": (16, -15), "coronal": (16, 12), "sagittal": (-15, 12)}[scene.plane]
     middle_mm = np.array(middle_mm) * np.ones_like(centres_mm)
@@ -103,6 +103,8 @@ def add_lesions(tissues: dict, lesions: Lesions, points_mm: np.ndarray) -> dict:
     brain = tissues["grey"] + tissues["white"]
     white = tissues["white"]
     inside = np.clip(brain + tissues["csf"], 0, 1)
+    where = {"oedema": 0.25 * brain + 0.75 * white, "infarct": brain, "plaque": brain}
+    kept, added = np.float32(1), {}
     rough = texture(lesions.seed, brain.shape, 9)
     fine = texture(lesions.seed, brain.shape, 4)
     for centre_mm, outward in zip(lesions.centres_mm, lesions.outward):
@@ -111,10 +113,11 @@ def add_lesions(tissues: dict, lesions: Lesions, points_mm: np.ndarray) -> dict:
         across = offset[1] * np.float32(outward[0]) - offset[0] * np.float32(outward[1])
         mixed = _SHAPES[lesions.finding](along, across, lesions.radius_mm, rough, fine)
         for name, weight in mixed.items():
-            weight = weight * {"oedema": 0.25 * brain + 0.75 * white, "infarct": brain, "plaque": brain}.get(name, inside)
-            tissues = {key: fraction * (1 - weight) for key, fraction in tissues.items()}
-            tissues[name] = tissues.get(name, 0) + weight
-    return tissues
+            weight = weight * where.get(name, inside)
+            kept = kept * (1 - weight)
+            added = {key: fraction * (1 - weight) for key, fraction in added.items()}
+            added[name] = added.get(name, 0) + weight
+    return {key: fraction * kept for key, fraction in tissues.items()} | added
 
 
 def _tumour(along, across, radius_mm, rough, fine) -> dict:
@@ -149,7 +152,8 @@ def _plaque(along, across, radius_mm, rough, fine) -> dict:
 def _blood(along, across, radius_mm, rough, fine) -> dict:
     """A clot, denser than brain, with a thin dark border."""
     from_rim = radius_mm * (1 + 0.15 * rough) - np.hypot(along / 1.1, across * 1.1)
-    return {"oedema": 0.8 * ramp(from_rim + 2.5 + 0.15 * radius_mm, 3), "blood": ramp(from_rim, 1.8) * (0.95 + 0.03 * np.clip(fine, -1, 1))}
+    return {"oedema": 0.8 * ramp(from_rim + 2.5 + 0.15 * radius_mm, 3),
+            "blood": ramp(from_rim, 1.8) * (0.95 + 0.03 * np.clip(fine, -1, 1))}
 
 
 _SHAPES = {"tumour": _tumour, "ring-enhancing tumour": _ring, "infarct": _infarct, "plaques": _plaque,

@@ -156,4 +156,6 @@ def to_image(grey: np.ndarray, size_px: int, marker: bool = True) -> Image.Image
     if marker:
         glyph = Image.fromarray((np.kron(_R, np.ones((2, 2))) * 225).astype(np.uint8))
         image.paste(glyph, (8, 10), glyph)
-    return image if size_px == 224 else image.resize((size_px, size_px), Image.Resampling.BOX if size_px < 224 else Image.Resampling.BICUBIC)
+    if size_px == 224:
+        return image
+    return image.resize((size_px, size_px), Image.Resampling.BOX if size_px < 224 else Image.Resampling.BICUBIC)

@@ -9,16 +9,17 @@ turns it into grey. Legend: H, W rows and columns.
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from medvlm_r1.data.phantom.scene import SIZES, Scene, stream
-from medvlm_r1.data.phantom.shapes import Canvas, place_on_sides, ramp, texture, to_image
+from medvlm_r1.data.phantom.shapes import MATRIX, Canvas, place_on_sides, ramp, texture, to_image
 
 FIELD_MM = 390.0
 SOFT_PER_MM, BONE_PER_MM = 0.018, 0.045  # near 70 keV (NIST XCOM), water and cortical bone
 RADIUS_MM = {"nodule": (9.0, 15.5, 27.0), "consolidation": (15.0, 26.0, 45.0)}
 ZONE_MM = {"upper": (-140, -62), "middle": (-52, 12), "lower": (22, 110)}
 EFFUSION_MM = (30.0, 70.0, 165.0)      # height of the fluid over the costophrenic angle
-PNEUMOTHORAX_MM = (17.0, 38.0, 82.0)   # gap between chest wall and lung at the apex
+PNEUMOTHORAX_MM = (9.5, 25.0, 84.0)   # gap between chest wall and lung at the apex
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def _lungs(body: Canvas) -> Lungs:
     heart = np.maximum(body.ellipse((30, 42), (62, 50), 0.55), body.ellipse((-14, 38), (30, 46)))
     middle = np.maximum(19 + 5 * np.exp(-np.square((v + 5) / 30)) - side, body.ellipse((20, -72), (22, 22)))
     depth = np.minimum(np.minimum(cage, dome_mm - v), -np.maximum(middle, heart))
-    before_heart = np.minimum(np.minimum(cage, dome_mm - v), 14 - 0 * side - middle * (middle > 14))
-    air_mm = 138 * np.sqrt(np.clip(depth / 60, 0, 1)) * ramp(depth, 3) + 25 * ramp(np.minimum(before_heart, cage), 20)
+    before_heart = np.minimum(np.minimum(cage, dome_mm - v), 14 - middle * (middle > 14))  # lung in front of it
+    air_mm = 138 * np.sqrt(np.clip(depth / 60, 0, 1)) * ramp(depth, 3) + 25 * ramp(before_heart, 20)
     return Lungs(cage, depth, air_mm.astype(np.float32))
 
 
@@ -71,23 +72,33 @@ def _soft_tissue(body: Canvas, lungs: Lungs) -> np.ndarray:
     wall_mm = np.minimum(shoulder - side, 400)
     outline = np.sqrt(np.clip(wall_mm / 55, 0, 1))
     soft = (205 + 0.10 * v) * outline
-    soft += rng.uniform(0, 30) * ramp(np.maximum(body.ellipse((-82, 62), (50, 52)), body.ellipse((82, 62), (50, 52))), 30)
+    breasts = np.maximum(body.ellipse((-82, 62), (50, 52)), body.ellipse((82, 62), (50, 52)))
+    soft += rng.uniform(0, 30) * ramp(breasts, 30)
     soft -= lungs.air_mm
     soft += 22 * np.sqrt(np.clip(body.ellipse((30, 42), (60, 48), 0.55) / 40, 0, 1))
     soft -= 16 * ramp(np.minimum(9 - np.abs(u - 3), -52 - v), 4)  # trachea
     gas = body.ellipse((62, 116), (30, 15), -0.1)
     soft -= 60 * np.sqrt(np.clip(gas / 12, 0, 1))
-    body.value = np.zeros_like(soft)
-    for sign in (-1, 1):
-        hilum_mm = (sign * 36, -12 if sign < 0 else -20)
-        body.spot(hilum_mm, (12, 22), sign * 0.3, 26)
-        for angle in rng.uniform(-1.35, 1.35, 12):
-            for out_mm in (16, 34, 54, 74):
-                thick_mm = 3.6 - 0.035 * out_mm
-                bent = angle + rng.uniform(-0.18, 0.18)
-                centre_mm = (hilum_mm[0] + sign * out_mm * np.cos(bent), hilum_mm[1] + 1.25 * out_mm * np.sin(bent))
-                body.spot(centre_mm, (12, thick_mm), sign * bent, 20 - 0.17 * out_mm)
-    return soft + body.value * ramp(lungs.depth - 1, 8) + 2.5 * texture(rng, soft.shape, 8) * outline
+    soft += _vessels(rng) * ramp(lungs.depth - 1, 8)
+    return soft + 2.5 * texture(rng, soft.shape, 8) * outline
+
+
+def _vessels(rng: np.random.Generator) -> np.ndarray:
+    """Thickness (H, W) in mm of the hila and of vessels that fan out and taper, drawn at 1 mm."""
+    side_px = 2 * MATRIX
+    drawing = Image.new("L", (side_px, side_px))
+    pen = ImageDraw.Draw(drawing)
+    for sign, hilum_mm in ((-1, (-34, -10)), (1, (34, -18))):
+        for angle in rng.uniform(-1.4, 1.4, 17):
+            at = np.array(hilum_mm, float)
+            for step in range(5):
+                angle += rng.uniform(-0.28, 0.28)
+                to = at + np.array([sign * np.cos(angle), 1.2 * np.sin(angle)]) * (16 - step)
+                ends = [tuple((point / FIELD_MM + 0.5) * side_px) for point in (at, to)]
+                pen.line(ends, fill=int(210 - 34 * step), width=max(2, 7 - 2 * step))
+                at = to
+    small = drawing.resize((MATRIX, MATRIX), Image.Resampling.BILINEAR)
+    return np.asarray(small, np.float32) * np.float32(20 / 255)
 
 
 def _bones(body: Canvas, cage: np.ndarray) -> np.ndarray:
@@ -113,7 +124,8 @@ def _bones(body: Canvas, cage: np.ndarray) -> np.ndarray:
 
 def _bands(phase_mm: np.ndarray, spacing_mm: float, half_mm: float) -> np.ndarray:
     """Repeated tubes seen from the side, 0..1: dense edges, thinner middle."""
-    from_axis = np.abs((phase_mm / np.float32(spacing_mm) + np.float32(0.5)) % 1 - np.float32(0.5)) * np.float32(spacing_mm)
+    turns = phase_mm * np.float32(1 / spacing_mm)
+    from_axis = np.abs(turns - np.rint(turns)) * np.float32(spacing_mm)
     return ramp(half_mm - from_axis, 2) * (0.65 + 0.35 * np.square(from_axis / np.float32(half_mm)))
 
 
@@ -148,7 +160,8 @@ def _opacities(body: Canvas, scene: Scene, lungs: Lungs) -> np.ndarray:
     low, high = ZONE_MM[scene.region]
     coarse = np.s_[::3, ::3]
     depth_mm = np.minimum(lungs.depth, lungs.depth[:, ::-1])[coarse]
-    depth_mm = np.where((body.v[coarse] > low) & (body.v[coarse] < high) & (np.abs(body.u[coarse]) > 30), depth_mm, -999)
+    in_zone = (body.v[coarse] > low) & (body.v[coarse] < high) & (np.abs(body.u[coarse]) > 30)
+    depth_mm = np.where(in_zone, depth_mm, -999)
     wanted = depth_mm > 0.7 * radius_mm + 4
     if wanted.sum() < 12:
         wanted = depth_mm >= np.sort(depth_mm.ravel())[-25]
@@ -158,8 +171,9 @@ def _opacities(body: Canvas, scene: Scene, lungs: Lungs) -> np.ndarray:
     for centre_mm in place_on_sides(place, candidates, scene, 2.3 * radius_mm + 8):
         depth = body.ellipse(tuple(centre_mm), (radius_mm, radius_mm))
         if scene.finding == "nodule":
-            added = np.maximum(added, (56 + 0.5 * radius_mm) * ramp(depth, 3) * np.sqrt(np.clip(0.45 + depth / radius_mm, 0, 1)))
+            sphere = np.sqrt(np.clip(0.45 + depth / radius_mm, 0, 1))
+            added = np.maximum(added, (56 + 0.5 * radius_mm) * ramp(depth, 3) * sphere)
         else:
             shape = ramp(depth + 0.16 * radius_mm * cloud, 8 + 0.35 * radius_mm)
-            added = np.maximum(added, 88 * shape * np.clip(0.95 + 0.06 * fine + 0.06 * cloud, 0.4, 1.2))
+            added = np.maximum(added, 88 * shape * np.clip(0.95 + 0.06 * (fine + cloud), 0.4, 1.2))
     return added * ramp(lungs.depth, 6)

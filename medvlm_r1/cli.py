@@ -1,0 +1,198 @@
+"""The command ``medvlm-r1``. Exit codes: 0 ok, 1 a check failed, 2 wrong usage, 130 stopped."""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from medvlm_r1 import INTENDED_USE, __version__
+from medvlm_r1.errors import MedVLMError
+
+EXAMPLES = {
+    "train": """examples:
+  medvlm-r1 train nano                               the embedded model on the phantom, a minute on a CPU
+  medvlm-r1 train paper --data questions.jsonl       Qwen2-VL-2B on your own questions
+  medvlm-r1 train paper --model ./my-qwen2-vl --data questions.jsonl --set steps=100 --set optim.lr=2e-6
+  medvlm-r1 train nano --resume                      go on where Ctrl-C stopped it""",
+    "sft": """examples:
+  medvlm-r1 sft nano
+  medvlm-r1 sft nano-traces --run-dir runs/traces""",
+    "eval": """examples:
+  medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
+  medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval""",
+    "ask": """examples:
+  medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both""",
+    "demo": """examples:
+  medvlm-r1 demo              the whole story, in under five minutes on two cores
+  medvlm-r1 demo --quick      a small form of it, to see that everything works""",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except MedVLMError as error:
+        print(f"medvlm-r1: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nmedvlm-r1: stopped; add --resume to go on", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="medvlm-r1", description=f"{__doc__.splitlines()[0]} {INTENDED_USE}")
+    top.add_argument("--version", action="version", version=f"medvlm-r1 {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for kind, what in (("train", "reinforcement learning (GRPO)"), ("sft", "supervised fine-tuning, the baseline")):
+        sub = _add(commands, kind, what, train)
+        sub.add_argument("recipe", help="a recipe's name; --dry-run shows what it says")
+        sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
+        sub.add_argument("--data", help="a manifest, a folder with one, or phantom:mri")
+        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value; may be repeated")
+        sub.add_argument("--run-dir", type=Path, help="where the run goes; runs/RECIPE-FINGERPRINT if left out")
+        sub.add_argument("--resume", action="store_true", help="go on with the run that is in the run directory")
+        sub.add_argument("--dry-run", action="store_true", help="print the configuration and stop")
+    _evaluating(commands)
+    _embedded(commands)
+    return top
+
+
+def _evaluating(commands: argparse._SubParsersAction) -> None:
+    sub = _add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", evaluate)
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--data", required=True)
+    sub.add_argument("--arms", default="image,blank", help="what the model is shown, comma-separated (default: %(default)s)")
+    sub.add_argument("--samples", type=int, default=0, help="answers at temperature 1 beside the greedy one")
+    sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
+    sub.add_argument("--max-tokens", type=int, default=512)
+    sub.add_argument("--out", type=Path, required=True)
+    sub.add_argument("--json", action="store_true")
+    sub = _add(commands, "ask", "one question about one picture, with reasoning", ask)
+    sub.add_argument("--model", required=True)
+    sub.add_argument("image")
+    sub.add_argument("question")
+    sub.add_argument("--options", nargs="*", default=[], help="the possible answers, in order of their letters")
+    sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
+    sub.add_argument("--max-tokens", type=int, default=512)
+    sub.add_argument("--json", action="store_true")
+
+
+def _embedded(commands: argparse._SubParsersAction) -> None:
+    sub = _add(commands, "demo", "the whole story on embedded data and weights", demo)
+    sub.add_argument("--quick", action="store_true", help="a small form, for a check")
+    sub.add_argument("--run-dir", type=Path, default=Path("runs/demo"))
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--resume", action="store_true", help="go on where it was stopped")
+    sub = _add(commands, "study", "all arms and controls over several seeds", study)
+    sub.add_argument("--seeds", type=int, default=5)
+    sub.add_argument("--run-dir", type=Path, default=Path("runs/study"))
+    sub = _add(commands, "nano", "rebuild the embedded base model's weights", nano)
+    sub.add_argument("--out", type=Path, default=Path("runs/nano_base"))
+    sub = _add(commands, "doctor", "hardware and versions, each with its remedy", doctor)
+    sub.add_argument("--json", action="store_true")
+
+
+def _add(commands: argparse._SubParsersAction, name: str, what: str, run: object) -> argparse.ArgumentParser:
+    sub = commands.add_parser(
+        name, help=what, description=f"{what}. {INTENDED_USE}",
+        epilog=EXAMPLES.get(name), formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    sub.set_defaults(run=run)
+    return sub
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """``train`` and ``sft``."""
+    from medvlm_r1 import launch
+    from medvlm_r1.config import fingerprint, override, to_dict
+    from medvlm_r1.recipes import find
+
+    config = find(arguments.recipe, "grpo" if arguments.command == "train" else "sft")
+    given = {key: value for key in ("model", "data") if (value := getattr(arguments, key))}
+    config = override(replace(config, **given), arguments.set)
+    if arguments.dry_run:
+        print(json.dumps({"fingerprint": fingerprint(config), "config": to_dict(config)}, indent=2))
+        return 0
+    run_dir = arguments.run_dir or launch.default_run_dir(arguments.recipe, config)
+    if not launch.run(config, run_dir, arguments.resume):
+        raise KeyboardInterrupt
+    print(f"model: {launch.trained_model(run_dir)}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """``eval``: samples.jsonl per arm, summary.json and report.html in --out."""
+    from medvlm_r1 import evaluating
+
+    summary = evaluating.run(arguments)
+    print(json.dumps(summary, indent=2) if arguments.json else f"report: {arguments.out / 'report.html'}")
+    return 0
+
+
+def ask(arguments: argparse.Namespace) -> int:
+    """``ask``: reasoning, answer and option probabilities."""
+    from medvlm_r1 import ask as asking
+    from medvlm_r1.launch import load_model
+
+    policy = load_model(arguments.model)
+    template = arguments.template or policy.template
+    answer = asking.ask(policy, arguments.image, arguments.question, tuple(arguments.options), template, arguments.max_tokens)
+    if arguments.json:
+        print(json.dumps(answer.to_dict() | {"intended_use": INTENDED_USE}, indent=2))
+        return 0
+    print(f"Reasoning  {answer.reasoning or '(none)'}")
+    print(f"Answer     {f'{answer.answer}) ' if answer.answer else ''}{answer.answer_text}  [{answer.status}]")
+    for (letter, p), option in zip(answer.option_probs.items(), arguments.options, strict=True):
+        print(f"  {letter}) {option:<24} {p:6.1%}  {'█' * round(30 * p)}")
+    print(INTENDED_USE)
+    return 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """``demo``: the whole story."""
+    from rich.console import Console
+
+    from medvlm_r1.demo import Demo, Sizes, run
+
+    sizes = Sizes.quick() if arguments.quick else Sizes()
+    command = run(Demo(arguments.run_dir, sizes, arguments.seed, Console(), arguments.resume))
+    print(f"Ask it yourself:\n  {command}")
+    return 0
+
+
+def study(arguments: argparse.Namespace) -> int:
+    """``study``: every arm and control, ``--seeds`` times; finished ones are not done again."""
+    from medvlm_r1.recipes import study as recipe
+
+    print(recipe.run(arguments.run_dir, arguments.seeds))
+    return 0
+
+
+def nano(arguments: argparse.Namespace) -> int:
+    """``nano``: draw the pictures, train the base, save it."""
+    from medvlm_r1.recipes import nano_base
+
+    nano_base.run(arguments.out, nano_base.NanoConfig())
+    print(f"model: {arguments.out}")
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """``doctor``: what is here, and what to do about what is not."""
+    from medvlm_r1.doctor import checks
+
+    rows = checks()
+    if arguments.json:
+        print(json.dumps([row.__dict__ for row in rows], indent=2))
+    else:
+        for row in rows:
+            print(f"{'ok  ' if row.ok else 'MISS'} {row.name:<14} {row.found}{'' if row.ok else ' — ' + row.remedy}")
+    return 0 if all(row.ok for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

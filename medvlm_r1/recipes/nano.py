@@ -1,0 +1,69 @@
+"""The embedded model on the phantom: the demo's two runs and the study's controls."""
+
+from dataclasses import replace
+
+from medvlm_r1.grpo.trainer import GRPOConfig
+from medvlm_r1.grpo.update import UpdateConfig
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.sft.trainer import SFTConfig
+from medvlm_r1.training.optim import OptimConfig
+
+TRAIN = "phantom:mri?split=train"
+MAX_TOKENS = 48
+
+
+def grpo() -> GRPOConfig:
+    """The paper's rewards, advantage and penalty; sizes and rate for 3 million parameters."""
+    return GRPOConfig(
+        model="nano",
+        data=TRAIN,
+        template="think",
+        steps=75,
+        prompts_per_step=8,
+        sampling=Sampling(n=8, max_tokens=MAX_TOKENS),
+        update=UpdateConfig(),
+        optim=OptimConfig(lr=2e-4, betas=(0.9, 0.99), warmup_steps=5),
+        dtype="float32",
+        max_pixels=None,
+        save_every=75,
+    )
+
+
+def sft() -> SFTConfig:
+    """The same 600 letters, six epochs, answered directly."""
+    return SFTConfig(
+        model="nano",
+        data=TRAIN,
+        template="direct",
+        steps=112,
+        prompts_per_step=32,
+        optim=OptimConfig(lr=2e-4, betas=(0.9, 0.99), warmup_steps=5),
+        dtype="float32",
+        max_pixels=None,
+        save_every=112,
+    )
+
+
+def traces() -> SFTConfig:
+    """The same questions with the gold reasoning that the paper does without."""
+    return replace(sft(), template="think", target="trace")
+
+
+def format_only() -> GRPOConfig:
+    """Does the form alone explain the gain?"""
+    return replace(grpo(), rewards={"format": 1.0})
+
+
+def accuracy_only() -> GRPOConfig:
+    """Does it reason without being told to?"""
+    return replace(grpo(), rewards={"accuracy": 1.0})
+
+
+def no_think() -> GRPOConfig:
+    """Is the thought needed?"""
+    return replace(grpo(), template="direct", rewards={"direct_format": 1.0, "accuracy": 1.0})
+
+
+def blank_images() -> GRPOConfig:
+    """What is learned without looking?"""
+    return replace(grpo(), view="blank")

@@ -1,0 +1,116 @@
+"""The maths of GRPO by hand, and the update against the naive computation."""
+
+import math
+
+import pytest
+import torch
+
+from medvlm_r1.grpo.advantage import dr_grpo, grpo
+from medvlm_r1.grpo.loss import LossConfig, k3, sequence_mean, surrogate
+from medvlm_r1.grpo.update import Learner, UpdateConfig, micro_batches, update
+from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.training.optim import OptimConfig, Optimizer
+from medvlm_r1.types import Rollout, RolloutGroup
+
+
+def test_advantages_by_hand():
+    # mean 1, unbiased std of (2, 1, 0, 1) = sqrt(2/3)
+    scale = math.sqrt(2 / 3) + 1e-4
+    assert grpo([2, 1, 0, 1]) == pytest.approx([1 / scale, 0, -1 / scale, 0])
+    assert grpo([1.5, 1.5, 1.5]) == [0, 0, 0]
+    assert grpo([2.0]) == [0.0]
+    assert dr_grpo([2, 0]) == [1, -1]
+
+
+def test_k3_is_what_schulman_wrote():
+    logprobs, reference = torch.tensor([-1.0, -2.0]), torch.tensor([-1.5, -1.0])
+    ratio = (reference - logprobs).exp()
+    assert torch.allclose(k3(logprobs, reference), ratio - ratio.log() - 1)
+
+
+def test_on_policy_the_gradient_is_that_of_reinforce():
+    logprobs = torch.tensor([[-1.0, -2.0], [-0.5, -3.0]], requires_grad=True)
+    advantages = torch.tensor([2.0, -1.0])
+    surrogate((logprobs - logprobs.detach()).exp(), advantages, LossConfig()).sum().backward()
+    assert logprobs.grad.tolist() == [[-2.0, -2.0], [1.0, 1.0]]
+
+
+def scored(policy, examples, seed=0):
+    """Real rollouts of the tiny model with made-up rewards, and their advantages."""
+    prompts = [render(example, "think") for example in examples]
+    completions_PG = LocalEngine(policy).generate(prompts, Sampling(n=3, max_tokens=9, seed=seed))
+    groups = [
+        RolloutGroup(prompt, tuple(Rollout(c, {"accuracy": float(i == p % 3)}) for i, c in enumerate(completions_G)))
+        for p, (prompt, completions_G) in enumerate(zip(prompts, completions_PG, strict=True))
+    ]
+    return groups, [grpo(group.rewards_G) for group in groups]
+
+
+def learner_of(policy, **changes):
+    optimizer = Optimizer(policy.model, OptimConfig(lr=1e-3, max_grad_norm=1e9), 10)
+    return Learner(policy, policy.frozen_copy(), optimizer, UpdateConfig(**changes))
+
+
+def test_the_gradient_does_not_depend_on_micro_batches(policy, examples):
+    groups, advantages = scored(policy, examples)
+    norms = []
+    for budget in (1, 30, 10_000):
+        learner = learner_of(policy, tokens_per_micro_batch=budget)
+        learner.optimizer.config = OptimConfig(lr=0.0)
+        norms.append(update(learner, groups, advantages)["grad_norm"])
+    assert norms == pytest.approx([norms[0]] * 3, rel=1e-5)
+
+
+def test_the_loss_is_the_mean_over_sequences_of_the_mean_over_tokens(policy, examples):
+    """Against a loop over single completions; the reference differs from the policy, so the penalty counts."""
+    groups, advantages = scored(policy, examples)
+    learner = learner_of(policy)
+    with torch.no_grad():
+        for p in learner.reference.model.lm_head.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    expected = torch.zeros(())
+    for group, advantages_G in zip(groups, advantages, strict=True):
+        for rollout, advantage in zip(group.rollouts, advantages_G, strict=True):
+            single = policy.encoder.groups([RolloutGroup(group.prompt, (rollout,))])
+            ours, theirs = policy.logprobs(single)[0], learner.reference.logprobs(single)[0]
+            penalty = (theirs - ours).exp() - (theirs - ours) - 1
+            expected = expected + (-(ours - ours.detach()).exp() * advantage + 0.04 * penalty).mean() / 9
+    expected.backward()
+    gradients = {name: p.grad.clone() for name, p in policy.model.named_parameters()}
+    policy.model.zero_grad()
+    captured = {}
+    learner.optimizer.step = lambda: captured.update({n: p.grad.clone() for n, p in policy.model.named_parameters()}) or 0.0
+    metrics = update(learner, groups, advantages)
+    assert metrics["loss"] == pytest.approx(expected.item(), abs=1e-6)
+    assert metrics["kl"] > 1e-4
+    for name, gradient in gradients.items():
+        assert (captured[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7, name
+
+
+def test_an_update_makes_good_rollouts_likelier(policy, examples):
+    groups, advantages = scored(policy, examples)
+    learner = learner_of(policy)
+    batch = policy.encoder.groups(groups)
+    best = torch.tensor([a for advantages_G in advantages for a in advantages_G]) > 0
+    before = policy.logprobs(batch).sum(1)
+    for _ in range(3):
+        update(learner, groups, advantages)
+    change = policy.logprobs(batch).sum(1) - before
+    assert (change[best] > 0).all()
+    assert change[best].mean() > change[~best].mean()
+
+
+def test_micro_batches_keep_groups_whole_and_fit_the_budget(policy, examples):
+    groups, _ = scored(policy, examples)
+    for budget in (1, 40, 10_000):
+        parts = list(micro_batches(groups, budget))
+        assert [p for part in parts for p in part] == [0, 1, 2]
+        for part in parts:
+            rows = [rollout for p in part for rollout in groups[p].rollouts]
+            assert len(part) == 1 or len(rows) * max(len(r.completion.token_ids) for r in rows) <= budget
+
+
+def test_sequence_mean_ignores_padding():
+    assert sequence_mean(torch.tensor([[1.0, 3.0, 100.0]]), torch.tensor([[1, 1, 0]])).item() == 2.0

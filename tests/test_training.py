@@ -1,0 +1,134 @@
+"""Runs: exact resume, run directories, checkpoints that transformers loads, SFT."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import picture
+from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
+
+from medvlm_r1.errors import RunError
+from medvlm_r1.grpo import trainer as grpo
+from medvlm_r1.models import nano
+from medvlm_r1.models.encode import Encoder
+from medvlm_r1.models.families import prepare
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.sft import trainer as sft
+from medvlm_r1.training import checkpoint
+from medvlm_r1.training.optim import OptimConfig
+
+
+def fresh(tokenizer):
+    return prepare(nano.new_model(tokenizer, seed=1), Encoder(tokenizer, nano.build_image_processor(), picture))
+
+
+def vowels(completion, example):
+    """A reward that random text sometimes earns."""
+    return {"vowels": sum(completion.text.count(v) for v in "aeiou") / 5}
+
+
+GRPO = grpo.GRPOConfig(
+    template="think", steps=4, prompts_per_step=2, sampling=Sampling(n=3, max_tokens=8), optim=OptimConfig(lr=1e-3), save_every=2
+)
+SFT = sft.SFTConfig(template="direct", steps=4, prompts_per_step=2, optim=OptimConfig(lr=1e-3), save_every=2)
+
+
+def run_grpo(tokenizer, examples, run_dir, config=GRPO):
+    policy = fresh(tokenizer)
+    return grpo.train(config, policy, LocalEngine(policy), examples, vowels, run_dir), policy
+
+
+def run_sft(tokenizer, examples, run_dir, config=SFT):
+    policy = fresh(tokenizer)
+    return sft.train(config, policy, examples, run_dir), policy
+
+
+def files_of(run_dir):
+    """metrics without times, rollouts."""
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    rows = [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+    rollouts = run_dir / "rollouts.jsonl"
+    return rows, rollouts.read_text() if rollouts.exists() else ""
+
+
+@pytest.mark.parametrize("run", [run_grpo, run_sft])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(run, tokenizer, examples, tmp_path):
+    _, whole = run(tokenizer, examples, tmp_path / "whole")
+    run(tokenizer, examples, tmp_path / "cut")
+    # As if it had been killed after the checkpoint of step 2, with a row of step 3 already written.
+    torn = tmp_path / "torn"
+    (tmp_path / "cut").rename(torn)
+    (torn / "checkpoints" / "step-4" / "trainer.safetensors").unlink()
+    early, _ = run(tokenizer, examples, tmp_path / "early", config=replace(GRPO if run is run_grpo else SFT, save_every=1))
+    step_2 = tmp_path / "early" / "checkpoints" / "step-2"
+    assert not (step_2 / "trainer.safetensors").exists()  # only the newest keeps its optimiser
+    half = replace(GRPO if run is run_grpo else SFT)
+    finished, resumed = resume_after_two(run, tokenizer, examples, tmp_path / "resumed", half)
+    assert finished
+    for (name, p), q in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(p, q), name
+    assert files_of(tmp_path / "whole") == files_of(tmp_path / "resumed")
+
+
+def resume_after_two(run, tokenizer, examples, run_dir, config):
+    """Stop by a signal in step 2, as Ctrl-C does, and go on in a new process's state."""
+    import os
+    import signal
+
+    calls = []
+
+    def stopping(completion, example):
+        calls.append(1)
+        if len(calls) == 7:  # the first rollout of step 2
+            os.kill(os.getpid(), signal.SIGINT)
+        return vowels(completion, example)
+
+    policy = fresh(tokenizer)
+    if run is run_grpo:
+        assert not grpo.train(config, policy, LocalEngine(policy), examples, stopping, run_dir)
+    else:
+        policy.model.register_forward_pre_hook(lambda *_: None)
+        hook = policy.model.lm_head.register_forward_hook(lambda *_: calls.append(1) or (len(calls) == 2 and os.kill(os.getpid(), signal.SIGINT)) or None)
+        assert not sft.train(config, policy, examples, run_dir)
+        hook.remove()
+    assert checkpoint.latest(run_dir).name == "step-2"
+    return run(tokenizer, examples, run_dir, config)
+
+
+def test_a_checkpoint_loads_in_transformers_as_it_stands(tokenizer, examples, tmp_path):
+    _, policy = run_grpo(tokenizer, examples, tmp_path)
+    directory = checkpoint.latest(tmp_path)
+    model = Qwen2VLForConditionalGeneration.from_pretrained(directory)
+    for (name, p), q in zip(policy.model.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(p, q), name
+    assert AutoTokenizer.from_pretrained(directory).encode("<think>A</think>") == tokenizer.encode("<think>A</think>")
+
+
+def test_a_run_directory_belongs_to_one_run(tmp_path):
+    checkpoint.open_run(tmp_path / "run", GRPO, resume=False)
+    with pytest.raises(RunError, match="--resume"):
+        checkpoint.open_run(tmp_path / "run", GRPO, resume=False)
+    checkpoint.open_run(tmp_path / "run", GRPO, resume=True)
+    with pytest.raises(RunError, match="another run"):
+        checkpoint.open_run(tmp_path / "run", replace(GRPO, seed=1), resume=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="not empty"):
+        checkpoint.open_run(tmp_path / "other", GRPO, resume=False)
+
+
+def test_a_partial_checkpoint_is_never_resumed_from(tokenizer, examples, tmp_path):
+    run_grpo(tokenizer, examples, tmp_path)
+    partial = tmp_path / "checkpoints" / "step-9.partial"
+    partial.mkdir()
+    (partial / "trainer.safetensors").write_bytes(b"")
+    assert checkpoint.latest(tmp_path).name == "step-4"
+
+
+def test_sft_learns_the_letters(tokenizer, examples, tmp_path):
+    config = replace(SFT, steps=60, prompts_per_step=3, save_every=60, optim=OptimConfig(lr=3e-3))
+    _, policy = run_sft(tokenizer, examples, tmp_path, config)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["loss"] < 0.1 * rows[0]["loss"]
