@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from transformers.utils import logging
 
 from medvlm_r1.errors import ModelError, nearest
 from medvlm_r1.models import nano, vision
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.policy import Policy
 
+logging.disable_progress_bar()  # ours show what a person waits for
 LoadImage = Callable[[str], Image.Image]
 
 

@@ -223,3 +223,4 @@ def save(policy: Policy, out: Path) -> None:
     policy.model.to(torch.bfloat16).save_pretrained(out)
     policy.encoder.tokenizer.save_pretrained(out)
     policy.encoder.image_processor.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)
