@@ -1,0 +1,90 @@
+"""The embedded model: its tokenizer, its processor, and what ships."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medvlm_r1.data.phantom.questions import ask
+from medvlm_r1.models import nano
+from medvlm_r1.recipes import nano_lessons as lessons
+from medvlm_r1.recipes.nano_base import Classroom, NanoConfig, Pool, Stage, new_policy, shape, train
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return nano.build_tokenizer(lessons.corpus(0, 60))
+
+
+@pytest.mark.parametrize("text", [
+    "Which side is the lesion on?\nA) left\nB) right",
+    "Is there pneumoperitoneum under the diaphragm? – 50 % of µ²-cases, naïve",
+    "这是什么？ 🩻\t\ttabs",
+    "  eight    spaces\n\n\nand lines",
+])  # fmt: skip
+def test_the_tokenizer_takes_any_text_and_gives_it_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_tags_are_single_tokens_and_letters_are_the_same_everywhere(tokenizer):
+    ids = tokenizer("B) left</think>\n<answer>B</answer>")["input_ids"]
+    assert [tokenizer.decode([i]) for i in ids] == ["B", ")", " left", "</think>", "\n", "<answer>", "B", "</answer>"]
+    assert ids[0] == ids[6]
+
+
+def test_the_special_tokens_are_qwens(tokenizer):
+    for name in nano.SPECIAL:
+        assert tokenizer.convert_ids_to_tokens(tokenizer.convert_tokens_to_ids(name)) == name
+    assert tokenizer.eos_token == "<|im_end|>"
+
+
+def test_habits_are_shares():
+    assert sum(lessons.HABITS.values()) == pytest.approx(1.0)
+
+
+def tiny_pool():
+    rng = np.random.default_rng(0)
+    scenes = [ask(rng, modality, n).scene for n in range(4) for modality in ("mri", "ct", "xray")]
+    return Pool(rng.integers(0, 255, (12, 84, 84), dtype=np.uint8), scenes)
+
+
+def test_the_pools_patches_are_the_processors():
+    pool, processor = tiny_pool(), nano.build_image_processor()
+    expected = processor(images=[Image.fromarray(pool.pixels[3]).convert("RGB")], return_tensors="pt")
+    ours = pool.patches(3, processor)
+    assert torch.allclose(ours.patches, expected["pixel_values"], atol=1e-5)
+    assert [ours.grid_thw] == [tuple(row) for row in expected["image_grid_thw"].tolist()]
+
+
+def test_the_teacher_answers_in_every_habit_and_grounded_lessons_are_right():
+    rng = np.random.default_rng(1)
+    pool = tiny_pool()
+    seen = [lessons.teacher(rng, pool.scenes[0], pool.scenes[3], 0).completion for _ in range(400)]
+    lazy = sum(any(text.startswith(f"<think>{phrase}") for phrase in lessons.LAZY) for text in seen) / len(seen)
+    assert lazy == pytest.approx(lessons.HABITS["lazy"], abs=0.1)
+    assert any(text.startswith("<answer>") for text in seen)
+    assert any(not text.startswith("<") for text in seen)
+
+
+def test_training_lowers_the_loss():
+    policy = new_policy(0)
+    room = Classroom(policy, tiny_pool())
+    rows = []
+    config = NanoConfig(stages=(Stage(26, 8, {"caption": 1.0}, 3e-3),))
+    train(config, 0, room, rows.append)
+    assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+
+
+def test_the_schedule_warms_up_and_falls():
+    rates = [shape(n / 100) for n in range(100)]
+    assert rates.index(max(rates)) == 3
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+
+
+def test_the_weights_that_ship_are_small_and_bf16():
+    from safetensors import safe_open
+
+    file = nano.BASE_DIR / "model.safetensors"
+    assert file.stat().st_size <= 12 * 2**20
+    with safe_open(file, "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
