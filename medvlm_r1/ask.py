@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from medvlm_r1.errors import ConfigError
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import parse, render
 from medvlm_r1.rollout.engine import Sampling
@@ -15,6 +16,8 @@ from medvlm_r1.types import LETTERS, Completion, Example, Rollout, RolloutGroup
 class Answer:
     """What ``medvlm-r1 ask`` prints.
 
+    ``answer_text``: the chosen option, or free text where no options were given;
+    empty where nothing could be read. ``text`` is all that the model wrote.
     ``option_probs``: after the thought that the model wrote, the probability of
     each letter inside the answer tag, among the letters offered.
     """
@@ -24,21 +27,38 @@ class Answer:
     answer_text: str
     status: str
     option_probs: dict[str, float]
+    text: str
 
     def to_dict(self) -> dict:
         """Plain values, ready for JSON."""
         return asdict(self)
 
 
-def ask(policy: Policy, image: str, question: str, options: tuple[str, ...], template: str, max_tokens: int) -> Answer:
-    """Ask greedily. Free text (no options) is returned as ``answer_text``."""
-    example = Example("ask", (image,), question, options, options[0] if options else "", "")
+def question(image: str, text: str, options: tuple[str, ...]) -> Example:
+    """What a user asks, as an example without a known answer.
+
+    Raises ConfigError for an empty question, and for options that are no choice: fewer than
+    two, more than there are letters, empty or repeated ones. No options at all ask for free text.
+    """
+    if not text.strip():
+        raise ConfigError("the question is empty; put it in quotes after the image")
+    if options and not 2 <= len(options) <= len(LETTERS):
+        raise ConfigError(f"--options wants 2 to {len(LETTERS)} answers, got {len(options)}; leave it out to ask for free text")
+    if len({option.strip() for option in options} - {""}) < len(options):
+        raise ConfigError("--options holds an empty or a repeated answer; every letter needs its own")
+    return Example("ask", (image,), text, options, options[0] if options else "", "")
+
+
+def ask(policy: Policy, example: Example, template: str, max_tokens: int) -> Answer:
+    """Ask greedily."""
     completion = LocalEngine(policy).generate([render(example, template)], Sampling(1, 0.0, max_tokens))[0][0]
-    read = parse(completion.text, len(options))
+    read = parse(completion.text, len(example.options))
     status = read.status if completion.finished or read.answer else "truncated"
-    text = options[LETTERS.index(read.answer)] if read.answer else completion.text.strip()
-    probs = option_probs(policy, example, template, completion.text) if options else {}
-    return Answer(read.think, read.answer, text, status, probs)
+    if not example.options:
+        body = completion.text.rpartition("</think>")[2].rpartition("<answer>")[2].partition("</answer>")[0].strip()
+        return Answer(read.think, None, body, "answered" if completion.finished and body else status, {}, completion.text)
+    text = example.options[LETTERS.index(read.answer)] if read.answer else ""
+    return Answer(read.think, read.answer, text, status, option_probs(policy, example, template, completion.text), completion.text)
 
 
 @torch.no_grad()

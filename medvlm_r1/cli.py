@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.errors import MedVLMError
@@ -22,15 +25,29 @@ EXAMPLES = {
   medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
   medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval""",
     "ask": """examples:
-  medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both""",
+  medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both
+  medvlm-r1 ask --model runs/mine/checkpoints/step-300 scan.png "What is abnormal?" --json""",
     "demo": """examples:
   medvlm-r1 demo              the whole story, in under five minutes on two cores
-  medvlm-r1 demo --quick      a small form of it, to see that everything works""",
+  medvlm-r1 demo --quick      a small form of it, to see that everything works
+  medvlm-r1 demo --resume     go on where Ctrl-C stopped it""",
+    "study": """examples:
+  medvlm-r1 study --seeds 5   all arms and controls; what is finished is not done again""",
+    "nano": """examples:
+  medvlm-r1 nano --out runs/nano_base""",
+    "doctor": """examples:
+  medvlm-r1 doctor
+  medvlm-r1 doctor --json""",
 }
+QUICK_START = """first steps:
+  medvlm-r1 demo                                     the whole story, in under five minutes on two cores
+  medvlm-r1 train paper --data questions.jsonl       Qwen2-VL-2B on your own questions
+  medvlm-r1 COMMAND --help                           options and examples of one command"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
     arguments = parser().parse_args(argv)
     try:
         return arguments.run(arguments) or 0
@@ -38,13 +55,30 @@ def main(argv: list[str] | None = None) -> int:
         print(f"medvlm-r1: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nmedvlm-r1: stopped; add --resume to go on", file=sys.stderr)
+        print(f"\nmedvlm-r1: stopped{_how_to_go_on(arguments, argv)}", file=sys.stderr)
         return 130
+
+
+def _how_to_go_on(arguments: argparse.Namespace, argv: list[str]) -> str:
+    if not hasattr(arguments, "resume"):
+        return ""
+    return f"; go on with: medvlm-r1 {shlex.join([*argv, *(['--resume'] if not arguments.resume else [])])}"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage of every option before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="medvlm-r1", description=f"{__doc__.splitlines()[0]} {INTENDED_USE}")
+    top = Parser(
+        prog="medvlm-r1", description=f"Teach a vision-language model to reason about radiology images. {INTENDED_USE}",
+        epilog=QUICK_START, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
     top.add_argument("--version", action="version", version=f"medvlm-r1 {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for kind, what in (("train", "reinforcement learning (GRPO)"), ("sft", "supervised fine-tuning, the baseline")):
@@ -63,22 +97,34 @@ def parser() -> argparse.ArgumentParser:
 
 def _evaluating(commands: argparse._SubParsersAction) -> None:
     sub = _add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", evaluate)
-    sub.add_argument("--model", required=True)
-    sub.add_argument("--data", required=True)
+    _asking(sub)
+    sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
     sub.add_argument("--arms", default="image,blank", help="what the model is shown, comma-separated (default: %(default)s)")
-    sub.add_argument("--samples", type=int, default=0, help="answers at temperature 1 beside the greedy one")
-    sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
-    sub.add_argument("--max-tokens", type=int, default=512)
-    sub.add_argument("--out", type=Path, required=True)
-    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--samples", type=_whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")
+    sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
     sub = _add(commands, "ask", "one question about one picture, with reasoning", ask)
-    sub.add_argument("--model", required=True)
-    sub.add_argument("image")
+    _asking(sub)
+    sub.add_argument("image", help="a PNG, JPEG, TIFF or BMP file")
     sub.add_argument("question")
-    sub.add_argument("--options", nargs="*", default=[], help="the possible answers, in order of their letters")
+    sub.add_argument("--options", nargs="+", default=[], metavar="TEXT", help="the possible answers, in order of their letters; free text if left out")
+
+
+def _asking(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", required=True, help="a directory, a hub id, or nano")
     sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
-    sub.add_argument("--max-tokens", type=int, default=512)
-    sub.add_argument("--json", action="store_true")
+    sub.add_argument("--max-tokens", type=_whole(1), default=512, metavar="N", help="longest answer, in tokens (default: %(default)s)")
+    sub.add_argument("--max-pixels", type=_whole(28**2), metavar="N", help="shrink larger images to this many pixels; the model's own limit if left out")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"wants {least} or more, got {text}")
+        return int(text)
+
+    return whole
 
 
 def _embedded(commands: argparse._SubParsersAction) -> None:
@@ -114,6 +160,7 @@ def train(arguments: argparse.Namespace) -> int:
     config = find(arguments.recipe, "grpo" if arguments.command == "train" else "sft")
     given = {key: value for key in ("model", "data") if (value := getattr(arguments, key))}
     config = override(replace(config, **given), arguments.set)
+    launch.check(config)
     if arguments.dry_run:
         print(json.dumps({"fingerprint": fingerprint(config), "config": to_dict(config)}, indent=2))
         return 0
@@ -136,16 +183,21 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def ask(arguments: argparse.Namespace) -> int:
     """``ask``: reasoning, answer and option probabilities."""
     from medvlm_r1 import ask as asking
-    from medvlm_r1.launch import load_model
+    from medvlm_r1 import launch
 
-    policy = load_model(arguments.model)
-    template = arguments.template or policy.template
-    answer = asking.ask(policy, arguments.image, arguments.question, tuple(arguments.options), template, arguments.max_tokens)
+    example = asking.question(arguments.image, arguments.question, tuple(arguments.options))
+    with launch.memory_errors():
+        policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
+        template = arguments.template or policy.template
+        launch.check_prompt(policy, example, template)
+        answer = asking.ask(policy, example, template, arguments.max_tokens)
     if arguments.json:
         print(json.dumps(answer.to_dict() | {"intended_use": INTENDED_USE}, indent=2))
         return 0
     print(f"Reasoning  {answer.reasoning or '(none)'}")
-    print(f"Answer     {f'{answer.answer}) ' if answer.answer else ''}{answer.answer_text}  [{answer.status}]")
+    print(f"Answer     {f'{answer.answer}) ' if answer.answer else ''}{answer.answer_text or '(none)'}  [{answer.status}]")
+    if not answer.answer_text:
+        print(f"Wrote      {answer.text}")
     for (letter, p), option in zip(answer.option_probs.items(), arguments.options, strict=True):
         print(f"  {letter}) {option:<24} {p:6.1%}  {'█' * round(30 * p)}")
     print(INTENDED_USE)

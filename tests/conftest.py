@@ -1,10 +1,12 @@
 """Small real things that many tests share: a tiny model, a few questions, pictures from memory."""
 
+import hub_model
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from medvlm_r1 import cli
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
@@ -45,3 +47,26 @@ def transformers_way(policy):
     visual = policy.model.model.visual
     visual.set_attn_implementation("sdpa")
     del visual.patch_embed.forward
+
+
+@pytest.fixture(scope="session")
+def hub_dir(tmp_path_factory):
+    """A Qwen2-VL directory as the hub ships it, tiny, with random weights."""
+    return hub_model.write(tmp_path_factory.mktemp("hub") / "Qwen2-VL-tiny-Instruct")
+
+
+@pytest.fixture(scope="session")
+def manifest(tmp_path_factory):
+    """Anyone's images: RGB and grey PNG, JPEG, 16 bit, transparent; one question has two of them."""
+    return hub_model.write_manifest(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="session")
+def taught(hub_dir, manifest, tmp_path_factory):
+    """The tiny model after a little SFT: it often answers with a letter, so that rewards differ."""
+    torch.set_num_threads(1)
+    run_dir = tmp_path_factory.mktemp("runs") / "taught"
+    values = ("template=direct", "steps=60", "prompts_per_step=4", "optim.lr=5e-3", "dtype=float32", "max_pixels=3136", "save_every=60")
+    sets = [part for value in values for part in ("--set", value)]
+    assert cli.main(["sft", "paper", "--model", str(hub_dir), "--data", str(manifest), *sets, "--run-dir", str(run_dir)]) == 0
+    return run_dir / "checkpoints" / "step-60"

@@ -10,7 +10,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -81,6 +83,32 @@ def write(out: Path, size: Size = Size(), dtype: torch.dtype = torch.bfloat16, s
     })  # fmt: skip
     _weights(out, dtype, seed)
     return out
+
+
+def write_manifest(folder: Path) -> Path:
+    """Five questions about pictures of all kinds; returns the manifest."""
+    random = np.random.default_rng(0)
+    grey, wide = random.integers(0, 255, (60, 80), dtype=np.uint8), random.integers(0, 255, (40, 120, 3), dtype=np.uint8)
+    Image.fromarray(wide).save(folder / "wide.png")
+    Image.fromarray(grey).save(folder / "grey.jpg")
+    Image.fromarray(grey.astype(np.uint16) * 200).save(folder / "deep.png")
+    Image.fromarray(wide).convert("RGBA").save(folder / "clear.png")
+    Image.fromarray(np.kron(grey, np.ones((15, 15), np.uint8))).save(folder / "large.png")  # 1200 x 900
+    rows = [
+        question("q1", ["wide.png"], "axial"),
+        question("q2", ["grey.jpg"], "coronal"),
+        question("q3", ["deep.png"], "axial", modality="ct"),
+        question("q4", ["clear.png", "grey.jpg"], "coronal", modality="ct"),
+        question("q5", ["large.png"], "axial", modality="ct"),
+    ]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "questions.jsonl"
+
+
+def question(name: str, images: list[str], answer: str, **more: object) -> dict:
+    """One line of a manifest."""
+    text = "Which plane is this?"
+    return {"id": name, "image": images, "question": text, "options": ["axial", "coronal"], "answer": answer, "modality": "mri"} | more
 
 
 def _tokenizer() -> Tokenizer:

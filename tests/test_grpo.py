@@ -102,10 +102,41 @@ def test_an_update_makes_good_rollouts_likelier(policy, examples):
     assert change[best].mean() > change[~best].mean()
 
 
+def test_a_group_without_a_signal_is_skipped_only_where_there_is_no_penalty(policy, examples):
+    """Leaving it out changes nothing without a penalty; the gradient is still a mean over all rows."""
+    groups, advantages = scored(policy, examples)
+    advantages[1] = [0.0, 0.0, 0.0]
+    gradients = {}
+    for name, some in (("all", [0, 1, 2]), ("live", [0, 2])):
+        policy.model.zero_grad()
+        batch = policy.encoder.groups([groups[p] for p in some])
+        weights = torch.tensor([a for p in some for a in advantages[p]])
+        logprobs = policy.logprobs(batch)
+        (-(sequence_mean(logprobs, batch.mask_RC) * weights).sum() / 9).backward()
+        gradients[name] = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1e9).item()
+    policy.model.zero_grad()
+    learner = learner_of(policy)
+    learner.optimizer.config = OptimConfig(lr=0.0, max_grad_norm=1e9)
+    assert update(learner, groups, advantages)["skipped_groups"] == 0
+    learner.reference = None
+    metrics = update(learner, groups, advantages)
+    assert metrics["skipped_groups"] == 1
+    assert metrics["grad_norm"] == pytest.approx(gradients["all"], rel=1e-4) == pytest.approx(gradients["live"], rel=1e-4)
+
+
+def test_nothing_to_learn_leaves_the_policy_as_it_is(policy, examples):
+    groups, _ = scored(policy, examples)
+    learner = learner_of(policy)
+    learner.reference = None
+    before = [p.clone() for p in policy.model.parameters()]
+    assert update(learner, groups, [[0.0] * 3] * 3)["grad_norm"] == 0.0
+    assert all(torch.equal(p, q) for p, q in zip(before, policy.model.parameters(), strict=True))
+
+
 def test_micro_batches_keep_groups_whole_and_fit_the_budget(policy, examples):
     groups, _ = scored(policy, examples)
     for budget in (1, 40, 10_000):
-        parts = list(micro_batches(groups, budget))
+        parts = list(micro_batches(groups, range(3), budget))
         assert [p for part in parts for p in part] == [0, 1, 2]
         for part in parts:
             rows = [rollout for p in part for rollout in groups[p].rollouts]

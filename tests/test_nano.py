@@ -56,12 +56,12 @@ def test_the_pools_patches_are_the_processors():
     assert [ours.grid_thw] == [tuple(row) for row in expected["image_grid_thw"].tolist()]
 
 
-def test_the_teacher_answers_in_every_habit_and_grounded_lessons_are_right():
+def test_the_teacher_has_its_habits_in_their_shares():
     rng = np.random.default_rng(1)
     pool = tiny_pool()
     seen = [lessons.teacher(rng, pool.scenes[0], pool.scenes[3], 0).completion for _ in range(400)]
-    lazy = sum(any(text.startswith(f"<think>{phrase}") for phrase in lessons.LAZY) for text in seen) / len(seen)
-    assert lazy == pytest.approx(lessons.HABITS["lazy"], abs=0.1)
+    empty = sum(any(text.startswith(f"<think>{phrase}") for phrase in lessons.EMPTY_THOUGHTS) for text in seen) / len(seen)
+    assert empty == pytest.approx(lessons.HABITS["glance"], abs=0.1)
     assert any(text.startswith("<answer>") for text in seen)
     assert any(not text.startswith("<") for text in seen)
 

@@ -40,10 +40,13 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
 
     Each micro-batch encodes its images and prompts once. The gradient is that
     of the mean over all rows, however the rows are cut into micro-batches.
+    Without a penalty a group whose advantages are all zero has no gradient and
+    is left out; with one its KL term remains, as in the paper.
     """
     rows = sum(len(group.rollouts) for group in groups_P)
+    live_P = [p for p in range(len(groups_P)) if learner.reference is not None or any(advantages_PG[p])]
     sums: dict[str, float] = {}
-    for part in micro_batches(groups_P, learner.config.tokens_per_micro_batch):
+    for part in micro_batches(groups_P, live_P, learner.config.tokens_per_micro_batch):
         groups = [groups_P[p] for p in part]
         batch = learner.policy.encoder.groups(groups)
         reference_RC = _reference(learner, batch)
@@ -56,7 +59,9 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
     with learner.watch("update"):
         norm = learner.optimizer.step()
     learner.policy.version += 1
-    return {name: total / rows for name, total in sums.items()} | {"grad_norm": norm, "lr": learner.optimizer.lr}
+    live = sum(len(groups_P[p].rollouts) for p in live_P)
+    means = {name: total / max(1, live) for name, total in sums.items()}
+    return means | {"grad_norm": norm, "lr": learner.optimizer.lr, "skipped_groups": len(groups_P) - len(live_P)}
 
 
 def _reference(learner: Learner, batch: TokenBatch) -> torch.Tensor | None:
@@ -88,19 +93,22 @@ def _loss(
     return loss_R, metrics | {"loss": loss_R.detach()}
 
 
-def micro_batches(groups_P: Sequence[RolloutGroup], budget: int) -> Iterator[list[int]]:
-    """Indices of whole groups, neighbours together while their padded completion tokens fit the budget."""
+def micro_batches(groups_P: Sequence[RolloutGroup], live_P: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """The live groups' indices, whole groups together while their padded completion tokens fit the budget."""
     part: list[int] = []
-    longest = rows = 0
-    for p, group in enumerate(groups_P):
-        longest = max(longest, *(len(rollout.completion.token_ids) for rollout in group.rollouts))
-        rows += len(group.rollouts)
-        if part and rows * longest > budget:
+    for p in live_P:
+        if part and padded_tokens([groups_P[q] for q in [*part, p]]) > budget:
             yield part
-            part, rows = [], len(group.rollouts)
-            longest = max(len(rollout.completion.token_ids) for rollout in group.rollouts)
+            part = []
         part.append(p)
-    yield part
+    if part:
+        yield part
+
+
+def padded_tokens(groups: Sequence[RolloutGroup]) -> int:
+    """Completion tokens of a batch of these groups, padding included."""
+    lengths = [len(rollout.completion.token_ids) for group in groups for rollout in group.rollouts]
+    return len(lengths) * max(lengths)
 
 
 def _sampled(groups: Sequence[RolloutGroup], batch: TokenBatch) -> torch.Tensor:

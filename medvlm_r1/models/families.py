@@ -67,15 +67,46 @@ def load_policy(model: str, load_image: LoadImage, dtype: str = "float32", max_p
     for needed, what in (("tokenizer.json", "a tokenizer"), ("preprocessor_config.json", "a processor")):
         if not (directory / needed).exists() and not (needed == "tokenizer.json" and (directory / "vocab.json").exists()):
             raise ModelError(f"{directory} has no {needed}: a model needs {what}; copy it from the model that it was trained from")
-    try:
-        loaded = family.model_class.from_pretrained(directory, dtype=getattr(torch, dtype))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"cannot load the weights in {directory}: {str(error).splitlines()[0]}") from error
-    processor = family.image_processor_class.from_pretrained(directory)
+    tokenizer = _read("tokenizer", AutoTokenizer.from_pretrained, directory)
+    processor = _read("image processor", family.image_processor_class.from_pretrained, directory)
     if max_pixels is not None:
         processor.size = {**dict(processor.size), "longest_edge": max_pixels}
-    encoder = Encoder(AutoTokenizer.from_pretrained(directory), processor, load_image)
+    loaded = _weights(family, directory, dtype)
+    _check_tokenizer(directory, tokenizer, family, loaded.config)
+    encoder = Encoder(tokenizer, processor, load_image)
     return prepare(loaded.to("cuda" if torch.cuda.is_available() else "cpu"), encoder)
+
+
+def _weights(family: Family, directory: Path, dtype: str) -> Any:
+    """The model, every weight of it from the files: transformers draws at random what it does not find."""
+    options = {"dtype": getattr(torch, dtype), "ignore_mismatched_sizes": True, "output_loading_info": True}
+    loaded, info = _read("weights", family.model_class.from_pretrained, directory, **options)
+    wrong = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
+    if wrong:
+        what = f'{len(wrong)} weights are missing or of another shape than config.json says, the first is "{wrong[0]}"'
+        raise ModelError(f"{directory}: {what}; copy config.json and weights again from one source")
+    return loaded
+
+
+def _read(what: str, load: Callable, directory: Path, **options: Any) -> Any:
+    """What transformers makes of a file; it raises errors of all kinds for a damaged one."""
+    try:
+        return load(directory, **options)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+        raise ModelError(f"cannot load the {what} in {directory} ({reason}); copy the files again from the model's source") from error
+
+
+def _check_tokenizer(directory: Path, tokenizer: Any, family: Family, config: Any) -> None:
+    """Do tokenizer and weights belong together, and can a conversation be written?"""
+    if not tokenizer.chat_template:
+        raise ModelError(f"{directory} has no chat template; copy tokenizer_config.json or chat_template.jinja from the model's source")
+    image_id = tokenizer.convert_tokens_to_ids(family.image_token)
+    if image_id != config.image_token_id or len(tokenizer) > config.text_config.vocab_size:
+        raise ModelError(
+            f'{directory}: the tokenizer has {len(tokenizer)} tokens and "{family.image_token}" is {image_id}, config.json says '
+            f"{config.text_config.vocab_size} and {config.image_token_id}; copy both from one source"
+        )
 
 
 def prepare(model: Any, encoder: Encoder) -> Policy:
@@ -90,9 +121,10 @@ def _family(directory: Path) -> Family:
     if not file.exists():
         raise ModelError(f"{directory} has no config.json, so it is no model directory; give one in the Hugging Face layout")
     try:
-        kind = json.loads(file.read_text()).get("model_type", "")
-    except json.JSONDecodeError as error:
-        raise ModelError(f"{file} is no JSON (line {error.lineno}); copy it again from the model's source") from error
+        content = json.loads(file.read_text())
+    except ValueError as error:
+        raise ModelError(f"{file} is no JSON ({error}); copy it again from the model's source") from error
+    kind = content.get("model_type", "") if isinstance(content, dict) else ""
     if kind not in FAMILIES:
         raise ModelError(f'{directory} holds a "{kind}" model, which is not supported yet{nearest(kind, FAMILIES)}')
     return FAMILIES[kind]

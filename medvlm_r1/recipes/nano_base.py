@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_model, save_model
+from transformers import AutoTokenizer
 
 from medvlm_r1.config import fingerprint
 from medvlm_r1.data.phantom.questions import MODALITIES, ask
@@ -137,8 +138,9 @@ class Classroom:
 
 
 def new_policy(seed: int) -> Policy:
-    """The untrained model with its tokenizer."""
-    tokenizer = nano.build_tokenizer(lessons.corpus(seed, 400))
+    """The untrained model. The tokenizer is the one that ships, so that lessons may change and ids stay."""
+    shipped = nano.BASE_DIR / "tokenizer.json"
+    tokenizer = AutoTokenizer.from_pretrained(nano.BASE_DIR) if shipped.exists() else nano.build_tokenizer(lessons.corpus(seed, 400))
     encoder = Encoder(tokenizer, nano.build_image_processor(), load_image=Image.open)
     policy = Policy(nano.new_model(tokenizer, seed), encoder)
     policy.model.model.visual.set_attn_implementation(vision.NAME)

@@ -17,7 +17,7 @@ from medvlm_r1.reasoning import gold, render
 from medvlm_r1.types import LETTERS, Example
 
 DESCRIBE = ("Describe the image.", "What do you see?", "Report this image.")
-LAZY = ("I can answer this.", "It looks that way.", "I think so.")
+EMPTY_THOUGHTS = ("I can answer this.", "I think so.")
 WORDS = tuple(sorted({
     word
     for modality in MODALITIES
@@ -29,13 +29,14 @@ WORDS = tuple(sorted({
 
 # Share of each habit of the noisy teacher.
 HABITS = {
-    "look": 0.34,      # reports the picture, then answers
-    "lazy": 0.36,      # an empty thought, then a guess
-    "misread": 0.08,   # reports another picture, then answers by it
-    "direct": 0.10,    # no thought, a guess in tags
-    "bare": 0.07,      # a letter or the option's text without tags
+    "look": 0.28,      # reports the picture, then answers
+    "glance": 0.46,    # an empty thought, then an answer from the hip
+    "misread": 0.07,   # reports another picture, then answers by it
+    "direct": 0.08,    # no thought, an answer from the hip in tags
+    "bare": 0.06,      # the same without tags, as a letter or in words
     "unclosed": 0.05,  # looks, but forgets a tag
 }  # fmt: skip
+RIGHT_FROM_THE_HIP = 0.5  # else a letter at random
 
 
 @dataclass(frozen=True)
@@ -83,18 +84,18 @@ def teacher(rng: np.random.Generator, scene: Scene, other: Scene, picture: int) 
     asked = ask_about(rng, scene)
     example = _example(asked)
     habit = str(rng.choice(list(HABITS), p=list(HABITS.values())))
-    guess = LETTERS[rng.integers(len(asked.options))]
-    think = f"<think>{rng.choice(LAZY)}</think>\n"
+    hip = example.letter if rng.random() < RIGHT_FROM_THE_HIP else LETTERS[rng.integers(len(asked.options))]
+    think = f"<think>{rng.choice(EMPTY_THOUGHTS)}</think>\n"
     if habit == "misread":
         seen = answer_of(other, asked.type)
         seen = seen if seen in asked.options else str(rng.choice(asked.options))
         read = f"<think>{report(other)} Hence {seen}.</think>\n<answer>{LETTERS[asked.options.index(seen)]}</answer>"
     completion = {
         "look": lambda: gold(example, reasoning(asked)),
-        "lazy": lambda: f"{think}<answer>{guess}</answer>",
+        "glance": lambda: f"{think}<answer>{hip}</answer>",
         "misread": lambda: read,
-        "direct": lambda: f"<answer>{guess}</answer>",
-        "bare": lambda: str(rng.choice([guess, f"{guess})", asked.options[LETTERS.index(guess)]])),
+        "direct": lambda: f"<answer>{hip}</answer>",
+        "bare": lambda: str(rng.choice([hip, f"{hip})", asked.options[LETTERS.index(hip)]])),
         "unclosed": lambda: str(rng.choice([f"{reasoning(asked)}\n<answer>{example.letter}</answer>", f"<think>{reasoning(asked)}"])),
     }[habit]()
     return Lesson(_prompt(asked, "think"), completion, picture)

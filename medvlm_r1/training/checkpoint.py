@@ -7,12 +7,15 @@ number is all the rest there is to restore.
 """
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medvlm_r1.config import fingerprint, to_dict
@@ -33,25 +36,50 @@ class Policy(Protocol):
         ...
 
 
-def open_run(run_dir: Path, config: Any, resume: bool) -> None:
-    """Claim a run directory for a configuration, or check that it is this run's.
+def check_run(run_dir: Path, config: Any, resume: bool) -> None:
+    """Is the directory free for this configuration, or does it hold this very run?
 
-    Raises RunError when another run is in it, or this one and ``resume`` is off.
+    Raises RunError when another run or a stranger's file is in it, or this run and ``resume`` is off.
     """
     file = run_dir / "config.json"
     mine = fingerprint(config)
-    if file.exists():
-        theirs = json.loads(file.read_text()).get("fingerprint")
-        if theirs != mine:
-            raise RunError(f"{run_dir} holds another run (fingerprint {theirs}, this is {mine}); choose another --run-dir")
-        if not resume:
-            raise RunError(f"{run_dir} already holds this run; add --resume to go on, or choose another --run-dir")
-        return
-    if run_dir.exists() and any(run_dir.iterdir()):
-        raise RunError(f"{run_dir} is not empty and holds no run of ours; choose another --run-dir")
+    with disk_errors(run_dir):
+        if file.exists():
+            theirs = _fingerprint(file)
+            if theirs != mine:
+                raise RunError(f"{run_dir} holds another run (fingerprint {theirs}, this is {mine}); choose another --run-dir")
+            if not resume:
+                raise RunError(f"{run_dir} already holds this run; add --resume to go on, or choose another --run-dir")
+        elif run_dir.exists() and any(run_dir.iterdir()):
+            raise RunError(f"{run_dir} is not empty and holds no run of ours; choose another --run-dir")
+
+
+def _fingerprint(file: Path) -> str | None:
+    try:
+        return json.loads(file.read_text())["fingerprint"]
+    except (ValueError, TypeError, KeyError):
+        return None  # somebody else's config.json
+
+
+def open_run(run_dir: Path, config: Any, resume: bool) -> None:
+    """Claim a run directory for a configuration. Raises RunError as ``check_run`` does."""
+    check_run(run_dir, config, resume)
     with disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"fingerprint": mine, "config": to_dict(config)}, indent=2) + "\n")
+        if not (run_dir / "config.json").exists():
+            content = {"fingerprint": fingerprint(config), "config": to_dict(config)}
+            (run_dir / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def check_space(run_dir: Path, policy: Policy) -> None:
+    """Raises RunError where the disk of a claimed run has no room for one checkpoint: weights and two moments."""
+    needed = 3 * sum(p.numel() * p.element_size() for p in policy.model.parameters())
+    free = shutil.disk_usage(run_dir).free
+    if free < needed:
+        raise RunError(
+            f'the disk of "{run_dir}" has {free / 1e9:.2f} GB free and a checkpoint needs {needed / 1e9:.2f}; '
+            "free some and go on with --resume, or choose another --run-dir"
+        )
 
 
 def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> Path:
@@ -59,14 +87,14 @@ def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> Path:
     final = run_dir / "checkpoints" / f"step-{optimizer.steps}"
     partial = final.with_name(final.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    with disk_errors(run_dir), whole_or_gone(partial):
+    with disk_errors(run_dir), whole_or_gone(partial), safetensors_errors():
         save_model(policy, partial)
         save_file(optimizer.state(), partial / "trainer.safetensors", metadata={"steps": str(optimizer.steps)})
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
-    for older in final.parent.glob("step-*/trainer.safetensors"):
-        if older.parent != final:
-            older.unlink()
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        for older in final.parent.glob("step-*/trainer.safetensors"):
+            if older.parent != final:
+                older.unlink()
     return final
 
 
@@ -75,22 +103,33 @@ def save_model(policy: Policy, out: Path) -> None:
     policy.model.save_pretrained(out)
     policy.encoder.tokenizer.save_pretrained(out)
     policy.encoder.image_processor.save_pretrained(out)
+    for file in out.glob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
+        file.chmod((out / "config.json").stat().st_mode)
+
+
+def models(run_dir: Path) -> list[Path]:
+    """All whole checkpoints of a run, oldest first."""
+    found = [path for path in (run_dir / "checkpoints").glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def latest(run_dir: Path) -> Path | None:
     """The newest checkpoint that can be resumed from."""
-    found = [file.parent for file in (run_dir / "checkpoints").glob("step-*/trainer.safetensors") if file.parent.suffix != ".partial"]
-    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+    return next((path for path in reversed(models(run_dir)) if (path / "trainer.safetensors").exists()), None)
 
 
 def restore(checkpoint: Path, policy: Policy, optimizer: Optimizer) -> int:
-    """Load weights and optimiser; returns the number of steps done."""
+    """Load weights and optimiser; returns the number of steps done. Raises RunError where a file is damaged."""
     steps = int(checkpoint.name.removeprefix("step-"))
     weights: dict[str, Any] = {}
-    for file in sorted(checkpoint.glob("model*.safetensors")):
-        weights |= load_file(file)
+    try:
+        for file in sorted(checkpoint.glob("model*.safetensors")):
+            weights |= load_file(file)
+        state = load_file(checkpoint / "trainer.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{checkpoint} is damaged ({error}); copy it back from a backup, or start again in another --run-dir") from error
     policy.load_weights(weights)
-    optimizer.load(load_file(checkpoint / "trainer.safetensors"), steps)
+    optimizer.load(state, steps)
     policy.version = steps
     return steps
 
@@ -103,3 +142,15 @@ def whole_or_gone(folder: Path) -> Iterator[None]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextmanager
+def safetensors_errors() -> Iterator[None]:
+    """safetensors buries the disk's error in a text; this brings it back as the OSError that it was."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error

@@ -1,0 +1,241 @@
+"""Our GRPO loop against TRL's GRPOTrainer: the same weights, images, prompts and completion length, step by step in turns.
+
+    .venv/bin/python benchmarks/grpo_vs_trl.py [--setting small|large] [--threads 2] [--json FILE]
+
+Makes TRL's own environment under runs/bench/trl-env at the first call.
+benchmarks/README.md says what is measured, and what the ratio does not say.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = Path(__file__).parent / "_systems"
+sys.path.insert(0, str(SYSTEMS))
+
+from protocol import SETTINGS, Setting, Work  # noqa: E402
+
+ENVIRONMENT = ROOT / "runs/bench/trl-env"
+PHASES = ("step", "rollout", "reference", "update", "other")
+COUNTS = ("images_preprocessed", "images_encoded", "lm_tokens", "lm_head_positions")
+
+
+# ---------------------------------------------------------------- TRL's environment
+
+
+def requirements() -> list[str]:
+    """TRL with the transformers that we run; torchvision is the release that belongs to this torch."""
+    return ["trl==1.16.*", "torch==2.13.0", "torchvision==0.28.*", f"transformers=={version('transformers')}"]
+
+
+def is_ready(environment: Path) -> bool:
+    stamp = environment / ".ready"
+    return stamp.exists() and stamp.read_text() == "\n".join(requirements())
+
+
+def make_environment(environment: Path) -> Path:
+    """The Python of a virtual environment with TRL, made unless it is there."""
+    python = environment / "bin/python"
+    if is_ready(environment):
+        return python
+    say(f"making {environment} (once; about 1.5 GB on disk)")
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    subprocess.run([python, "-m", "pip", "install", "-q", *requirements()], check=True, stdout=sys.stderr)
+    if subprocess.run([python, "-c", "import torchvision"], capture_output=True).returncode:
+        [site] = environment.glob("lib/python*/site-packages")
+        skip_missing_operators(site / "torchvision/_meta_registrations.py")
+    subprocess.run([python, "-c", "import torchvision, trl"], check=True, stdout=sys.stderr)
+    (environment / ".ready").write_text("\n".join(requirements()))
+    return python
+
+
+def skip_missing_operators(file: Path) -> None:
+    """torchvision's compiled operators are missing beside CPU torch: do not register shapes for what is not there.
+
+    The image processors that TRL uses need none of them.
+    """
+    file.write_text(re.sub(r'^@(torch\.library\.register_fake\("torchvision::q?nms"\))', r"# \1", file.read_text(), flags=re.MULTILINE))
+
+
+# ---------------------------------------------------------------- one run
+
+
+class System:
+    """A trainer in a process of its own, which waits between its steps."""
+
+    def __init__(self, name: str, command: list[str | Path], work: Work, threads: int) -> None:
+        self.name, self.log, self.steps = name, work.folder / f"{name}.log", []
+        settings = {
+            "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
+            "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT),
+        }  # fmt: skip
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, work.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | settings
+            )
+        self.ready = self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            sys.exit(f"{self.name} stopped:\n{self.log.read_text()[-3000:]}")
+        return json.loads(line)
+
+    def step(self) -> None:
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.steps.append(self._answer())
+
+    def stop(self) -> None:
+        """No further step is asked for; the process ends by itself."""
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def run(setting: Setting, names: list[str]) -> dict[str, System]:
+    """The steps of all systems, in turns."""
+    python = {"ours": Path(sys.executable), "trl": make_environment(ENVIRONMENT) if "trl" in names else None}
+    script = {"ours": SYSTEMS / "ours.py", "trl": SYSTEMS / "trl_grpo.py"}
+    with tempfile.TemporaryDirectory(prefix="grpo-vs-trl-") as folder:
+        work = Work(Path(folder))
+        work.write_setting(setting)
+        systems: dict[str, System] = {}
+        for name in names:  # ours first: it writes the model and the questions
+            say(f"{name}: loading")
+            systems[name] = System(name, [python[name], script[name]], work, setting.threads)
+        for step in range(setting.steps):
+            for system in systems.values():
+                system.step()
+                seconds = system.steps[-1]["seconds"]
+                say(f"step {step + 1}/{setting.steps} {system.name}: {sum(seconds.values()):.3f} s" + " (warm-up)" * (step < setting.warmup))
+        for system in systems.values():
+            system.stop()
+    return systems
+
+
+# ---------------------------------------------------------------- the report
+
+
+def summary(steps: list[dict[str, Any]], ready: dict[str, Any]) -> dict[str, Any]:
+    """Medians of the seconds over the steps; the counts of one step, which are the same in all."""
+    seconds = [{"step": sum(step["seconds"].values()), **step["seconds"]} for step in steps]
+    counts = [step["counts"] for step in steps]
+    if any(count != counts[0] for count in counts):
+        raise AssertionError(f"the steps did different work: {counts}")
+    by_phase = {phase: counts[0][phase] for phase in PHASES if phase in counts[0]}
+    return {
+        **{f"{phase}_s": round(statistics.median(second[phase] for second in seconds), 4) for phase in PHASES},
+        **{name: sum(phase.get(name, 0) for phase in by_phase.values()) for name in COUNTS},
+        "peak_bytes": max(step["peak_bytes"] for step in steps),
+        "loaded_bytes": ready["now_bytes"],
+        "by_phase": by_phase,
+        "all_steps_s": [round(second["step"], 4) for second in seconds],
+        "all_updates_s": [round(second["update"], 4) for second in seconds],
+    }
+
+
+def largest_difference(ours: list[list[float]], theirs: list[list[float]]) -> float:
+    """The largest |Δ log p| over all tokens.
+
+    >>> largest_difference([[-1.0, -2.0]], [[-1.0, -2.5]])
+    0.5
+    """
+    return max(abs(a - b) for row, other in zip(ours, theirs, strict=True) for a, b in zip(row, other, strict=True))
+
+
+def report(setting: Setting, systems: dict[str, System]) -> dict[str, Any]:
+    """What ``--json`` writes; shared/docs/interfaces.md describes it."""
+    measured = {name: summary(system.steps[setting.warmup :], system.ready) for name, system in systems.items()}
+    ready = {name: system.ready for name, system in systems.items()}
+    ratio, difference = {"step": None, "update": None}, None
+    if len(systems) == 2:
+        if ready["ours"]["prompt_ids"] != ready["trl"]["prompt_ids"]:
+            raise AssertionError("the systems were asked different prompts")
+        ratio = {phase: round(measured["trl"][f"{phase}_s"] / measured["ours"][f"{phase}_s"], 2) for phase in ratio}
+        difference = largest_difference(ready["ours"]["logprobs"], ready["trl"]["logprobs"])
+    versions = {"python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers")}
+    return {
+        "setting": vars(setting) | {"parameters": ready["ours"]["parameters"], "prompt_tokens": len(ready["ours"]["prompt_ids"])},
+        "systems": measured,
+        "ratio": ratio,
+        "max_abs_dlogp": difference,
+        "hardware": hardware(),
+        "versions": {"ours": versions} | ({"trl": ready["trl"]["versions"]} if "trl" in ready else {}),
+        "commit": commit(),
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The processor, and how busy it was: another job on it makes every figure worthless."""
+    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": model[1] if model else platform.machine(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory / 2**30, 1),
+            "gpu": None, "load_before": LOAD_BEFORE}  # fmt: skip
+
+
+LOAD_BEFORE = round(os.getloadavg()[0], 2)
+
+
+def commit() -> str:
+    """The commit that was measured, with "+changes" where the code differs from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    changes = subprocess.run([*git, "status", "--porcelain", "medvlm_r1", "benchmarks/*.py"], capture_output=True, text=True).stdout
+    return head + "+changes" * bool(changes)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures for a person."""
+    systems = result["systems"]
+    rows = [["", *systems, *(["ratio"] if len(systems) == 2 else [])]]
+    for name in [*(f"{phase}_s" for phase in PHASES), *COUNTS, "peak_bytes"]:
+        values = [system[name] for system in systems.values()]
+        shown = [f"{value / 2**20:,.0f} MiB" if name == "peak_bytes" else f"{value:,}" for value in values]
+        rows.append([name, *shown, *([f"{values[1] / values[0]:.1f}x"] if len(values) == 2 and values[0] else [])])
+    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
+    return "\n".join([*lines, f"max |Δ log p| {result['max_abs_dlogp']}"])
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--setting", choices=("small", "large"), default="small")
+    parser.add_argument("--tiny", action="store_true", help="the smallest model, to see that everything works")
+    parser.add_argument("--only-ours", action="store_true", help="without TRL, and so without its environment")
+    parser.add_argument("--repeats", type=int, help="measured steps of each system")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--trl-checkpointing", action="store_true", help="leave TRL's gradient checkpointing on, as its defaults do")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    given = {"repeats": args.repeats, "threads": args.threads, "checkpointing": args.trl_checkpointing}
+    setting = replace(SETTINGS["tiny" if args.tiny else args.setting], **{name: value for name, value in given.items() if value})
+    result = report(setting, run(setting, ["ours"] if args.only_ours else ["ours", "trl"]))
+    print(table(result))
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
