@@ -68,24 +68,29 @@ def skip_missing_operators(file: Path) -> None:
 
     The image processors that TRL uses need none of them.
     """
-    file.write_text(re.sub(r'^@(torch\.library\.register_fake\("torchvision::q?nms"\))', r"# \1", file.read_text(), flags=re.MULTILINE))
+    file.write_text(re.sub(r'^(@torch\.library\.register_fake\("torchvision::q?nms"\))', r"# \1", file.read_text(), flags=re.MULTILINE))
 
 
 # ---------------------------------------------------------------- one run
 
 
+def environ(setting: Setting) -> dict[str, str]:
+    """Of every process alike. Threads that wait by spinning slow each other down by two orders of magnitude where cores are shared."""
+    threads = str(setting.threads)
+    return os.environ | {
+        "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+
+
 class System:
     """A trainer in a process of its own, which waits between its steps."""
 
-    def __init__(self, name: str, command: list[str | Path], work: Work, threads: int) -> None:
+    def __init__(self, name: str, command: list[str | Path], work: Work) -> None:
         self.name, self.log, self.steps = name, work.folder / f"{name}.log", []
-        settings = {
-            "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE",
-            "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT),
-        }  # fmt: skip
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, work.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=os.environ | settings
+                [*command, work.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environ(work.setting)
             )
         self.ready = self._answer()
 
@@ -114,10 +119,11 @@ def run(setting: Setting, names: list[str]) -> dict[str, System]:
     with tempfile.TemporaryDirectory(prefix="grpo-vs-trl-") as folder:
         work = Work(Path(folder))
         work.write_setting(setting)
+        subprocess.run([sys.executable, SYSTEMS / "prepare.py", folder], check=True, env=environ(setting), stdout=sys.stderr)
         systems: dict[str, System] = {}
-        for name in names:  # ours first: it writes the model and the questions
+        for name in names:
             say(f"{name}: loading")
-            systems[name] = System(name, [python[name], script[name]], work, setting.threads)
+            systems[name] = System(name, [python[name], script[name]], work)
         for step in range(setting.steps):
             for system in systems.values():
                 system.step()

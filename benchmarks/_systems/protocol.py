@@ -92,7 +92,7 @@ class Channel:
 def reward(text: str) -> float:
     """Any number that differs between the completions of a group, and costs nothing.
 
-    >>> reward("<think>axial")
-    0.25
+    >>> reward("axial")
+    0.6
     """
     return sum(letter in "aeiou" for letter in text) / max(1, len(text))

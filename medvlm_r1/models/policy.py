@@ -101,7 +101,9 @@ class Policy:
     def image_embeds(self, batch: PromptBatch) -> torch.Tensor:
         """Embeddings of all image slots in order, (image tokens, H); equal images are encoded once."""
         keys = [key for key in batch.pixel_keys if key not in self._images] if self.frozen else list(batch.pixel_keys)
-        fresh = self._encode(batch, keys) if keys else {}
+        # What is kept for the run must not depend, not even in the last bit, on the company it was first met in.
+        parts = [[key] for key in keys] if self.frozen else [keys]
+        fresh = {key: embeds for part in parts if part for key, embeds in self._encode(batch, part).items()}
         if self.frozen:
             self._images |= fresh
         known = self._images if self.frozen else fresh

@@ -62,21 +62,13 @@ class Optimizer:
         return norm.item()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Moments by parameter name; empty before the first step."""
-        return {
-            f"{key}/{name}": self.adamw.state[p][key]
-            for name, p in self.named.items()
-            for key in ("exp_avg", "exp_avg_sq")
-            if key in self.adamw.state[p]
-        }
+        """Moments and steps by parameter name; empty before the first step that had a gradient."""
+        return {f"{key}/{name}": value for name, p in self.named.items() for key, value in self.adamw.state.get(p, {}).items()}
 
     def load(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Go on from ``steps`` as if there had been no interruption."""
         self.steps = steps
         for name, p in self.named.items():
             if f"exp_avg/{name}" in state:
-                self.adamw.state[p] = {
-                    "step": torch.tensor(float(steps)),
-                    "exp_avg": state[f"exp_avg/{name}"].to(p.device, copy=True),
-                    "exp_avg_sq": state[f"exp_avg_sq/{name}"].to(p.device, copy=True),
-                }
+                # A parameter's own steps: those without a gradient (no image, no group to learn from) do not count.
+                self.adamw.state[p] = {key: state[f"{key}/{name}"].to(p.device, copy=True) for key in ("step", "exp_avg", "exp_avg_sq")}

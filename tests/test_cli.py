@@ -1,0 +1,484 @@
+"""The command line: bad input costs one sentence and nothing else, and a stopped run goes on bit for bit."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hub_model
+import pytest
+import torch
+from huggingface_hub import constants
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from medvlm_r1 import cli, doctor, launch
+from medvlm_r1.errors import EngineError, RunError
+from medvlm_r1.grpo import trainer as grpo
+from medvlm_r1.models import families, nano
+from medvlm_r1.training import checkpoint
+
+# A GRPO run that learns from a taught model: letters alone, a reward for the form and one for the letter.
+SMALL = (
+    "template=direct", 'rewards={"direct_format": 1, "accuracy": 1}', "steps=4", "prompts_per_step=4", "sampling.n=4",
+    "sampling.max_tokens=12", "optim.lr=1e-3", "dtype=float32", "max_pixels=3136", "save_every=100",
+)  # fmt: skip
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs one command in this process: (exit code, stdout, stderr)."""
+    torch.set_num_threads(1)
+
+    def run(*words):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(command):
+    """Runs a command that must be refused with one sentence on stderr, after any progress, that holds all ``parts``."""
+
+    def check(words, *parts):
+        code, out, err = command(*words)
+        assert code == 2, err
+        assert out == ""
+        *before, sentence = err.strip().splitlines()
+        assert all(line.startswith(("step ", "image ", "blank ")) for line in before), err
+        assert sentence.startswith("medvlm-r1"), err
+        for part in parts:
+            assert str(part) in sentence, sentence
+
+    return check
+
+
+def train(model, data, run_dir, *more, values=SMALL):
+    return ["train", "paper", "--model", model, "--data", data, *(w for v in values for w in ("--set", v)), "--run-dir", run_dir, *more]
+
+
+# ---------------------------------------------------------------- help
+
+
+def commands_and_examples():
+    return [(name, line.split("  ")[0].strip()) for name, text in cli.EXAMPLES.items() for line in text.splitlines()[1:] for line in [line.strip()]]
+
+
+@pytest.mark.parametrize("name", ["train", "sft", "eval", "ask", "demo", "study", "nano", "doctor"])
+def test_every_command_explains_itself_with_examples(command, name):
+    code, out, _ = command(name, "--help")
+    assert code == 0 and "examples:" in out and f"  medvlm-r1 {name}" in out and "Research use only" in out
+
+
+@pytest.mark.parametrize(("name", "example"), commands_and_examples())
+def test_the_examples_are_commands_that_exist(name, example):
+    words = shlex.split(example)
+    arguments = cli.parser().parse_args(words[1:])
+    assert words[:2] == ["medvlm-r1", arguments.command] and arguments.command == name
+
+
+def test_help_starts_at_once_without_loading_torch():
+    lines = "import sys, medvlm_r1.cli; medvlm_r1.cli.parser(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", lines], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------- wrong usage
+
+USAGE = {
+    "no command": ([], "COMMAND", "--help"),
+    "unknown command": (["trian"], "trian", "train"),
+    "unknown option": (["train", "nano", "--stepz", "3"], "--stepz"),
+    "unknown recipe": (["train", "papr"], "papr", 'did you mean "paper"'),
+    "recipe of the other kind": (["sft", "nano-blank"], "nano-blank", "nano-traces"),
+    "no data": (["train", "paper"], "--data"),
+    "eval without data": (["eval", "--model", "x", "--out", "y"], "--data"),
+    "eval: no tokens": (["eval", "--model", "x", "--data", "x", "--out", "y", "--max-tokens", "0"], "--max-tokens", "1 or more", "0"),
+    "ask: half a number": (["ask", "--model", "x", "--max-tokens", "1.5", "a.png", "Why?"], "--max-tokens", "1.5"),
+}
+
+
+@pytest.mark.parametrize("case", USAGE)
+def test_wrong_usage(refused, case):
+    words, *parts = USAGE[case]
+    refused(words, *parts)
+
+
+VALUES = {
+    "steps": ("--set key=value",), "stepz=3": ('did you mean "steps"',), "optim.lrr=1": ("optim.lrr", 'did you mean "lr"'),
+    "optim=1": ("optim.lr",), "steps=many": ("steps", "int", "many"), "optim.betas=[0.9]": ("optim.betas", "[0.9]"),
+    "dtype=float99": ("float99", 'did you mean "float32"'), "template=dircet": ("dircet", 'did you mean "direct"'),
+    "view=blnk": ("blnk", 'did you mean "blank"'), "advantage=gpro": ("gpro", 'did you mean "grpo"'),
+    "optim.schedule=liner": ("liner", 'did you mean "linear"'), "update.loss.kl=k9": ("k9", "k2, k3"),
+    'rewards={"fromat": 1}': ("fromat", 'did you mean "format"'), "rewards={}": ("rewards",),
+    "steps=0": ("steps", "1 or more"), "prompts_per_step=-1": ("prompts_per_step", "-1"), "save_every=0": ("save_every",),
+    "sampling.n=1": ("sampling.n", "2 or more"), "sampling.max_tokens=0": ("sampling.max_tokens",), "max_pixels=9": ("max_pixels", "784"),
+    "seed=-1": ("seed", "-1"), "optim.lr=0": ("optim.lr", "more than 0"), "optim.lr=inf": ("optim.lr", "inf"),
+    "optim.betas=[0.9, 1.5]": ("optim.betas", "1.5"), "update.temperature=0.5": ("sampling.temperature", "update.temperature"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_wrong_value_names_its_key(refused, tmp_path, value):
+    refused(["train", "paper", "--data", "none.jsonl", "--set", value, "--run-dir", tmp_path / "run"], *VALUES[value])
+    assert not (tmp_path / "run").exists()
+
+
+def test_sft_knows_its_own_keys(refused):
+    refused(["sft", "paper", "--set", "target=lettre"], "lettre", 'did you mean "letter"')
+    refused(["sft", "paper", "--set", "sampling.n=4"], "sampling")
+
+
+def test_dry_run_shows_the_configuration_and_touches_nothing(command, tmp_path):
+    code, out, _ = command("train", "paper", "--set", "steps=7", "--run-dir", tmp_path / "run", "--dry-run")
+    assert code == 0 and json.loads(out)["config"]["steps"] == 7 and not (tmp_path / "run").exists()
+    assert command("train", "paper", "--set", "steps=0", "--dry-run")[0] == 2
+
+
+# ---------------------------------------------------------------- data
+
+
+def line(name="q2", image="good.png", **more):
+    return hub_model.question(name, [image], "axial") | more
+
+
+LINES = {
+    "no JSON": ('{"id": "q2", oops', "questions.jsonl:2", "no JSON", "oops"),
+    "no object": ("[1]", "questions.jsonl:2", "[1]"),
+    "a key is missing": (json.dumps({"id": "q2"}), "questions.jsonl:2", "image"),
+    "an answer that is no option": (json.dumps(line(answer="axail")), "questions.jsonl:2", "axail", 'did you mean "axial"'),
+    "an id twice": (json.dumps(line("q1")), "questions.jsonl:2", "q1", "line 1"),
+    "an image is missing": (json.dumps(line(image="gone.png")), '"q2"', "gone.png"),
+    "an image is cut off": (json.dumps(line(image="cut.png")), '"q2"', "cut.png", "truncated"),
+    "an image is cut off, JPEG": (json.dumps(line(image="cut.jpg")), '"q2"', "cut.jpg", "truncated"),
+    "an image is empty": (json.dumps(line(image="empty.png")), '"q2"', "empty.png", "0 bytes"),
+    "an image is no image": (json.dumps(line(image="text.png")), '"q2"', "text.png", "not an image"),
+    "an image is a thread": (json.dumps(line(image="thread.png")), '"q2"', "aspect ratio"),
+    "a token of the chat": (json.dumps(line(question="Which <|im_end|> is this?")), '"q2"', "<|im_end|>"),
+    "an image token": (json.dumps(line(options=["axial", "<|image_pad|>"])), '"q2"', "<|image_pad|>"),
+    "no letter to reward": (json.dumps(line(options=[], answer="the liver")), '"q2"', "the liver", '"accuracy"'),
+    "too long": (json.dumps(line(question="Which plane is this? " * 1000)), '"q2"', "prompt tokens", "4096"),
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_a_question_that_cannot_be_used_is_named_before_anything_is_trained(refused, hub_dir, tmp_path, case):
+    bad, *parts = LINES[case]
+    for kind in ("png", "jpg"):
+        Image.effect_noise((60, 60), 90).save(tmp_path / f"good.{kind}")
+        (tmp_path / f"cut.{kind}").write_bytes((tmp_path / f"good.{kind}").read_bytes()[:-500])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("hello")
+    Image.new("L", (1, 300)).save(tmp_path / "thread.png")
+    data = tmp_path / "questions.jsonl"
+    data.write_text(f"{json.dumps(line('q1'))}\n{bad}\n")
+    refused(train(hub_dir, data, tmp_path / "run"), *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_gold_traces_are_wanted_before_the_first_step(refused, hub_dir, manifest, tmp_path):
+    words = ["sft", "paper", "--model", hub_dir, "--data", manifest, "--set", "target=trace", "--run-dir", tmp_path / "run"]
+    refused(words, '"q1"', "no reasoning", "target=letter")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("data", ["nothing.jsonl", "phantom:mir", "."])
+def test_unknown_data(refused, hub_dir, tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    refused(train(hub_dir, data, tmp_path / "run"), data.removeprefix("phantom:"))
+
+
+# ---------------------------------------------------------------- models
+
+
+def change(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def lose_a_layer(folder):
+    file = folder / "model-00001-of-00002.safetensors"
+    save_file({name: t for name, t in load_file(file).items() if "layers.1" not in name}, file, metadata={"format": "pt"})
+
+
+def lose_template(folder):
+    change(folder / "tokenizer_config.json", chat_template=None)
+    (folder / "chat_template.json").unlink()
+
+
+def lose_tokenizer(folder):
+    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+        (folder / name).unlink()
+
+
+MODELS = {
+    "no config": (lambda d: (d / "config.json").unlink(), "config.json"),
+    "no processor": (lambda d: (d / "preprocessor_config.json").unlink(), "preprocessor_config.json", "copy it"),
+    "no tokenizer": (lose_tokenizer, "tokenizer.json", "copy it"),
+    "no chat template": (lose_template, "chat template"),
+    "no weights": (lambda d: [f.unlink() for f in d.glob("model*")], "weights", "model.safetensors"),
+    "one shard is missing": (lambda d: (d / "model-00002-of-00002.safetensors").unlink(), "weights", "model-00002-of-00002"),
+    "a shard is cut off": (lambda d: cut(d / "model-00002-of-00002.safetensors"), "weights", "incomplete"),
+    "a Git LFS pointer": (lambda d: (d / "model-00001-of-00002.safetensors").write_text("version https://git-lfs"), "weights"),
+    "a layer is missing": (lose_a_layer, "weights are missing", "layers.1."),
+    "another width": (lambda d: change(d / "config.json", intermediate_size=96), "shape", "mlp"),
+    "another vocabulary": (lambda d: change(d / "config.json", image_token_id=5), "<|image_pad|>", "5"),
+    "config is no JSON": (lambda d: (d / "config.json").write_text("{"), "config.json", "no JSON"),
+    "config is a list": (lambda d: (d / "config.json").write_text("[]"), "not supported"),
+    "another family": (lambda d: change(d / "config.json", model_type="llava"), "llava", "qwen2_vl"),
+    "processor is no JSON": (lambda d: (d / "preprocessor_config.json").write_text("{"), "image processor"),
+    "tokenizer is no JSON": (lambda d: (d / "tokenizer_config.json").write_text("{"), "tokenizer"),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_a_model_directory_that_cannot_be_loaded(refused, hub_dir, manifest, tmp_path, case):
+    damage, *parts = MODELS[case]
+    model = shutil.copytree(hub_dir, tmp_path / "model")
+    damage(model)
+    refused(train(model, manifest, tmp_path / "run"), model, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_is_nowhere(refused, manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    refused(train("Qwen/Qwen2-VL-2B-Instrct", manifest, tmp_path / "run"), "Qwen/Qwen2-VL-2B-Instrct", "give a local directory")
+    refused(train("./nowhere", manifest, tmp_path / "run"), "./nowhere", "nano")
+    monkeypatch.setattr(families.nano, "BASE_DIR", tmp_path)
+    refused(train("nano", manifest, tmp_path / "run"), "medvlm-r1 nano")
+
+
+# ---------------------------------------------------------------- run directories
+
+
+def everything_in(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def test_a_run_directory_keeps_what_it_holds(command, refused, taught, manifest, tmp_path):
+    run = tmp_path / "run"
+    assert command(*train(taught, manifest, run))[0] == 0
+    before = everything_in(run)
+    refused(train(taught, manifest, run), run, "--resume")
+    refused(train(taught, manifest, run, "--set", "seed=1", "--resume"), run, "another run")
+    assert everything_in(run) == before
+    code, out, _ = command(*train(taught, manifest, run, "--resume"))  # finished: nothing to do
+    assert code == 0 and out == f"model: {run}/checkpoints/step-4\n"
+
+
+STRANGERS = {
+    "a file": {"thesis.tex": "years of work"},
+    "somebody's config": {"config.json": '{"name": "theirs"}'},
+    "somebody's list": {"config.json": "[]"},
+    "no JSON": {"config.json": "lr = 1"},
+}
+
+
+@pytest.mark.parametrize("case", STRANGERS)
+@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["new", "resume"])
+def test_a_strangers_directory_is_left_alone(refused, hub_dir, manifest, tmp_path, case, resume):
+    for name, text in STRANGERS[case].items():
+        (tmp_path / name).write_text(text)
+    before = everything_in(tmp_path)
+    refused(train(hub_dir, manifest, tmp_path, *resume), tmp_path, "choose another --run-dir")
+    assert everything_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_run_directory_that_cannot_be(refused, hub_dir, manifest, tmp_path, place):
+    (tmp_path / "file").write_text("mine")
+    refused(train(hub_dir, manifest, tmp_path / place), tmp_path / place, "--run-dir")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "trainer.safetensors"])
+def test_a_damaged_checkpoint_is_named(command, refused, taught, manifest, tmp_path, name):
+    run = tmp_path / "run"
+    assert command(*train(taught, manifest, run))[0] == 0
+    cut(run / "checkpoints" / "step-4" / name)
+    refused(train(taught, manifest, run, "--resume"), "step-4", "damaged")
+
+
+def test_a_partial_checkpoint_is_no_model(command, taught, manifest, tmp_path):
+    run = tmp_path / "run"
+    assert command(*train(taught, manifest, run))[0] == 0
+    (run / "checkpoints" / "step-9.partial").mkdir()
+    assert command(*train(taught, manifest, run, "--resume"))[1].strip().endswith("step-4")
+
+
+def test_who_may_read_the_run_may_read_the_weights(taught):
+    assert len({file.stat().st_mode for file in taught.iterdir() if file.name != "trainer.safetensors"}) == 1
+
+
+# ---------------------------------------------------------------- disks
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mounts a small real file system; the size may be changed with another call."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        again = "remount," if os.path.ismount(folder) else ""
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", again + options, "tmpfs", folder], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"cannot mount a file system here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="no mount command")
+def test_a_full_disk_loses_nothing(command, refused, disk, taught, manifest, tmp_path):
+    """A checkpoint has 2.4 MB: one fits, not two."""
+    values = (*SMALL[:-1], "save_every=1")
+    run = disk("size=4m") / "run"
+    refused(train(taught, manifest, run, values=values), run, "no space left", "--resume")
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-1"]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    refused(train(taught, manifest, run, "--resume", values=values), run, "free", "--resume")
+    disk("size=40m")
+    assert command(*train(taught, manifest, run, "--resume", values=values))[0] == 0
+    assert command(*train(taught, manifest, tmp_path / "whole", values=values))[0] == 0
+    assert_same_run(run, tmp_path / "whole")
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="no mount command")
+def test_a_disk_that_is_too_small_is_refused_before_the_first_step(refused, disk, taught, manifest):
+    run = disk("size=1m") / "run"
+    refused(train(taught, manifest, run), run, "a checkpoint needs", "--run-dir")
+    assert not (run / "metrics.jsonl").exists()
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="no mount command")
+def test_a_read_only_disk(refused, disk, taught, manifest):
+    folder = disk("ro")
+    refused(train(taught, manifest, folder / "run"), folder, "Read-only", "--run-dir")
+    refused(["eval", "--model", taught, "--data", manifest, "--out", folder / "eval"], folder, "Read-only", "--out")
+
+
+def test_the_disks_error_is_dug_out_of_safetensors(tmp_path):
+    """What the tests above show on a real disk, where mounting is not permitted."""
+
+    class Full:
+        encoder = None
+
+        @property
+        def model(self):
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    class Steps:
+        steps = 3
+
+    with pytest.raises(RunError, match="no space left"):
+        checkpoint.save(tmp_path, Full(), Steps())
+    assert not list(tmp_path.rglob("step-*"))
+
+
+# ---------------------------------------------------------------- Ctrl-C
+
+
+def rows(run):
+    found = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith("seconds")} for row in found]
+
+
+def assert_same_run(run, whole):
+    assert rows(run) == rows(whole)
+    assert (run / "rollouts.jsonl").read_bytes() == (whole / "rollouts.jsonl").read_bytes()
+    steps = sorted(path.name for path in (whole / "checkpoints").iterdir())
+    for file in sorted((whole / "checkpoints" / steps[-1]).iterdir()):
+        assert (run / "checkpoints" / steps[-1] / file.name).read_bytes() == file.read_bytes(), file.name
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on_bit_for_bit(command, taught, manifest, tmp_path):
+    """A real process, a real SIGINT, and the very command that it then prints."""
+    values = ("steps=16", *SMALL[:2], *SMALL[3:])
+    run, whole = tmp_path / "a run", tmp_path / "whole"
+    words = [str(word) for word in train(taught, manifest, run, values=values)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-m", "medvlm_r1.cli", *words], stderr=subprocess.PIPE, text=True, env=environment)
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert 2 <= len(rows(run)) < 16
+    go_on = re.search(r"go on with: medvlm-r1 (.*)", err)[1]
+    torch.set_num_threads(1)
+    assert command(*shlex.split(go_on))[0] == 0
+    assert command(*train(taught, manifest, whole, values=values))[0] == 0
+    assert any(row["grad_norm"] > 0 for row in rows(whole))
+    assert_same_run(run, whole)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("beta", ["0.04", "0"])
+def test_stopped_and_resumed_is_bit_for_bit(command, taught, manifest, tmp_path, monkeypatch, dtype, beta):
+    values = (*SMALL, f"dtype={dtype}", f"update.loss.kl_beta={beta}")
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    assert command(*train(taught, manifest, whole, values=values))[0] == 0
+    steps = []
+
+    def stopping(*arguments):
+        steps.append(1)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return collect(*arguments)
+
+    collect = grpo.collect
+    monkeypatch.setattr(grpo, "collect", stopping)
+    code, out, err = command(*train(taught, manifest, run, values=values))
+    assert code == 130 and out == "" and err.strip().endswith("--resume")
+    assert len(rows(run)) == 2
+    assert command(*train(taught, manifest, run, "--resume", values=values))[0] == 0
+    assert any(row["grad_norm"] > 0 for row in rows(whole))
+    assert_same_run(run, whole)
+
+
+def test_a_command_without_a_run_just_stops(command, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "doctor", interrupt)
+    assert command("doctor") == (130, "", "\nmedvlm-r1: stopped\n")
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def test_a_full_gpu_is_a_sentence():
+    with pytest.raises(EngineError, match="max_pixels"), launch.memory_errors():
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+
+def test_doctor_fails_with_a_remedy_where_something_is_missing(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor.nano, "BASE_DIR", tmp_path)
+    code, out, _ = command("doctor")
+    assert code == 1 and "MISS nano weights" in out and "medvlm-r1 nano" in out
+    (tmp_path / "model.safetensors").touch()
+    code, out, _ = command("doctor", "--json")
+    assert code == int(not all(row["ok"] for row in json.loads(out)))
+    assert next(row for row in json.loads(out) if row["name"] == "nano weights")["ok"]
+    assert nano.BASE_DIR == Path(tmp_path)
