@@ -29,6 +29,7 @@ sys.path.insert(0, str(SYSTEMS))
 from protocol import SETTINGS, Setting, Work  # noqa: E402
 
 ENVIRONMENT = ROOT / "runs/bench/trl-env"
+LOAD_BEFORE = round(os.getloadavg()[0], 2)  # processes that want a core, over the last minute
 PHASES = ("step", "rollout", "reference", "update", "other")
 COUNTS = ("images_preprocessed", "images_encoded", "lm_tokens", "lm_head_positions")
 
@@ -139,7 +140,7 @@ def run(setting: Setting, names: list[str]) -> dict[str, System]:
 
 def summary(steps: list[dict[str, Any]], ready: dict[str, Any]) -> dict[str, Any]:
     """Medians of the seconds over the steps; the counts of one step, which are the same in all."""
-    seconds = [{"step": sum(step["seconds"].values()), **step["seconds"]} for step in steps]
+    seconds, cpu_seconds = ([{"step": sum(step[kind].values()), **step[kind]} for step in steps] for kind in ("seconds", "cpu_seconds"))
     counts = [step["counts"] for step in steps]
     if any(count != counts[0] for count in counts):
         raise AssertionError(f"the steps did different work: {counts}")
@@ -150,6 +151,7 @@ def summary(steps: list[dict[str, Any]], ready: dict[str, Any]) -> dict[str, Any
         "peak_bytes": max(step["peak_bytes"] for step in steps),
         "loaded_bytes": ready["now_bytes"],
         "by_phase": by_phase,
+        "cpu_s": {phase: round(statistics.median(second[phase] for second in cpu_seconds), 4) for phase in PHASES},
         "all_steps_s": [round(second["step"], 4) for second in seconds],
         "all_updates_s": [round(second["update"], 4) for second in seconds],
     }
@@ -194,9 +196,6 @@ def hardware() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpu": model[1] if model else platform.machine(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory / 2**30, 1),
             "gpu": None, "load_before": LOAD_BEFORE}  # fmt: skip
-
-
-LOAD_BEFORE = round(os.getloadavg()[0], 2)
 
 
 def commit() -> str:

@@ -135,6 +135,7 @@ def _embedded(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--resume", action="store_true", help="go on where it was stopped")
     sub = _add(commands, "study", "all arms and controls over several seeds", study)
     sub.add_argument("--seeds", type=int, default=5)
+    sub.add_argument("--jobs", type=int, default=2, help="seeds at a time, one thread each (default: %(default)s)")
     sub.add_argument("--run-dir", type=Path, default=Path("runs/study"))
     sub = _add(commands, "nano", "rebuild the embedded base model's weights", nano)
     sub.add_argument("--out", type=Path, default=Path("runs/nano_base"))
@@ -188,7 +189,7 @@ def ask(arguments: argparse.Namespace) -> int:
     example = asking.question(arguments.image, arguments.question, tuple(arguments.options))
     with launch.memory_errors():
         policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
-        template = arguments.template or policy.template
+        template = arguments.template or (policy.template if example.options else "plain")
         launch.check_prompt(policy, example, template)
         answer = asking.ask(policy, example, template, arguments.max_tokens)
     if arguments.json:
@@ -220,7 +221,7 @@ def study(arguments: argparse.Namespace) -> int:
     """``study``: every arm and control, ``--seeds`` times; finished ones are not done again."""
     from medvlm_r1.recipes import study as recipe
 
-    print(recipe.run(arguments.run_dir, arguments.seeds))
+    print(recipe.run(arguments.run_dir, arguments.seeds, arguments.jobs))
     return 0
 
 

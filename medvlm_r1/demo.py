@@ -47,8 +47,8 @@ class Sizes:
 
     questions: int = 300
     samples: int = 4
-    grpo_steps: int = 75
-    sft_steps: int = 112
+    grpo_steps: int = 100
+    sft_steps: int = 75
 
     @classmethod
     def quick(cls) -> "Sizes":

@@ -27,6 +27,7 @@ TEMPLATES = {
     "paper-direct": "\n    {question} \n    Your task: provide the correct single-letter choice (A, B, C, D,...).\n    ",
     "think": "{question}\nThink first, then answer.",
     "direct": "{question}\nAnswer only.",
+    "plain": "{question}",  # for free text, where there is no letter to ask for
 }
 
 EVALUATED_AS = {"paper-train": "paper-eval"}  # the authors train and test with different indents

@@ -62,7 +62,8 @@ def test_trl_does_the_same_work_on_the_same_weights(result):
 
 
 def test_steps_that_did_different_work_are_refused():
-    step = {"seconds": {"rollout": 1.0, "reference": 1.0, "update": 1.0, "other": 0.0}, "peak_bytes": 1}
+    seconds = {"rollout": 1.0, "reference": 1.0, "update": 1.0, "other": 0.0}
+    step = {"seconds": seconds, "cpu_seconds": seconds, "peak_bytes": 1}
     steps = [step | {"counts": {"update": {"lm_tokens": n}}} for n in (5, 6)]
     with pytest.raises(AssertionError, match="different work"):
         grpo_vs_trl.summary(steps, {"now_bytes": 1})
@@ -70,7 +71,8 @@ def test_steps_that_did_different_work_are_refused():
 
 def test_seconds_are_medians_over_the_steps():
     steps = [
-        {"seconds": {"rollout": s, "reference": 1.0, "update": 2.0, "other": 0.0}, "counts": {}, "peak_bytes": int(s)} for s in (9.0, 3.0, 4.0)
+        {"seconds": seconds, "cpu_seconds": seconds, "counts": {}, "peak_bytes": int(seconds["rollout"])}
+        for seconds in ({"rollout": s, "reference": 1.0, "update": 2.0, "other": 0.0} for s in (9.0, 3.0, 4.0))
     ]
     measured = grpo_vs_trl.summary(steps, {"now_bytes": 1})
     assert (measured["rollout_s"], measured["step_s"], measured["peak_bytes"]) == (4.0, 7.0, 9)

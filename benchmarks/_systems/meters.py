@@ -19,18 +19,19 @@ class Recorder:
     """
 
     def __init__(self, channel: Channel) -> None:
-        self.channel, self.phase, self.started_s = channel, "other", None
+        self.channel, self.phase, self.started = channel, "other", None
         self._clear()
 
     def _clear(self) -> None:
-        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds, self.cpu_seconds = dict.fromkeys(PHASES, 0.0), dict.fromkeys(PHASES, 0.0)
         self.counts: dict[str, Counter] = defaultdict(Counter)
 
     def enter(self, phase: str) -> None:
-        now_s = time.perf_counter()
-        if self.started_s is not None:
-            self.seconds[self.phase] += now_s - self.started_s
-        self.phase, self.started_s = phase, now_s
+        now = time.perf_counter(), time.process_time()
+        if self.started is not None:
+            self.seconds[self.phase] += now[0] - self.started[0]
+            self.cpu_seconds[self.phase] += now[1] - self.started[1]
+        self.phase, self.started = phase, now
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
@@ -42,11 +43,12 @@ class Recorder:
     def between_steps(self, **ready: Any) -> None:
         """Report the step that ended (before the first: ``ready``), then wait until the next is asked for."""
         self.enter("other")
-        done = {"seconds": self.seconds, "counts": {phase: dict(counts) for phase, counts in self.counts.items()}}
+        counts = {phase: dict(counts) for phase, counts in self.counts.items()}
+        done = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds, "counts": counts}
         self.channel.send((ready or done) | memory())
         self.channel.wait()
         self._clear()
-        self.phase, self.started_s = "other", time.perf_counter()
+        self.started = time.perf_counter(), time.process_time()
 
     def count(self, name: str, number: int) -> None:
         self.counts[self.phase][name] += int(number)

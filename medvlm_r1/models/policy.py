@@ -10,6 +10,7 @@ T = all real completion tokens, H hidden size, V vocabulary.
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class Prefilled:
 class Policy:
     """A model with its encoder.
 
-    ``version`` counts optimiser steps: it is part of every cache key.
+    ``version`` counts optimiser steps.
     ``frozen`` models keep image embeddings for the whole run.
     """
 
@@ -57,14 +58,14 @@ class Policy:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    @property
+    @cached_property
     def banned_ids(self) -> list[int]:
         """Tokens no completion may contain: a sampled image placeholder would ask for an image."""
         names = ("<|image_pad|>", "<|video_pad|>", "<|vision_pad|>", "<|vision_start|>", "<|vision_end|>")
         ids = self.encoder.tokenizer.convert_tokens_to_ids(list(names))
         return [i for i in ids if i is not None]
 
-    @property
+    @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         eos = self.model.generation_config.eos_token_id
         return tuple(eos) if isinstance(eos, list) else (eos,)

@@ -7,8 +7,11 @@ controls take away from it. ``docs/study.md`` reads the table.
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from medvlm_r1 import launch
@@ -19,6 +22,7 @@ from medvlm_r1.evaluation.run import EvalConfig
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.evaluation.statistics import cluster_mean
 from medvlm_r1.recipes import find, nano
+from medvlm_r1.types import Example
 
 MODALITIES = ("mri", "ct", "xray")
 SAMPLES = 4
@@ -53,21 +57,35 @@ ARMS = {
 }
 
 
-def run(out: Path, seeds: int) -> str:
-    """Train and evaluate what is missing; returns the table as Markdown, also kept in ``out``."""
-    console = Console(stderr=True)
-    test = [example for modality in MODALITIES for example in sets.load(modality, "test")]
-    samples: dict[str, list[list[Sample]]] = {name: [] for name in ARMS}
-    for seed in range(seeds):
-        for name, arm in ARMS.items():
-            console.print(f"study: seed {seed}, {arm.label}")
-            samples[name].append(_samples(out, name, arm, seed, test))
+def run(out: Path, seeds: int, jobs: int = 2) -> str:
+    """Train and evaluate what is missing; returns the table as Markdown, also kept in ``out``.
+
+    ``jobs`` seeds run at a time, one thread each: models this small lose more
+    to two threads waiting for each other than they gain.
+    """
+    with get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:
+        per_seed = pool.map(partial(_seed, out), range(seeds), chunksize=1)
+    samples = {name: [one[name] for one in per_seed] for name in ARMS}
+    test = test_questions()
     result = results(samples, test)
     text = table(result)
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.json").write_text(json.dumps(result, indent=2) + "\n")
     (out / "study.md").write_text(text + "\n")
     return text
+
+
+def test_questions() -> list[Example]:
+    """The 900 held-out questions."""
+    return [example for modality in MODALITIES for example in sets.load(modality, "test")]
+
+
+def _seed(out: Path, seed: int) -> dict[str, list[Sample]]:
+    console, test, found = Console(stderr=True), test_questions(), {}
+    for name, arm in ARMS.items():
+        console.print(f"study: seed {seed}, {arm.label}")
+        found[name] = _samples(out, name, arm, seed, test)
+    return found
 
 
 def _samples(out: Path, name: str, arm: Arm, seed: int, test: Sequence) -> list[Sample]:

@@ -1,0 +1,122 @@
+"""``medvlm-r1 eval``: its files, its numbers, and what it refuses before it spends an hour."""
+
+import json
+
+import hub_model
+import pytest
+from PIL import Image
+
+from medvlm_r1 import cli
+from medvlm_r1.evaluation.samples import read_samples
+
+
+@pytest.fixture
+def words(taught, manifest, tmp_path):
+    return ["eval", "--model", str(taught), "--data", str(manifest), "--max-tokens", "12", "--out", str(tmp_path / "eval")]
+
+
+def test_an_evaluation_leaves_samples_summary_and_report(words, manifest, tmp_path, capsys):
+    assert cli.main([*words, "--arms", "image, blank", "--samples", "8", "--json"]) == 0
+    out = tmp_path / "eval"
+    assert {file.name for file in out.iterdir()} == {"samples-image.jsonl", "samples-blank.jsonl", "summary.json", "report.html"}
+    image, blank = (read_samples(out / f"samples-{arm}.jsonl") for arm in ("image", "blank"))
+    assert [sample.id for sample in image] == [sample.id for sample in blank] == ["q1", "q2", "q3", "q4", "q5"]
+    assert {sample.arm for sample in blank} == {"blank"} and all(len(sample.sampled_correct) == 8 for sample in image)
+    assert [sample.sampled_texts for sample in image] != [sample.sampled_texts for sample in blank]
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert json.loads(capsys.readouterr().out) == summary
+    mri = [sample.correct for sample in image if sample.modality == "mri"]
+    assert summary["arms"]["image"]["mri"]["accuracy"] == sum(mri) / len(mri) and summary["arms"]["image"]["mri"]["n"] == len(mri) == 2
+    assert summary["paired"].keys() == {"image-blank"}
+    assert summary["baselines"]["chance"]["ct"]["accuracy"] == 0.5
+    assert summary["settings"]["template"] == "direct"  # the model's own
+    assert summary["settings"]["data"] == str(manifest)
+
+    page = (out / "report.html").read_text()
+    assert "Research use only" in page and "With image" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_one_arm_and_its_place(words, tmp_path, capsys):
+    assert cli.main([*words, "--arms", "image,image", "--template", "paper-direct"]) == 0
+    assert capsys.readouterr().out == f"report: {tmp_path / 'eval' / 'report.html'}\n"
+    summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
+    assert summary["arms"].keys() == {"image"} and summary["paired"] == {} and summary["settings"]["template"] == "paper-direct"
+
+
+def test_the_same_command_gives_the_same_samples(words, tmp_path):
+    assert cli.main([*words, "--samples", "2"]) == 0
+    assert cli.main([*words, "--samples", "2", "--out", str(tmp_path / "again")]) == 0
+    for name in ("samples-image.jsonl", "samples-blank.jsonl"):
+        assert (tmp_path / "eval" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_questions_without_options_are_evaluated_too(words, tmp_path):
+    Image.effect_noise((60, 60), 90).save(tmp_path / "a.png")
+    rows = [hub_model.question("q1", ["a.png"], "the liver", options=[]), hub_model.question("q2", [], "axial")]
+    (tmp_path / "free.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli.main([*words, "--data", str(tmp_path / "free.jsonl")]) == 0
+    assert [sample.correct for sample in read_samples(tmp_path / "eval" / "samples-image.jsonl")][0] is False
+
+
+REFUSED = {
+    "unknown arm": (["--arms", "image,blnk"], "blnk", 'did you mean "blank"'),
+    "no arm": (["--arms", ","], "image,blank"),
+    "nothing to compare with": (["--arms", "blank"], '"image"'),
+    "unknown template": (["--template", "dircet"], "dircet", 'did you mean "direct"'),
+    "no data": (["--data", ""], "--data"),
+    "samples below zero": (["--samples", "-1"], "--samples", "-1"),
+    "no tokens": (["--max-tokens", "0"], "--max-tokens"),
+    "unknown dtype": (["--dtype", "int8"], "--dtype", "bfloat16"),
+    "less than a token of pixels": (["--max-pixels", "9"], "--max-pixels", "784"),
+}
+
+
+def attempt(words, capsys):
+    try:
+        code = cli.main(words)
+    except SystemExit as stop:
+        code = stop.code
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_at_once(words, tmp_path, capsys, case):
+    more, *parts = REFUSED[case]
+    code, err = attempt([*words, *more], capsys)
+    assert code == 2 and len(err.splitlines()) == 1 and not (tmp_path / "eval").exists()
+    for part in parts:
+        assert part in err
+
+
+def test_a_prompt_that_does_not_fit_is_named_before_the_first_answer(words, tmp_path, capsys):
+    Image.effect_noise((60, 60), 90).save(tmp_path / "a.png")
+    rows = [hub_model.question("q1", ["a.png"], "axial"), hub_model.question("q2", ["a.png"], "axial") | {"question": "Why? " * 5000}]
+    (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, err = attempt([*words, "--data", str(tmp_path / "long.jsonl")], capsys)
+    assert code == 2 and '"q2"' in err and len(err.splitlines()) == 1 and not (tmp_path / "eval").exists()
+
+
+@pytest.mark.parametrize("name", ["summary.json", "thesis.tex", "config.json"])
+def test_what_is_in_the_folder_stays(words, tmp_path, capsys, name):
+    out = tmp_path / "eval"
+    out.mkdir()
+    (out / name).write_text("years of work")
+    code, err = attempt(words, capsys)
+    assert code == 2 and "--out" in err and len(err.splitlines()) == 1
+    assert {file.name: file.read_text() for file in out.iterdir()} == {name: "years of work"}
+
+
+def test_what_a_stopped_evaluation_left_is_written_again(words, tmp_path):
+    out = tmp_path / "eval"
+    out.mkdir()
+    (out / "samples-image.jsonl").write_text("half a li")
+    assert cli.main([*words, "--arms", "image"]) == 0
+    assert len(read_samples(out / "samples-image.jsonl")) == 5
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_place_that_cannot_be(words, tmp_path, capsys, place):
+    (tmp_path / "file").write_text("mine")
+    code, err = attempt([*words, "--out", str(tmp_path / place)], capsys)
+    assert code == 2 and "--out" in err and (tmp_path / "file").read_text() == "mine"
