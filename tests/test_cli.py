@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medvlm_r1 import cli, doctor, launch
-from medvlm_r1.errors import EngineError, RunError
+from medvlm_r1.errors import ConfigError, EngineError, RunError
 from medvlm_r1.grpo import trainer as grpo
 from medvlm_r1.models import families, nano
 from medvlm_r1.training import checkpoint
@@ -134,6 +134,11 @@ VALUES = {
 def test_a_wrong_value_names_its_key(refused, tmp_path, value):
     refused(["train", "paper", "--data", "none.jsonl", "--set", value, "--run-dir", tmp_path / "run"], *VALUES[value])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_from_python_is_checked_too(tmp_path):
+    with pytest.raises(ConfigError, match='"steps" wants 1 or more'):
+        launch.run(grpo.GRPOConfig(steps=0), tmp_path / "run")
 
 
 def test_sft_knows_its_own_keys(refused):
@@ -451,7 +456,7 @@ def test_stopped_and_resumed_is_bit_for_bit(command, taught, manifest, tmp_path,
     monkeypatch.setattr(grpo, "collect", stopping)
     code, out, err = command(*train(taught, manifest, run, values=values))
     assert code == 130 and out == "" and err.strip().endswith("--resume")
-    assert len(rows(run)) == 2
+    assert len(rows(run)) == 2 and [path.name for path in (run / "checkpoints").iterdir()] == ["step-2"]
     assert command(*train(taught, manifest, run, "--resume", values=values))[0] == 0
     assert any(row["grad_norm"] > 0 for row in rows(whole))
     assert_same_run(run, whole)

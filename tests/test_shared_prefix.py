@@ -100,8 +100,8 @@ def test_an_image_and_a_prompt_are_encoded_once_per_group(policy, examples):
 def test_a_frozen_model_encodes_an_image_once_per_run(policy, examples):
     reference = policy.frozen_copy()
     calls = []
-    reference.model.model.visual.register_forward_hook(lambda *_: calls.append(1))
+    reference.model.model.visual.register_forward_hook(lambda module, args, kwargs, out: calls.append(len(kwargs["grid_thw"])), with_kwargs=True)
     batch = policy.encoder.groups(groups_of(policy, examples, [[3], [3], [3]]))
     first, second = reference.logprobs(batch), reference.logprobs(batch)
-    assert calls == [1]
+    assert calls == [1, 1, 1]  # three distinct images, each on its own
     assert torch.equal(first, second)
