@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -72,8 +73,8 @@ def open_run(run_dir: Path, config: Any, resume: bool) -> None:
 
 
 def check_space(run_dir: Path, policy: Policy) -> None:
-    """Raises RunError where the disk of a claimed run has no room for one checkpoint: weights and two moments."""
-    needed = 3 * sum(p.numel() * p.element_size() for p in policy.model.parameters())
+    """Raises RunError where the disk of a claimed run has no room for one checkpoint: weights, two moments, and a master copy of short ones."""
+    needed = sum(p.numel() * (p.element_size() + (8 if p.dtype == torch.float32 else 12)) for p in policy.model.parameters())
     free = shutil.disk_usage(run_dir).free
     if free < needed:
         raise RunError(

@@ -37,13 +37,20 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
 
 
 class Optimizer:
-    """Steps the trainable parameters of one model."""
+    """Steps the trainable parameters of one model.
+
+    Parameters below float32 have a master copy in float32, which is what is
+    stepped: at the paper's rate of 1e-6 a step is smaller than the distance
+    between neighbouring bfloat16 numbers, and 98 % of the weights would stay.
+    """
 
     def __init__(self, model: torch.nn.Module, config: OptimConfig, total_steps: int) -> None:
         self.config, self.total_steps, self.steps = config, total_steps, 0
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.masters = {name: p.detach().float() for name, p in self.named.items() if p.dtype != torch.float32}
+        self.stepped = self.named | self.masters
         self.adamw = torch.optim.AdamW(
-            self.named.values(), lr=config.lr, betas=tuple(config.betas), weight_decay=config.weight_decay,
+            self.stepped.values(), lr=config.lr, betas=tuple(config.betas), weight_decay=config.weight_decay,
             fused=True,
         )  # fmt: skip
 
@@ -54,21 +61,33 @@ class Optimizer:
 
     def step(self) -> float:
         """Clip, step, clear; returns the gradient norm before clipping."""
-        norm = torch.nn.utils.clip_grad_norm_(self.named.values(), self.config.max_grad_norm)
+        for name, master in self.masters.items():
+            p = self.named[name]
+            master.grad, p.grad = None if p.grad is None else p.grad.float(), None
+        norm = torch.nn.utils.clip_grad_norm_(self.stepped.values(), self.config.max_grad_norm)
         self.adamw.param_groups[0]["lr"] = learning_rate(self.config, self.steps, self.total_steps)
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
+        self._round()
         self.steps += 1
         return norm.item()
 
+    @torch.no_grad()
+    def _round(self) -> None:
+        for name, master in self.masters.items():
+            self.named[name].copy_(master)
+
     def state(self) -> dict[str, torch.Tensor]:
-        """Moments and steps by parameter name; empty before the first step that had a gradient."""
-        return {f"{key}/{name}": value for name, p in self.named.items() for key, value in self.adamw.state.get(p, {}).items()}
+        """Master weights, moments and steps by parameter name; no moments before the first step that had a gradient."""
+        moments = {f"{key}/{name}": value for name, p in self.stepped.items() for key, value in self.adamw.state.get(p, {}).items()}
+        return {f"master/{name}": master for name, master in self.masters.items()} | moments
 
     def load(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Go on from ``steps`` as if there had been no interruption."""
         self.steps = steps
-        for name, p in self.named.items():
+        for name, master in self.masters.items():
+            master.copy_(state[f"master/{name}"])
+        for name, p in self.stepped.items():
             if f"exp_avg/{name}" in state:
                 # A parameter's own steps: those without a gradient (no image, no group to learn from) do not count.
                 self.adamw.state[p] = {key: state[f"{key}/{name}"].to(p.device, copy=True) for key in ("step", "exp_avg", "exp_avg_sq")}
