@@ -8,6 +8,7 @@ import pytest
 from medvlm_r1.data.audit import chance, text_prior
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.data.phantom.questions import MODALITIES, WORDINGS, answer_of, ask, ask_about, reasoning, vocabulary
+from medvlm_r1.errors import ImageError
 from medvlm_r1.types import Example
 
 MANY = 1500
@@ -79,3 +80,9 @@ def test_a_reference_draws_the_same_picture_again():
     first = sets.open_reference(example.images[0])
     sets.open_reference.cache_clear()
     assert first.tobytes() == sets.open_reference(example.images[0]).tobytes()
+
+
+@pytest.mark.parametrize("reference", ["phantom:mri/foo/3", "phantom:mri", "phantom:pet/test/1", "phantom:mri/test/300", "phantom:mri/test/-1"])
+def test_an_unknown_picture_is_named(reference):
+    with pytest.raises(ImageError, match=reference):
+        sets.open_reference(reference)

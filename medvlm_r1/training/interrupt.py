@@ -1,6 +1,7 @@
 """Ctrl-C (or a cluster's SIGTERM) ends a run between two steps, never inside one."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,7 @@ class Stop:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        sys.stderr.write("\nstopping after this step; Ctrl-C again stops at once and loses what is not saved\n")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from PIL import Image
 
 from medvlm_r1.data.phantom.questions import MODALITIES, Question, ask, reasoning
 from medvlm_r1.data.phantom.render import render
-from medvlm_r1.errors import DataError, nearest
+from medvlm_r1.errors import DataError, ImageError, nearest
 from medvlm_r1.types import Example
 
 SIZES = {"train": 600, "test": 300}
@@ -55,5 +55,7 @@ def _example(modality: str, split: str, index: int) -> Example:
 @lru_cache(maxsize=2048)
 def open_reference(reference: str) -> Image.Image:
     """Draw the picture behind ``phantom:mri/train/17``."""
-    modality, split, index = reference.removeprefix("phantom:").split("/")
+    modality, split, index = (reference.removeprefix("phantom:").split("/") + ["", ""])[:3]
+    if modality not in MODALITIES or split not in SIZES or not index.isdecimal() or int(index) >= SIZES[split]:
+        raise ImageError(f'no phantom picture "{reference}"; write phantom:mri/train/0, with mri, ct or xray, and train or test')
     return render(question(modality, split, int(index)).scene)
