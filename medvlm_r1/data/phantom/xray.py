@@ -54,7 +54,7 @@ def chest(scene: Scene, size_px: int):
 
 def _lungs(body: Canvas) -> Lungs:
     """Two lungs between rib cage, mediastinum and the domes of the diaphragm."""
-    v, side = body.v, np.abs(body.u)
+    u, v, side = body.u, body.v, np.abs(body.u)
     cage = 140 * (1 - ((side / 142) ** 2.4 + (np.abs(v - 45) / 208) ** 2.4) ** np.float32(1 / 2.4))
     dome_mm = 72 + 0.0105 * np.square(side - 62) + 5 * np.sign(u) + body.rng.uniform(-8, 8)
     heart = np.maximum(body.ellipse((30, 42), (62, 50), 0.55), body.ellipse((-14, 38), (30, 46)))
@@ -103,7 +103,7 @@ def _vessels(rng: np.random.Generator) -> np.ndarray:
 
 def _bones(body: Canvas, cage: np.ndarray) -> np.ndarray:
     """Thickness (H, W) in mm of bone: ribs behind and in front, collar bones, spine, shoulders."""
-    v, side = body.v, np.abs(body.u)
+    u, v, side = body.u, body.v, np.abs(body.u)
     start = body.rng.uniform(-6, 6)
     out = side / 140
     behind = _bands(v - 62 * out**3 + 14 * out + start, 23.5, 4.4)
