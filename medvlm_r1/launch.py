@@ -57,7 +57,7 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
         checkpoint.open_run(run_dir, config, resume)
         checkpoint.check_space(run_dir, policy)
         if isinstance(config, grpo.GRPOConfig):
-            return grpo.train(config, policy, LocalEngine(policy), examples, Rubric(config.rewards), run_dir)
+            return grpo.train(config, policy, LocalEngine(policy, learning=True), examples, Rubric(config.rewards), run_dir)
         return sft.train(config, policy, examples, run_dir)
 
 

@@ -5,7 +5,8 @@ from conftest import transformers_way
 
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.local import LocalEngine, sample
+from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.rollout.writing import sample
 
 
 def test_completions_do_not_depend_on_what_else_is_asked(policy, examples):

@@ -39,7 +39,7 @@ SFT = sft.SFTConfig(template="direct", steps=4, prompts_per_step=2, optim=OptimC
 
 def run_grpo(tokenizer, examples, run_dir, config=GRPO):
     policy = fresh(tokenizer)
-    return grpo.train(config, policy, LocalEngine(policy), examples, vowels, run_dir), policy
+    return grpo.train(config, policy, LocalEngine(policy, learning=True), examples, vowels, run_dir), policy
 
 
 def run_sft(tokenizer, examples, run_dir, config=SFT):
@@ -77,7 +77,7 @@ def resume_after_two(run, tokenizer, examples, run_dir, config):
 
     policy = fresh(tokenizer)
     if run is run_grpo:
-        assert not grpo.train(config, policy, LocalEngine(policy), examples, stopping, run_dir)
+        assert not grpo.train(config, policy, LocalEngine(policy, learning=True), examples, stopping, run_dir)
     else:
         hook = policy.model.lm_head.register_forward_hook(lambda *_: calls.append(1) or (len(calls) == 2 and os.kill(os.getpid(), signal.SIGINT)) or None)
         assert not sft.train(config, policy, examples, run_dir)

@@ -38,32 +38,33 @@ class Unbanned(Policy):
     banned_ids = ()
 
 
-class Endless(Policy):
-    """A policy that never ends a completion: the end of turn is forbidden, as min_new_tokens does it."""
-
-    @property
-    def banned_ids(self) -> list[int]:
-        return [*super().banned_ids, *self.stop_ids]
-
-
 @dataclass
 class Measured(Policy):
-    """The policy under training; its reference's passes are timed and counted."""
+    """A policy whose passes are counted; its reference's are timed too."""
 
     recorder: Any = None
+    is_reference: bool = False
 
     def frozen_copy(self) -> Policy:
-        reference = super().frozen_copy()
+        plain = super().frozen_copy()
+        reference = Measured(plain.model, plain.encoder, recorder=self.recorder, is_reference=True)
         self.recorder.watch(reference.model)
         self.recorder.watch(self.model)  # not before: a copy takes the hooks along
-        score = reference.logprobs
-
-        def timed(*args: Any) -> torch.Tensor:
-            with self.recorder.during("reference"):
-                return score(*args)
-
-        reference.logprobs = timed
         return reference
+
+    def logprobs(self, *args: Any) -> torch.Tensor:
+        if not self.is_reference:
+            return super().logprobs(*args)
+        with self.recorder.during("reference"):
+            return super().logprobs(*args)
+
+    def _embed(self, ids_T: torch.Tensor, prompts: Any) -> torch.Tensor:
+        self.recorder.count("lm_tokens", len(ids_T))
+        return super()._embed(ids_T, prompts)
+
+    def decode(self, ids_R: torch.Tensor, *args: Any) -> torch.Tensor:
+        self.recorder.count("lm_tokens", len(ids_R))
+        return super().decode(ids_R, *args)
 
 
 class Engine(LocalEngine):
@@ -82,7 +83,7 @@ class Engine(LocalEngine):
 
     def sync(self, policy: Policy) -> None:
         """Called before the first step and after each."""
-        self.policy = Endless(policy.model, policy.encoder)
+        self.policy = policy
         self.recorder.between_steps(**self.ready)
         self.ready = {}
 
@@ -106,11 +107,12 @@ def main() -> None:
     ready = score(loaded.viewing(None), examples[0], work)  # with an encoder of its own, so that training finds nothing cached
     policy = Measured(loaded.model, loaded.encoder, recorder=recorder)
     recorder.watch_images(policy.encoder.image_processor)
-    engine = Engine(policy)
+    engine = Engine(policy, learning=True)
     engine.recorder, engine.ready = recorder, ready
     config = GRPOConfig(
         template=setting.template, steps=setting.steps, prompts_per_step=1, dtype="float32", save_every=setting.steps + 1,
-        sampling=Sampling(n=setting.group, max_tokens=setting.tokens), update=UpdateConfig(loss=LossConfig(kl_beta=setting.beta)),
+        sampling=Sampling(n=setting.group, max_tokens=setting.tokens, min_tokens=setting.tokens),
+        update=UpdateConfig(loss=LossConfig(kl_beta=setting.beta)),
     )  # fmt: skip
     (work.folder / "run").mkdir()
     train(config, policy, engine, InOrder(examples), lambda completion, _: {"reward": reward(completion.text)}, work.folder / "run")

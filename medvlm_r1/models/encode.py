@@ -1,7 +1,7 @@
 """Questions to tensors: the only place that pads, masks, places image tokens and packs.
 
-An image is preprocessed once per run, whatever its number of prompts and
-rollouts, and kept by the hash of its content. A prompt is never cut: what does
+An image is preprocessed once, whatever its number of prompts and rollouts, and
+known by the hash of its content. A prompt is never cut: what does
 not fit the model is rejected by the example's id.
 """
 
@@ -14,7 +14,10 @@ import torch
 from PIL import Image
 
 from medvlm_r1.errors import DataError
+from medvlm_r1.models.kept import Kept
 from medvlm_r1.types import Prompt, PromptBatch, RolloutGroup, TokenBatch
+
+KEPT_PIXEL_BYTES = 2**33  # 850 images of 512 visual tokens
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Encoder:
     load_image: Callable[[str], Image.Image]
     max_prompt_tokens: int = 4096
     view: Callable[[Image.Image], Image.Image] | None = None
-    _pixels: dict[str, Pixels] = field(default_factory=dict)
+    _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES))
     _ids: dict[tuple[str, str], list[int]] = field(default_factory=dict)
 
     @property
@@ -52,14 +55,16 @@ class Encoder:
 
     def pixels(self, reference: str) -> Pixels:
         """The preprocessed image behind a reference, computed once."""
-        if reference not in self._pixels:
+        kept = self._pixels.get(reference)
+        if kept is None:
             image = self.load_image(reference).convert("RGB")
             image = self.view(image) if self.view else image
             out = self.image_processor(images=[image], return_tensors="pt")
             key = hashlib.sha256(out["pixel_values"].numpy().tobytes()).hexdigest()[:16]
             grid = tuple(int(n) for n in out["image_grid_thw"][0])
-            self._pixels[reference] = Pixels(out["pixel_values"], grid, key)
-        return self._pixels[reference]
+            kept = Pixels(out["pixel_values"], grid, key)
+            self._pixels.put(reference, kept, kept.patches.nbytes)
+        return kept
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of the whole conversation up to the assistant's first token."""

@@ -1,10 +1,11 @@
 """A vision-language model as the trainers and the local engine see it.
 
 Every pass encodes each image once and each prompt once, however many
-completions continue it, and runs the LM head on completion positions only.
+completions continue it, pads no token outside the attention, and runs the LM
+head on completion positions only.
 
-Legend: P prompts, R completion rows, L prompt tokens, C completion tokens,
-T = all real completion tokens, H hidden size, V vocabulary.
+Legend: P prompts, R completion rows, C completion tokens, T tokens of a pass
+one after another, H hidden size, V vocabulary, D head size.
 """
 
 import copy
@@ -17,46 +18,64 @@ import torch
 from PIL import Image
 from torch.utils.checkpoint import checkpoint
 
-from medvlm_r1.models import vision
+from medvlm_r1.models import decoder, vision
+from medvlm_r1.models.decoding import Decoding, KeysValues
 from medvlm_r1.models.encode import Encoder
-from medvlm_r1.models.prefix import Continue, Decode, Prefill
+from medvlm_r1.models.kept import Kept
+from medvlm_r1.models.tree import Rows, Tree
 from medvlm_r1.reasoning import EVALUATED_AS
 from medvlm_r1.types import PromptBatch, TokenBatch
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits held at a time: 256 MB in float32
+KEPT_IMAGE_BYTES = 2**31
 
 
 @dataclass(frozen=True)
 class Prefilled:
-    """What the prompts left behind: each layer's keys and values, and all hidden states (P, L, H)."""
+    """What the prompts left behind for their completions.
 
-    cache: Prefill
-    hidden_PLH: torch.Tensor
-    lengths_P: torch.Tensor
+    layers: each layer's keys and values of all prompt tokens, (T, K, D).
+    last_PH: the states from which the first tokens are predicted.
+    """
 
-    @property
-    def last_PH(self) -> torch.Tensor:
-        """The state from which a completion's first token is predicted."""
-        return self.hidden_PLH[torch.arange(len(self.lengths_P), device=self.lengths_P.device), self.lengths_P - 1]
+    layers: list[KeysValues]
+    last_PH: torch.Tensor
+    rows: Rows
+    next_position_P: torch.Tensor
 
 
 @dataclass
 class Policy:
     """A model with its encoder.
 
-    ``version`` counts optimiser steps.
-    ``frozen`` models keep image embeddings for the whole run.
+    ``version`` counts optimiser steps. A vision tower without trainable
+    parameters encodes an image once per run; one that learns, once per step:
+    what ``remember`` encoded before the rollouts, the update differentiates.
     """
 
     model: Any
     encoder: Encoder
     version: int = 0
-    frozen: bool = False
-    _images: dict[str, torch.Tensor] = field(default_factory=dict)
+    _images: Kept[torch.Tensor] = field(default_factory=lambda: Kept(KEPT_IMAGE_BYTES))
+    _step: tuple[int, dict[str, torch.Tensor]] = (-1, {})
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def text(self) -> Any:
+        """The text decoder's module of transformers, which holds the weights."""
+        return self.model.model.language_model
+
+    @cached_property
+    def heads(self) -> decoder.Heads:
+        return decoder.Heads.of(self.text.config)
+
+    @cached_property
+    def widest(self) -> int:
+        """Elements of the largest matrix that ``decode`` multiplies by."""
+        return max(2 * layer.mlp.up_proj.in_features * layer.mlp.up_proj.out_features for layer in self.text.layers)
 
     @cached_property
     def banned_ids(self) -> list[int]:
@@ -83,7 +102,7 @@ class Policy:
         """The reference policy: same weights, no gradients, never updated."""
         model = copy.deepcopy(self.model).eval().requires_grad_(False)
         vision.patch_embed_as_matmul(model.model.visual)
-        return Policy(model, self.encoder, frozen=True)
+        return Policy(model, self.encoder)
 
     def viewing(self, view: Callable[[Image.Image], Image.Image] | None) -> "Policy":
         """The same model, with every image changed by ``view`` first."""
@@ -98,17 +117,44 @@ class Policy:
             None, config=self.model.config, state_dict=weights, dtype=next(self.model.parameters()).dtype
         )
         self.model.load_state_dict(fresh.state_dict())
+        self._images.clear()
+
+    # ---------------------------------------------------------------- images
 
     def image_embeds(self, batch: PromptBatch) -> torch.Tensor:
         """Embeddings of all image slots in order, (image tokens, H); equal images are encoded once."""
-        keys = [key for key in batch.pixel_keys if key not in self._images] if self.frozen else list(batch.pixel_keys)
+        frozen = not self._tower_learns
+        embeds = self._kept(batch.pixel_keys) if frozen else self._remembered(batch.pixel_keys)
+        missing = [key for key in batch.pixel_keys if key not in embeds]
         # What is kept for the run must not depend, not even in the last bit, on the company it was first met in.
-        parts = [[key] for key in keys] if self.frozen else [keys]
-        fresh = {key: embeds for part in parts if part for key, embeds in self._encode(batch, part).items()}
-        if self.frozen:
-            self._images |= fresh
-        known = self._images if self.frozen else fresh
-        return torch.cat([known[batch.pixel_keys[n]] for n in batch.slots])
+        for part in [[key] for key in missing] if frozen else [missing] if missing else []:
+            embeds |= self._encode(batch, part)
+        if frozen:
+            for key in missing:
+                self._images.put(key, embeds[key].detach(), embeds[key].nbytes)
+        return torch.cat([embeds[batch.pixel_keys[n]] for n in batch.slots])
+
+    def remember(self, batch: PromptBatch) -> None:
+        """Encode the images of a step with gradients, for the rollouts and for the update that follows them."""
+        if batch.pixel_keys and self._tower_learns:
+            with torch.enable_grad():
+                self._step = (self.version, self._encode(batch, list(batch.pixel_keys)))
+
+    @property
+    def _tower_learns(self) -> bool:
+        return any(p.requires_grad for p in self.model.model.visual.parameters())
+
+    def _kept(self, keys: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        return {key: kept for key in keys if (kept := self._images.get(key)) is not None}
+
+    def _remembered(self, keys: tuple[str, ...]) -> dict[str, torch.Tensor]:
+        """This step's embeddings. With gradients all or none: they are one graph, which is differentiated once and as a whole."""
+        version, embeds = self._step
+        if version != self.version or (torch.is_grad_enabled() and embeds.keys() != set(keys)):
+            return {}
+        if torch.is_grad_enabled():
+            self._step = (-1, {})
+        return {key: embeds[key] for key in keys if key in embeds}
 
     def _encode(self, batch: PromptBatch, keys: list[str]) -> dict[str, torch.Tensor]:
         wanted = [batch.pixel_keys.index(key) for key in keys]
@@ -123,44 +169,57 @@ class Policy:
         ).pooler_output
         return dict(zip(keys, out.split((grid.prod(1) // self.encoder.merge**2).tolist()), strict=True))
 
+    # ---------------------------------------------------------------- passes over many tokens
+
     def prefill(self, batch: PromptBatch) -> Prefilled:
         """Run the prompts, each once."""
-        ids_PL = batch.ids_PL.to(self.device)
-        embeds = self.model.get_input_embeddings()(ids_PL)
-        if batch.slots:
-            images = self.image_embeds(batch).to(embeds.dtype)
-            embeds = embeds.masked_scatter((ids_PL == self.encoder.image_id)[..., None], images)
-        cache = Prefill()
-        # Padding is on the right: causal attention alone, which is what no mask means, keeps it from real tokens.
-        hidden = self._decoder(embeds, batch.position_ids_3PL, None, cache)
-        return Prefilled(cache, hidden, batch.lengths_P.to(self.device))
+        rows, layers = Rows(batch.lengths_P.to(self.device)), []
+        tree = Tree.of_prompts(rows)
 
-    def _decoder(self, embeds: torch.Tensor, position_ids: torch.Tensor, mask: torch.Tensor | None, cache: Any) -> torch.Tensor:
-        out = self.model.model.language_model(
-            inputs_embeds=embeds,
-            position_ids=position_ids.to(self.device),
-            attention_mask={"full_attention": mask, "sliding_attention": mask},
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return out.last_hidden_state
+        def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            layers.append((k, v))
+            return tree.attend(layer, q, k, v)
+
+        last_PH = self._run(batch, *_prompt_tokens(batch), attend, rows.last_N)
+        return Prefilled(layers, last_PH, rows, batch.next_position_P.to(self.device))
+
+    def prompt_hidden(self, batch: PromptBatch) -> torch.Tensor:
+        """Hidden states (T, H) of all prompt tokens, prompt by prompt."""
+        return self._run(batch, *_prompt_tokens(batch), Tree.of_prompts(Rows(batch.lengths_P.to(self.device))).attend, None)
 
     def hidden(self, batch: TokenBatch) -> torch.Tensor:
         """Hidden states (T, H) from which each real completion token is predicted, row by row."""
-        prefilled = self.prefill(batch.prompts)
-        prompt_of_R, mask_RC = batch.prompt_of_R.to(self.device), batch.mask_RC.to(self.device).bool()
-        first = prefilled.last_PH[prompt_of_R]
-        width = batch.ids_RC.shape[1] - 1  # the last token of a completion predicts nothing
-        if width == 0:
-            return first[mask_RC[:, 0]]
-        embeds = self.model.get_input_embeddings()(batch.ids_RC[:, :-1].to(self.device))
-        steps = torch.arange(width, device=self.device)
-        positions = batch.prompts.next_position_P.to(self.device)[prompt_of_R, None] + steps
-        own = (steps[:, None] >= steps).expand(len(embeds), 1, -1, -1)
-        prompt = batch.prompts.mask_PL.to(self.device).bool()[prompt_of_R, None, None].expand(-1, -1, width, -1)
-        mask = torch.cat([prompt, own], 3)
-        rest = self._decoder(embeds, positions.expand(3, -1, -1), mask, Continue(prefilled.cache, prompt_of_R))
-        return torch.cat([first[:, None], rest], 1)[mask_RC]
+        ids_T, positions_3T = _prompt_tokens(batch.prompts)
+        after_RC = batch.mask_RC[:, 1:].bool()  # the last token of a completion predicts nothing
+        steps_RC = batch.prompts.next_position_P[batch.prompt_of_R, None] + torch.arange(after_RC.shape[1])
+        ids_T = torch.cat([ids_T, batch.ids_RC[:, :-1][after_RC]])
+        positions_3T = torch.cat([positions_3T, steps_RC[after_RC].expand(3, -1)], 1)
+        prompts, completions = Rows(batch.prompts.lengths_P), Rows(after_RC.sum(1))
+        tree = Tree(prompts.to(self.device), completions.to(self.device), batch.prompt_of_R.to(self.device))
+        wanted = torch.cat([prompts.last_N, torch.arange(prompts.total, len(ids_T))]).to(self.device)
+        hidden_WH = self._run(batch.prompts, ids_T, positions_3T, tree.attend, wanted)
+        return hidden_WH.index_select(0, predecessors(batch.prompt_of_R, len(prompts.lengths_N), completions).to(self.device))
+
+    def _embed(self, ids_T: torch.Tensor, prompts: PromptBatch) -> torch.Tensor:
+        """Token embeddings (T, H), images in the place of their placeholders."""
+        embeds_TH = self.model.get_input_embeddings()(ids_T.to(self.device))
+        if not prompts.slots:
+            return embeds_TH
+        places = (ids_T == self.encoder.image_id).nonzero()[:, 0]
+        return embeds_TH.index_copy(0, places.to(self.device), self.image_embeds(prompts).to(embeds_TH.dtype))
+
+    def _run(
+        self, prompts: PromptBatch, ids_T: torch.Tensor, positions_3T: torch.Tensor, attend: decoder.Attend, wanted: torch.Tensor | None
+    ) -> torch.Tensor:
+        layers = [decoder.Live(layer, self.heads) for layer in self.text.layers]
+        rotary = self.rotary(positions_3T.to(self.device))
+        return self.text.norm(decoder.run(layers, self.heads, self._embed(ids_T, prompts), rotary, attend, wanted))
+
+    def rotary(self, positions_3T: torch.Tensor) -> decoder.Rotary:
+        """M-RoPE positions, in the model's own way of mixing time, height and width."""
+        like = next(self.text.parameters())
+        cos, sin = self.text.rotary_emb(like, positions_3T[:, None])
+        return decoder.Rotary.of(cos[0], sin[0])
 
     def logprobs(self, batch: TokenBatch, temperature: float = 1.0) -> torch.Tensor:
         """Log-probability (R, C) of every completion token, zero at padding; natural logarithm."""
@@ -182,11 +241,31 @@ class Policy:
         """Next-token log-probabilities (T, V) in float32, banned tokens at minus infinity."""
         logits = self.model.lm_head(hidden_TH).float()
         logits[:, self.banned_ids] = -torch.inf
-        return (logits / temperature).log_softmax(-1)
+        return (logits if temperature == 1 else logits / temperature).log_softmax(-1)
 
-    def decode(self, ids_R: torch.Tensor, position_R: torch.Tensor, mask_R1L: torch.Tensor, cache: Decode) -> torch.Tensor:
+    # ---------------------------------------------------------------- one token a row
+
+    def packed(self, rows: int) -> list[decoder.Packed]:
+        """The layers for ``decode``, as the weights are now."""
+        return [decoder.Packed(layer, self.heads, rows) for layer in self.text.layers]
+
+    def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[decoder.Packed], cache: Decoding) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""
-        embeds = self.model.get_input_embeddings()(ids_R[:, None])
-        hidden = self._decoder(embeds, position_R.expand(3, -1)[..., None], mask_R1L[:, None], cache)
-        cache.advance()
-        return hidden[:, 0]
+        embeds_RH = self.model.get_input_embeddings()(ids_R)
+        return decoder.rms_norm(decoder.run(layers, self.heads, embeds_RH, rotary, cache.attend), self.text.norm)
+
+
+def _prompt_tokens(batch: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids (T,) and positions (3, T) of all prompts, one after another."""
+    real_PL = batch.mask_PL.bool()
+    return batch.ids_PL[real_PL], batch.position_ids_3PL[:, real_PL]
+
+
+def predecessors(prompt_of_R: torch.Tensor, prompts: int, completions: Rows) -> torch.Tensor:
+    """For each completion token in turn, which state predicts it: the prompts' last ones come first, then every completion's.
+
+    >>> predecessors(torch.tensor([0, 1]), 2, Rows(torch.tensor([0, 2]))).tolist()  # lengths 1 and 3
+    [0, 1, 2, 3]
+    """
+    own = (prompts + torch.arange(completions.total)).split(completions.lengths_N.tolist())
+    return torch.cat([part for p, states in zip(prompt_of_R.split(1), own, strict=True) for part in (p, states)])

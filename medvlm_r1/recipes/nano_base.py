@@ -104,12 +104,13 @@ class Classroom:
         kinds = rng.choice(list(stage.shares), size=stage.batch, p=list(stage.shares.values()))
         rows = [self._row(rng, str(kind)) for kind in kinds]
         batch = self.policy.encoder.collate([ids for ids, _, _ in rows], [pixels for _, _, pixels in rows])
-        hidden_PLH = self.policy.prefill(batch).hidden_PLH[:, :-1]
-        at = torch.arange(1, batch.ids_PL.shape[1])
+        hidden_TH = self.policy.prompt_hidden(batch)
+        at = torch.arange(batch.ids_PL.shape[1])
         start_P = torch.tensor([start for _, start, _ in rows])
-        learn_PL = (at >= start_P[:, None]) & batch.mask_PL[:, 1:].bool()
-        logits = self.policy.model.lm_head(hidden_PLH[learn_PL])
-        return F.cross_entropy(logits, batch.ids_PL[:, 1:][learn_PL])
+        learn_PL = (at >= start_P[:, None]) & batch.mask_PL.bool()
+        learn_T = learn_PL[batch.mask_PL.bool()]
+        logits = self.policy.model.lm_head(hidden_TH[:-1][learn_T[1:]])  # no prompt's first token is learnt
+        return F.cross_entropy(logits, batch.ids_PL[learn_PL])
 
     def _row(self, rng: np.random.Generator, kind: str) -> tuple[list[int], int, list[Pixels]]:
         """Ids, the first position to learn, and the picture."""

@@ -12,12 +12,14 @@ class Sampling:
     """How to sample. Temperature 0 is greedy; there is no top-k and no top-p.
 
     Checkpoints ship generation defaults (Qwen's: top_k = 1, which makes every
-    group identical); none of them is ever read.
+    group identical); none of them is ever read. No completion ends before
+    ``min_tokens``.
     """
 
     n: int = 4
     temperature: float = 1.0
     max_tokens: int = 512
+    min_tokens: int = 0
     seed: int = 0
 
 

@@ -1,0 +1,213 @@
+"""The text decoder, once: training, scoring, prefill and decoding all run ``run`` below.
+
+transformers' modules hold the weights; that our layer computes what theirs does
+is tested for every family. What differs between passes is handed in: who
+attends to whom (``attend``: models.tree, models.decoding) and how the weights
+lie (``Live`` where gradients flow, ``Packed`` where few tokens do).
+
+Legend: T tokens one after another, without padding; H hidden size; D head size;
+Q query heads, K key heads; M width of the MLP; W tokens whose result is wanted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+
+from medvlm_r1.models.fused import fused
+
+Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(layer number, q (T, Q, D), k (T, K, D), v (T, K, D)) to (T, Q·D)."""
+
+
+class Layer(Protocol):
+    """One decoder layer: two maps around the attention, each with its norm."""
+
+    def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
+        """Normed and projected: (T, Q + 2K, D), queries first, then keys, then values."""
+        ...
+
+    def out(self, attended_TH: torch.Tensor) -> torch.Tensor: ...
+
+    def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
+        """Normed and through the gated MLP: (T, H)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How many heads a decoder has.
+
+    >>> from types import SimpleNamespace
+    >>> Heads.of(SimpleNamespace(num_attention_heads=12, num_key_value_heads=2, hidden_size=1536))
+    Heads(query=12, key=2, size=128)
+    """
+
+    query: int
+    key: int
+    size: int
+
+    @staticmethod
+    def of(config: Any) -> "Heads":
+        """From a text configuration of transformers."""
+        query = config.num_attention_heads
+        return Heads(query, config.num_key_value_heads, getattr(config, "head_dim", None) or config.hidden_size // query)
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions: every pair (d, d + D/2) of a head is turned by its position's angle (arXiv 2104.09864).
+
+    cos_T1D, sin_T1D: as transformers gives them; the sines of the first half negated.
+
+    >>> quarter = Rotary.of(torch.zeros(1, 2), torch.ones(1, 2))
+    >>> quarter(torch.tensor([[[1.0, 2.0]]])).tolist()
+    [[[-2.0, 1.0]]]
+    """
+
+    cos_T1D: torch.Tensor
+    sin_T1D: torch.Tensor
+
+    @staticmethod
+    def of(cos_TD: torch.Tensor, sin_TD: torch.Tensor) -> "Rotary":
+        first, second = sin_TD[:, None].chunk(2, -1)
+        return Rotary(cos_TD[:, None], torch.cat([-first, second], -1))
+
+    def at(self, places: torch.Tensor) -> "Rotary":
+        return Rotary(self.cos_T1D[places], self.sin_T1D[places])
+
+    def __call__(self, x_TND: torch.Tensor) -> torch.Tensor:
+        turn = _Turn.apply if x_TND.requires_grad else _turn
+        return turn(x_TND, self.cos_T1D, self.sin_T1D)
+
+
+class _Turn(torch.autograd.Function):
+    """The gradient of a turn is the turn back: a quarter of the time of what autograd would do on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turn(grad, cos, -sin), None, None
+
+
+@fused
+def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
+
+
+def run(
+    layers: Sequence[Layer], heads: Heads, x_TH: torch.Tensor, rotary: Rotary, attend: Attend, wanted: torch.Tensor | None = None
+) -> torch.Tensor:
+    """All layers: (T, H) to the ``wanted`` tokens' (W, H), before the last norm.
+
+    Behind its attention the last layer works on the wanted tokens alone: nobody reads what the others would become.
+    """
+    for n, layer in enumerate(layers):
+        qk, v = layer.qkv(x_TH).split([heads.query + heads.key, heads.key], 1)
+        q, k = rotary(qk).split([heads.query, heads.key], 1)
+        attended = attend(n, q, k, v)
+        if wanted is not None and n == len(layers) - 1:
+            x_TH, attended = x_TH.index_select(0, wanted), attended.index_select(0, wanted)
+        x_TH = x_TH + layer.out(attended)
+        x_TH = x_TH + layer.mlp(x_TH)
+    return x_TH
+
+
+# ---------------------------------------------------------------- how the weights lie
+
+
+@dataclass(frozen=True)
+class Live:
+    """A layer of transformers as it stands: gradients reach its weights, adapters on its matrices take part."""
+
+    layer: Any
+    heads: Heads
+
+    def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
+        attention, x_TH = self.layer.self_attn, self.layer.input_layernorm(x_TH)
+        parts = [attention.q_proj, attention.k_proj, attention.v_proj]
+        if all(type(part) is torch.nn.Linear for part in parts):
+            flat = F.linear(x_TH, torch.cat([part.weight for part in parts]), _bias(parts))
+        else:  # adapters
+            flat = torch.cat([part(x_TH) for part in parts], 1)
+        return norm_heads(attention, self.heads, flat.unflatten(1, (-1, self.heads.size)))
+
+    def out(self, attended_TH: torch.Tensor) -> torch.Tensor:
+        return self.layer.self_attn.o_proj(attended_TH)
+
+    def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
+        mlp, x_TH = self.layer.mlp, self.layer.post_attention_layernorm(x_TH)
+        return mlp.down_proj(gated(mlp.gate_proj(x_TH), mlp.up_proj(x_TH), mlp.act_fn))
+
+
+def norm_heads(attention: Any, heads: Heads, qkv: torch.Tensor) -> torch.Tensor:
+    """Qwen3 norms each query and key head; the others do not."""
+    if not hasattr(attention, "q_norm"):
+        return qkv
+    q, k, v = qkv.split([heads.query, heads.key, heads.key], 1)
+    return torch.cat([attention.q_norm(q), attention.k_norm(k), v], 1)
+
+
+def _bias(parts: list[torch.nn.Linear]) -> torch.Tensor | None:
+    return None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+
+
+class Packed:
+    """The same weights as four matrices, for a few tokens at a time and no gradients.
+
+    A copy: made anew when the weights have changed.
+    """
+
+    def __init__(self, layer: Any, heads: Heads, rows: int) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        parts = [attention.q_proj, attention.k_proj, attention.v_proj]
+        self.attention, self.heads, self.act = attention, heads, mlp.act_fn
+        self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
+        self._qkv = matrix(torch.cat([weight(part) for part in parts]), _bias(parts), rows)
+        self._out = matrix(weight(attention.o_proj), attention.o_proj.bias, rows)
+        self._gate_up = matrix(torch.cat([weight(mlp.gate_proj), weight(mlp.up_proj)]), None, rows)
+        self._down = matrix(weight(mlp.down_proj), None, rows)
+
+    def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
+        return norm_heads(self.attention, self.heads, self._qkv(rms_norm(x_TH, self.norms[0])).unflatten(1, (-1, self.heads.size)))
+
+    def out(self, attended_TH: torch.Tensor) -> torch.Tensor:
+        return self._out(attended_TH)
+
+    def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
+        gate_TM, up_TM = self._gate_up(rms_norm(x_TH, self.norms[1])).chunk(2, 1)
+        return self._down(gated(gate_TM, up_TM, self.act))
+
+
+@fused
+def gated(gate_TM: torch.Tensor, up_TM: torch.Tensor, act: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """The gate of a gated MLP (Shazeer 2020, arXiv 2002.05202)."""
+    return act(gate_TM) * up_TM
+
+
+def rms_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
+    """What a norm module of transformers computes, in one call (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
+
+
+def weight(linear: Any) -> torch.Tensor:
+    """What a linear layer multiplies by, adapters merged in."""
+    if type(linear) is torch.nn.Linear:
+        return linear.weight
+    deltas = [linear.get_delta_weight(name) for name in linear.active_adapters]
+    return linear.base_layer.weight + sum(deltas)
+
+
+def matrix(weight_OI: torch.Tensor, bias_O: torch.Tensor | None, rows: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Multiplication by a fixed matrix; on x86 oneDNN reorders it once for products with few rows (a third faster)."""
+    if weight_OI.is_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        ordered = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), rows)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, ordered, bias_O, "none", [], "")
+    return lambda x: F.linear(x, weight_OI, bias_O)

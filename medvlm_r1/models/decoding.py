@@ -1,0 +1,113 @@
+"""Attention while completions grow token by token: a prompt's keys and values once, each completion's own beside them.
+
+The rows under way are a grid of P prompts by G completions, so that the G
+queries of a prompt meet its keys in one product. A grid shrinks as rows end.
+
+Legend: P prompts, G completions of each, R = P·G rows; L longest prompt; C most
+completion tokens; Q query heads, K key heads, S = Q/K queries a key head; D head size.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from medvlm_r1.models.fused import fused
+from medvlm_r1.models.tree import Rows
+
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+
+
+class Decoding:
+    """Static buffers, written in place; ``attend`` is what models.decoder wants, one token a row at a time.
+
+    ``static``: every pass has the same shapes and looks at all C places, those
+    to come masked, as a CUDA graph needs it. Otherwise a pass looks at the
+    places written so far.
+    """
+
+    def __init__(self, prompts: Sequence[KeysValues], rows: Rows, group: int, max_tokens: int) -> None:
+        """``prompts``: each layer's keys and values of all prompt tokens, flat: (T, K, D)."""
+        key = prompts[0][0]
+        self.grid = (len(rows.lengths_N), group, key.shape[1])
+        self.static, self.t = key.is_cuda, 0
+        self.at = torch.zeros(1, dtype=torch.long, device=key.device)
+        self.places_C = torch.arange(max_tokens, device=key.device)
+        # A CPU has no product of bfloat16 that keeps its sum in float32, which is what the training attention does.
+        self.dtype = key.dtype if key.is_cuda else torch.float32
+        self.prompts = [tuple(_by_head(rows.pad(half.to(self.dtype))) for half in layer) for layer in prompts]
+        own = (math.prod(self.grid), max_tokens, key.shape[2])
+        self.own = [(key.new_zeros(own, dtype=self.dtype), key.new_zeros(own, dtype=self.dtype)) for _ in prompts]
+        ragged = bool((rows.lengths_N < rows.longest).any())
+        self.padding = ~rows.mask.repeat_interleave(key.shape[1], 0)[:, None] if ragged or self.static else None
+
+    def attend(self, layer: int, q_RQD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor) -> torch.Tensor:
+        """Store the new keys and values, then attend: (R, Q·D)."""
+        prompt_keys, prompt_values = self.prompts[layer]
+        keys, values = (self._stored(*pair) for pair in zip(self.own[layer], (k_RKD, v_RKD), strict=True))
+        q = self._gridded(q_RQD) * q_RQD.shape[2] ** -0.5
+        q_prompt = q.view(len(prompt_keys), -1, q.shape[2])
+        later_C = self.places_C > self.at if self.static else None
+        prompt_share, own_share = shares(
+            product(q_prompt, prompt_keys.transpose(1, 2)), product(q, keys.transpose(1, 2)), self.padding, later_C
+        )
+        out = torch.bmm(prompt_share.to(q.dtype), prompt_values).view_as(q) + torch.bmm(own_share.to(q.dtype), values)
+        prompts, group, heads = self.grid
+        return out.view(prompts, heads, group, -1).transpose(1, 2).reshape(len(q_RQD), -1).to(q_RQD.dtype)
+
+    def _gridded(self, x_RND: torch.Tensor) -> torch.Tensor:
+        """Heads of every row as (P·K·G, heads per key head, D)."""
+        prompts, group, heads = self.grid
+        by_head = x_RND.to(self.dtype).view(prompts, group, heads, -1).transpose(1, 2)
+        return by_head.reshape(prompts * heads * group, -1, x_RND.shape[2])
+
+    def _stored(self, store: torch.Tensor, new_RKD: torch.Tensor) -> torch.Tensor:
+        """The new token in its place; all that is to be looked at."""
+        if self.static:
+            return store.index_copy_(1, self.at, self._gridded(new_RKD))
+        store[:, self.t] = self._gridded(new_RKD)[:, 0]
+        return store[:, : self.t + 1]
+
+    def advance(self) -> None:
+        """The next token's place. A replayed graph has moved ``at`` itself."""
+        self.t += 1
+
+    def keep(self, prompts_P: torch.Tensor, completions_PG: torch.Tensor) -> None:
+        """Shrink to these prompts and, of each, these completions."""
+        prompts, group, heads = self.grid
+        each_head = torch.arange(heads, device=prompts_P.device)
+        trunks = (prompts_P[:, None] * heads + each_head).flatten()
+        rows = ((prompts_P[:, None, None] * heads + each_head[:, None]) * group + completions_PG[:, None]).flatten()
+        self.grid = (*completions_PG.shape, heads)
+        self.prompts = [tuple(half[trunks] for half in layer) for layer in self.prompts]
+        self.own = [tuple(half[rows] for half in layer) for layer in self.own]
+        self.padding = None if self.padding is None else self.padding[trunks]
+
+
+def _by_head(x_PLKD: torch.Tensor) -> torch.Tensor:
+    return x_PLKD.transpose(1, 2).flatten(0, 1).contiguous()
+
+
+def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Batched matrix product with its result in float32, whatever goes in."""
+    return torch.bmm(a, b) if a.dtype == torch.float32 else torch.bmm(a, b, out_dtype=torch.float32)
+
+
+@fused
+def shares(
+    prompt_scores: torch.Tensor, own_scores: torch.Tensor, padding: torch.Tensor | None, later_C: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Softmax over the prompt's scores (P·K, G·S, L) and the completions' own (P·K·G, S, C) together.
+
+    >>> p, o = shares(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), None, torch.tensor([False, True]))
+    >>> [round(x, 3) for x in p.flatten().tolist() + o.flatten().tolist()]
+    [0.333, 0.333, 0.333, 0.0]
+    """
+    if padding is not None:
+        prompt_scores = prompt_scores.masked_fill(padding, -torch.inf)
+    if later_C is not None:
+        own_scores = own_scores.masked_fill(later_C, -torch.inf)
+    own = own_scores.view(*prompt_scores.shape[:2], -1)
+    share = torch.cat([prompt_scores, own], -1).softmax(-1)
+    prompt_share, own_share = share.split([prompt_scores.shape[-1], own.shape[-1]], -1)
+    return prompt_share, own_share.reshape(own_scores.shape)
