@@ -3,6 +3,7 @@
 import torch
 from conftest import transformers_way
 
+from medvlm_r1.models.decoder import Matrix
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
@@ -51,3 +52,52 @@ def test_image_placeholders_are_never_sampled(policy, examples):
         policy.model.lm_head.weight[policy.encoder.image_id] = 50 * policy.model.lm_head.weight.mean(0).sign()
     for completion in LocalEngine(policy).generate([render(examples[0], "think")], Sampling(n=8, max_tokens=20))[0]:
         assert not set(completion.token_ids) & set(policy.banned_ids)
+
+
+# ---------------------------------------------------------------- a captured step
+
+
+def places(writing):
+    """Where all tensors lie that a captured step reads or writes."""
+    own = [getattr(writing, name) for name in ("uniform_NC", "ids_NC", "logprobs_NC", "rows_R", "ended_R", "position_R", "written_1", "last_R")]
+    cache = [writing.cache.at, writing.cache.padding, writing.cache.places_C, *sum(writing.cache.prompts + writing.cache.own, ())]
+    matrices = [value for layer in writing.layers for value in vars(layer).values() if isinstance(value, Matrix)]
+    weights = [x for matrix in matrices for x in (matrix.weight_OI, matrix.bias_O) if x is not None]
+    return [x.data_ptr() for x in (*own, writing.table.cos_T1D, writing.table.sin_T1D, *cache, *weights)]
+
+
+def test_a_captured_step_serves_later_batches_and_weights(policy, examples):
+    """A graph knows addresses only: nothing may move, whatever the next prompts and weights are."""
+    captured = []
+
+    def capture(step):
+        writing = step.__self__
+        here = places(writing)
+        captured.append(writing)
+
+        def replay():
+            assert places(writing) == here
+            step()
+
+        return replay
+
+    engine, sampling = LocalEngine(policy, capture=capture), Sampling(n=3, max_tokens=15, min_tokens=4, seed=3)
+    for prompts in ([render(example, "think") for example in examples[:2]], [render(example, "think") for example in (examples[1], examples[0])]):
+        replayed, plain = engine.generate(prompts, sampling), LocalEngine(policy, capture=None).generate(prompts, sampling)
+        assert [[c.token_ids for c in group] for group in replayed] == [[c.token_ids for c in group] for group in plain]
+        logprobs = [torch.tensor([x for group in groups for c in group for x in c.logprobs]) for groups in (replayed, plain)]
+        assert (logprobs[0] - logprobs[1]).abs().max() <= 1e-5
+        with torch.no_grad():
+            for p in policy.model.parameters():
+                p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    assert len(captured) == 1
+    engine.generate([render(examples[2], "think")], sampling)
+    assert len(captured) == 2  # one prompt is another grid
+
+
+def test_no_completion_ends_before_min_tokens(policy, examples):
+    with torch.no_grad():  # the end of a turn is by far the likeliest token
+        policy.model.lm_head.weight[policy.stop_ids[0]] = 50 * policy.model.lm_head.weight.mean(0).sign()
+    prompts = [render(examples[0], "think")]
+    lengths = [{len(c.token_ids) for c in LocalEngine(policy).generate(prompts, Sampling(n=6, max_tokens=9, min_tokens=m))[0]} for m in (0, 5, 9)]
+    assert min(lengths[0]) < 5 <= min(lengths[1]) and lengths[2] == {9}

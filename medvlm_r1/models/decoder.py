@@ -134,7 +134,8 @@ class Live:
         attention, x_TH = self.layer.self_attn, self.layer.input_layernorm(x_TH)
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         if all(type(part) is torch.nn.Linear for part in parts):
-            flat = F.linear(x_TH, torch.cat([part.weight for part in parts]), _bias(parts))
+            bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+            flat = F.linear(x_TH, torch.cat([part.weight for part in parts]), bias)
         else:  # adapters
             flat = torch.cat([part(x_TH) for part in parts], 1)
         return norm_heads(attention, self.heads, flat.unflatten(1, (-1, self.heads.size)))
@@ -155,25 +156,21 @@ def norm_heads(attention: Any, heads: Heads, qkv: torch.Tensor) -> torch.Tensor:
     return torch.cat([attention.q_norm(q), attention.k_norm(k), v], 1)
 
 
-def _bias(parts: list[torch.nn.Linear]) -> torch.Tensor | None:
-    return None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-
-
 class Packed:
-    """The same weights as four matrices, for a few tokens at a time and no gradients.
+    """The same weights as four matrices, for a few tokens at a time and no gradients. ``load`` after they have changed."""
 
-    A copy: made anew when the weights have changed.
-    """
-
-    def __init__(self, layer: Any, heads: Heads, rows: int) -> None:
+    def __init__(self, layer: Any, heads: Heads) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         self.attention, self.heads, self.act = attention, heads, mlp.act_fn
         self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
-        self._qkv = matrix(torch.cat([weight(part) for part in parts]), _bias(parts), rows)
-        self._out = matrix(weight(attention.o_proj), attention.o_proj.bias, rows)
-        self._gate_up = matrix(torch.cat([weight(mlp.gate_proj), weight(mlp.up_proj)]), None, rows)
-        self._down = matrix(weight(mlp.down_proj), None, rows)
+        self._qkv = Matrix([attention.q_proj, attention.k_proj, attention.v_proj])
+        self._out = Matrix([attention.o_proj])
+        self._gate_up = Matrix([mlp.gate_proj, mlp.up_proj])
+        self._down = Matrix([mlp.down_proj])
+
+    def load(self, rows: int) -> None:
+        for matrix in (self._qkv, self._out, self._gate_up, self._down):
+            matrix.load(rows)
 
     def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
         return norm_heads(self.attention, self.heads, self._qkv(rms_norm(x_TH, self.norms[0])).unflatten(1, (-1, self.heads.size)))
@@ -184,6 +181,37 @@ class Packed:
     def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
         gate_TM, up_TM = self._gate_up(rms_norm(x_TH, self.norms[1])).chunk(2, 1)
         return self._down(gated(gate_TM, up_TM, self.act))
+
+
+class Matrix:
+    """Linear layers that share their input, as one product. Weight and bias keep their places in memory from load to load.
+
+    On x86 oneDNN reorders the weight for products with few rows: a third faster.
+    """
+
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts, self.weight_OI, self.bias_O, self.ordered = parts, None, None, None
+
+    def load(self, rows: int) -> None:
+        """As the weights are now, for products with about so many rows."""
+        self.weight_OI = _into(self.weight_OI, _joined([weight(part) for part in self.parts]))
+        if self.parts[0].bias is not None:
+            self.bias_O = _into(self.bias_O, _joined([part.bias for part in self.parts]))
+        if self.weight_OI.is_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+            self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI.contiguous(), rows)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.ordered is None:
+            return F.linear(x, self.weight_OI, self.bias_O)
+        return torch.ops.mkldnn._linear_pointwise(x, self.ordered, self.bias_O, "none", [], "")
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _into(place: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
+    return value if place is None or place is value else place.copy_(value)
 
 
 @fused
@@ -203,11 +231,3 @@ def weight(linear: Any) -> torch.Tensor:
         return linear.weight
     deltas = [linear.get_delta_weight(name) for name in linear.active_adapters]
     return linear.base_layer.weight + sum(deltas)
-
-
-def matrix(weight_OI: torch.Tensor, bias_O: torch.Tensor | None, rows: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Multiplication by a fixed matrix; on x86 oneDNN reorders it once for products with few rows (a third faster)."""
-    if weight_OI.is_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-        ordered = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), rows)
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, ordered, bias_O, "none", [], "")
-    return lambda x: F.linear(x, weight_OI, bias_O)

@@ -19,27 +19,37 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class Decoding:
-    """Static buffers, written in place; ``attend`` is what models.decoder wants, one token a row at a time.
+    """Buffers that are written in place; ``attend`` is what models.decoder wants, one token a row at a time.
 
-    ``static``: every pass has the same shapes and looks at all C places, those
-    to come masked, as a CUDA graph needs it. Otherwise a pass looks at the
-    places written so far.
+    ``static``: the buffers keep their places from one ``fill`` to the next, and
+    every pass looks at all C places, those to come masked, as a CUDA graph
+    needs it. Otherwise a pass looks at the places written so far.
     """
 
-    def __init__(self, prompts: Sequence[KeysValues], rows: Rows, group: int, max_tokens: int) -> None:
-        """``prompts``: each layer's keys and values of all prompt tokens, flat: (T, K, D)."""
+    def __init__(self, static: bool) -> None:
+        self.static, self.prompts = static, []
+
+    def fill(self, prompts: Sequence[KeysValues], rows: Rows, group: int, max_tokens: int) -> None:
+        """Start from ``prompts``: each layer's keys and values of all prompt tokens, flat: (T, K, D)."""
         key = prompts[0][0]
-        self.grid = (len(rows.lengths_N), group, key.shape[1])
-        self.static, self.t = key.is_cuda, 0
-        self.at = torch.zeros(1, dtype=torch.long, device=key.device)
-        self.places_C = torch.arange(max_tokens, device=key.device)
         # A CPU has no product of bfloat16 that keeps its sum in float32, which is what the training attention does.
         self.dtype = key.dtype if key.is_cuda else torch.float32
-        self.prompts = [tuple(_by_head(rows.pad(half.to(self.dtype))) for half in layer) for layer in prompts]
-        own = (math.prod(self.grid), max_tokens, key.shape[2])
+        padded = [tuple(_by_head(rows.pad(half.to(self.dtype))) for half in layer) for layer in prompts]
+        padding = ~rows.mask.repeat_interleave(key.shape[1], 0)[:, None]
+        self.t = 0
+        if self.static and self.prompts:
+            for old, new in zip(self.prompts, padded, strict=True):
+                for buffer, half in zip(old, new, strict=True):
+                    buffer.copy_(half)
+            self.padding.copy_(padding)
+            self.at.zero_()
+            return
+        self.grid = (len(rows.lengths_N), group, key.shape[1])
+        self.at = torch.zeros(1, dtype=torch.long, device=key.device)
+        self.places_C = torch.arange(max_tokens, device=key.device)
+        self.prompts, own = padded, (math.prod(self.grid), max_tokens, key.shape[2])
         self.own = [(key.new_zeros(own, dtype=self.dtype), key.new_zeros(own, dtype=self.dtype)) for _ in prompts]
-        ragged = bool((rows.lengths_N < rows.longest).any())
-        self.padding = ~rows.mask.repeat_interleave(key.shape[1], 0)[:, None] if ragged or self.static else None
+        self.padding = padding if self.static or bool(padding.any()) else None
 
     def attend(self, layer: int, q_RQD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor) -> torch.Tensor:
         """Store the new keys and values, then attend: (R, Q·D)."""

@@ -85,6 +85,10 @@ class Policy:
         return [i for i in ids if i is not None]
 
     @cached_property
+    def _banned(self) -> torch.Tensor:
+        return torch.tensor(self.banned_ids, dtype=torch.long, device=self.device)
+
+    @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         eos = self.model.generation_config.eos_token_id
         return tuple(eos) if isinstance(eos, list) else (eos,)
@@ -171,9 +175,9 @@ class Policy:
 
     # ---------------------------------------------------------------- passes over many tokens
 
-    def prefill(self, batch: PromptBatch) -> Prefilled:
-        """Run the prompts, each once."""
-        rows, layers = Rows(batch.lengths_P.to(self.device)), []
+    def prefill(self, batch: PromptBatch, at_least: int = 0) -> Prefilled:
+        """Run the prompts, each once; ``at_least``: how far their keys are to be padded."""
+        rows, layers = Rows(batch.lengths_P.to(self.device), at_least), []
         tree = Tree.of_prompts(rows)
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -240,14 +244,14 @@ class Policy:
     def log_softmax(self, hidden_TH: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """Next-token log-probabilities (T, V) in float32, banned tokens at minus infinity."""
         logits = self.model.lm_head(hidden_TH).float()
-        logits[:, self.banned_ids] = -torch.inf
+        logits[:, self._banned] = -torch.inf
         return (logits if temperature == 1 else logits / temperature).log_softmax(-1)
 
     # ---------------------------------------------------------------- one token a row
 
-    def packed(self, rows: int) -> list[decoder.Packed]:
-        """The layers for ``decode``, as the weights are now."""
-        return [decoder.Packed(layer, self.heads, rows) for layer in self.text.layers]
+    def packed(self) -> list[decoder.Packed]:
+        """The layers for ``decode``; to be loaded."""
+        return [decoder.Packed(layer, self.heads) for layer in self.text.layers]
 
     def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[decoder.Packed], cache: Decoding) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""

@@ -14,12 +14,14 @@ Legend: T tokens; P prompts; R completions; L longest prompt; C longest
 completion; Q query heads, K key heads, D head size; N rows of either kind.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,14 @@ class Rows:
     """
 
     lengths_N: torch.Tensor
+    at_least: int = 0  # padded to no less
 
     def to(self, device: torch.device) -> "Rows":
-        return Rows(self.lengths_N.to(device))
+        return Rows(self.lengths_N.to(device), self.at_least)
 
     @cached_property
     def longest(self) -> int:
-        return int(self.lengths_N.max()) if len(self.lengths_N) else 0
+        return max(self.at_least, int(self.lengths_N.max()) if len(self.lengths_N) else 0)
 
     @cached_property
     def total(self) -> int:
@@ -139,27 +142,24 @@ class Tree:
     def sees(self) -> torch.Tensor:
         """The whole mask (T, T), to look at and to test with."""
         at = torch.arange(self.total)
-        return self._sees(None, None, at[:, None], at)
-
-    def _sees(self, _batch: Any, _head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        """Earlier, in the same group, and of the prompt or of the same completion."""
-        same_branch = (self.branch_T[key] < 0) | (self.branch_T[key] == self.branch_T[query])
-        return (key <= query) & (self.group_T[key] == self.group_T[query]) & same_branch
+        return visible(self.group_T, self.branch_T)(at, at, at[:, None], at)
 
     def attend(self, layer: int, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor) -> torch.Tensor:
         """(T, Q·D)."""
-        if q_TQD.is_cuda:
-            q, k, v = (x.transpose(0, 1)[None] for x in (q_TQD, k_TKD, v_TKD))
-            return _flex()(q, k, v, block_mask=self._blocks, enable_gqa=True)[0].transpose(0, 1).flatten(1)
-        return self._padded(q_TQD, k_TKD, v_TKD)
+        return self.masked(q_TQD, k_TKD, v_TKD, _flex()) if q_TQD.is_cuda else self.padded(q_TQD, k_TKD, v_TKD)
+
+    def masked(self, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, flex: Callable[..., torch.Tensor]) -> torch.Tensor:
+        """All tokens in one call of FlexAttention, which skips the blocks that see nothing of each other."""
+        q, k, v = (x.transpose(0, 1)[None] for x in (q_TQD, k_TKD, v_TKD))
+        return flex(q, k, v, block_mask=self._blocks, enable_gqa=True)[0].transpose(0, 1).flatten(1)
 
     @cached_property
-    def _blocks(self) -> Any:
-        from torch.nn.attention.flex_attention import create_block_mask
+    def _blocks(self) -> BlockMask:
+        device = str(self.group_T.device)
+        return create_block_mask(visible(self.group_T, self.branch_T), None, None, self.total, self.total, device=device)
 
-        return create_block_mask(self._sees, None, None, self.total, self.total, device=str(self.group_T.device))
-
-    def _padded(self, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor) -> torch.Tensor:
+    def padded(self, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor) -> torch.Tensor:
+        """Prompts first, then completions against both."""
         sizes = [self.prompts.total, self.completions.total]
         (qp, qc), (kp, kc), (vp, vc) = (x.split(sizes) for x in (q_TQD, k_TKD, v_TKD))
         q, k, v = (self.prompts.pad(x).transpose(1, 2) for x in (qp, kp, vp))
@@ -182,9 +182,17 @@ class Tree:
         return torch.cat([prompt_R1L.expand(-1, width, -1), own.expand(len(prompt_R1L), -1, -1)], 2)[:, None]
 
 
-@lru_cache
-def _flex() -> Any:
-    """FlexAttention, compiled at its first use for any number of tokens."""
-    from torch.nn.attention.flex_attention import flex_attention
+def visible(group_T: torch.Tensor, branch_T: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """FlexAttention's question whether a query sees a key: earlier, in its group, and of the prompt or of its own branch."""
 
+    def sees(_batch: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        own = (branch_T[key] < 0) | (branch_T[key] == branch_T[query])
+        return (key <= query) & (group_T[key] == group_T[query]) & own
+
+    return sees
+
+
+@cache
+def _flex() -> Callable[..., torch.Tensor]:
+    """FlexAttention, compiled at its first use for any number of tokens."""
     return torch.compile(flex_attention, dynamic=True)

@@ -1,7 +1,7 @@
 """Generation in this process, on the policy's own weights: image once, prompt once per group."""
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,8 @@ import torch
 
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.writing import Writing
-from medvlm_r1.types import Completion, Prompt
+from medvlm_r1.rollout.writing import Step, Writing, cuda_graph
+from medvlm_r1.types import Completion, Prompt, PromptBatch
 
 
 @dataclass
@@ -19,11 +19,14 @@ class LocalEngine:
 
     ``max_rows`` bounds the completions decoded at once. ``learning``: an update
     of this policy on these prompts follows, and shares their encoded images.
+    ``capture`` makes a replayable step where a device can replay one.
     """
 
     policy: Policy
     max_rows: int = 512
     learning: bool = False
+    capture: Callable[[Step], Step] | None = cuda_graph if torch.cuda.is_available() else None
+    _last: tuple[tuple, Writing] | None = None
 
     def sync(self, policy: Policy) -> None:
         self.policy = policy
@@ -38,9 +41,18 @@ class LocalEngine:
 
     def _groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[Completion]]:
         noise = [uniforms(sampling.seed, prompt.example.id, k, sampling.max_tokens) for prompt in prompts for k in range(sampling.n)]
-        writing = Writing(self.policy, self.policy.encoder.prompts(prompts), torch.from_numpy(np.stack(noise)), sampling)
-        completions = [self._completion(*row) for row in writing.finish()]
+        rows = self._writing(batch := self.policy.encoder.prompts(prompts), sampling).write(batch, torch.from_numpy(np.stack(noise)))
+        completions = [self._completion(*row) for row in rows]
         return (completions[at : at + sampling.n] for at in range(0, len(completions), sampling.n))
+
+    def _writing(self, batch: PromptBatch, sampling: Sampling) -> Writing:
+        """A new one, or the last one again where what it captured fits."""
+        if self.capture is None:
+            return Writing(self.policy, sampling, None)
+        key = Writing.key(self.policy, batch, sampling)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, Writing(self.policy, sampling, self.capture))
+        return self._last[1]
 
     def _completion(self, ids: list[int], logprobs: list[float]) -> Completion:
         finished = ids[-1] in self.policy.stop_ids

@@ -1,14 +1,15 @@
 """The completions under way: every row's next token, until all have ended.
 
 The rows are a grid of P prompts by G completions (models.decoding). Finished
-rows are dropped as the grid shrinks; on a GPU, where a pass costs what reading
+rows are dropped as the grid shrinks; on a GPU, where a step costs what reading
 the weights costs, the grid stays and one step is a CUDA graph.
 
 Legend: R rows under way, N = all rows, C most completion tokens, V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 
@@ -17,55 +18,87 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.types import PromptBatch
 
+Step = Callable[[], None]
+
 LOOK_EVERY = 16  # steps between two looks at a GPU, which must finish its work to answer
+BUCKET = 64  # prompts on a GPU are padded to a multiple of this, so that a graph serves many batches
 SHRINK_SHARE = 8  # shrink once this part of the rows has ended
 SHARED_FLOPS = 3.2e7  # a product below this many is done before a second core has woken up
 
 
+def cuda_graph(step: Step) -> Step:
+    """One launch instead of hundreds. Capturing runs nothing."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
 class Writing:
-    """What is written and what the next step needs. ``finish`` runs it to the end."""
+    """What is written, and what the next step needs.
 
-    def __init__(self, policy: Policy, batch: PromptBatch, uniform_NC: torch.Tensor, sampling: Sampling) -> None:
-        self.policy, self.sampling, self.device = policy, sampling, policy.device
-        count, limit = uniform_NC.shape
-        prefilled = policy.prefill(batch)
-        self.cache = Decoding(prefilled.layers, prefilled.rows, sampling.n, limit)
-        self.layers = policy.packed(count)
-        self.uniform_NC = uniform_NC.to(self.device)
-        self.ids_NC = torch.zeros(count, limit, dtype=torch.long, device=self.device)
-        self.logprobs_NC = torch.zeros(count, limit, device=self.device)
-        self.stop = torch.tensor(policy.stop_ids, device=self.device)
-        self.rows_R = torch.arange(count, device=self.device)  # of all rows, those under way
-        self.ended_R = torch.zeros(count, dtype=torch.bool, device=self.device)
-        self.position_R = prefilled.next_position_P.repeat_interleave(sampling.n)
-        # Text has equal positions in time, height and width: one table serves all rows and steps.
-        self.table = policy.rotary(torch.arange(int(batch.next_position_P.max()) + limit, device=self.device).expand(3, -1))
-        self.written_1 = torch.zeros(1, dtype=torch.long, device=self.device)
-        self.last_R = self._pick(prefilled.last_PH.repeat_interleave(sampling.n, 0))
+    ``capture`` makes a replayable step of one that has run; with it, all
+    tensors keep their places, from one ``write`` to the next as well.
+    """
 
-    def finish(self) -> Iterator[tuple[list[int], list[float]]]:
+    def __init__(self, policy: Policy, sampling: Sampling, capture: Callable[[Step], Step] | None) -> None:
+        self.policy, self.sampling, self.capture = policy, sampling, capture
+        self.cache, self.layers = Decoding(static=capture is not None), policy.packed()
+        self.stop = torch.tensor(policy.stop_ids, device=policy.device)
+        self.replay: Step | None = None
+
+    @staticmethod
+    def key(policy: Policy, batch: PromptBatch, sampling: Sampling) -> tuple:
+        """Batches with equal keys can be written one after another by one Writing that keeps its places."""
+        return id(policy.model), len(batch.lengths_P), _bucketed(batch), replace(sampling, seed=0)
+
+    def write(self, batch: PromptBatch, uniform_NC: torch.Tensor) -> Iterator[tuple[list[int], list[float]]]:
         """Every row's tokens and their log-probabilities."""
-        with _cores(2 * len(self.rows_R) * self.policy.widest):
-            self._write()
+        self._start(batch, uniform_NC)
+        with _cores(2 * len(uniform_NC) * self.policy.widest):
+            self._run()
         ends_N = torch.isin(self.ids_NC, self.stop)
         lengths_N = torch.where(ends_N.any(1), ends_N.int().argmax(1) + 1, self.ids_NC.shape[1])
         for ids, logprobs, length in zip(self.ids_NC.tolist(), self.logprobs_NC.tolist(), lengths_N.tolist(), strict=True):
             yield ids[:length], logprobs[:length]
 
-    def _write(self) -> None:
-        step = self._step
-        for t in range(1, self.uniform_NC.shape[1]):
-            if self._shall_look(t) and bool(self.ended_R.all()):
-                return
-            if self.cache.static and t == 2:  # the first step has warmed up
-                step = self._captured()
-            if not self.cache.static:
-                self._shrink()
-            step()
-            self.cache.advance()
+    def _start(self, batch: PromptBatch, uniform_NC: torch.Tensor) -> None:
+        """Run the prompts and sample the first tokens."""
+        device, group, (count, limit) = self.policy.device, self.sampling.n, uniform_NC.shape
+        prefilled = self.policy.prefill(batch, _bucketed(batch) if self.capture else 0)
+        self.cache.fill(prefilled.layers, prefilled.rows, group, limit)
+        for layer in self.layers:
+            layer.load(count)
+        if self.replay is None:
+            # Text has equal positions in time, height and width: one table serves all rows and steps.
+            self.table = self.policy.rotary(torch.arange(prefilled.rows.longest + limit, device=device).expand(3, -1))
+        first = {
+            "uniform_NC": uniform_NC.to(device),
+            "ids_NC": torch.zeros(count, limit, dtype=torch.long, device=device),
+            "logprobs_NC": torch.zeros(count, limit, device=device),
+            "rows_R": torch.arange(count, device=device),  # of all rows, those under way
+            "ended_R": torch.zeros(count, dtype=torch.bool, device=device),
+            "position_R": prefilled.next_position_P.repeat_interleave(group),
+            "written_1": torch.zeros(1, dtype=torch.long, device=device),
+            "last_R": torch.zeros(count, dtype=torch.long, device=device),
+        }
+        for name, value in first.items():
+            if self.replay:
+                getattr(self, name).copy_(value)
+            else:
+                setattr(self, name, value)
+        self.last_R.copy_(self._pick(prefilled.last_PH.repeat_interleave(group, 0)))
 
-    def _shall_look(self, t: int) -> bool:
-        return not self.cache.static or t % LOOK_EVERY == 0
+    def _run(self) -> None:
+        for t in range(1, self.uniform_NC.shape[1]):
+            if (self.capture is None or t % LOOK_EVERY == 0) and bool(self.ended_R.all()):
+                return
+            if self.capture is None:
+                self._shrink()
+            elif self.replay is None and t == 2:  # the first step has warmed up
+                self.replay = self.capture(self._step)
+            (self.replay or self._step)()
+            self.cache.t += 1
 
     def _step(self) -> None:
         """One pass and one token for every row; the same tensors are read and written each time."""
@@ -73,13 +106,6 @@ class Writing:
         self.cache.at.add_(1)
         self.position_R.add_(1)
         self.last_R.copy_(self._pick(hidden_RH))
-
-    def _captured(self) -> "torch.cuda.CUDAGraph.replay":
-        """The step as a CUDA graph: one launch instead of hundreds. Capturing runs nothing."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._step()
-        return graph.replay
 
     def _pick(self, hidden_RH: torch.Tensor) -> torch.Tensor:
         """Sample a token for every row and write it down."""
@@ -110,6 +136,10 @@ class Writing:
         kept_R = (prompts_P[:, None] * ended_PG.shape[1] + completions_PG).flatten()
         self.rows_R, self.ended_R = self.rows_R[kept_R], self.ended_R[kept_R]
         self.position_R, self.last_R = self.position_R[kept_R], self.last_R[kept_R]
+
+
+def _bucketed(batch: PromptBatch) -> int:
+    return -(-int(batch.lengths_P.max()) // BUCKET) * BUCKET
 
 
 @contextmanager

@@ -1,0 +1,65 @@
+"""Who attends to whom: the padded form and FlexAttention against one dense mask."""
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import flex_attention
+
+from medvlm_r1.models.tree import Rows, Tree
+
+Q, K, D = 4, 2, 16
+
+TREES = {
+    "one group, equal lengths": ([5], [3, 3], [0, 0]),
+    "ragged": ([5, 2, 9], [4, 1, 6, 2, 2], [0, 0, 1, 2, 2]),
+    "a completion without a token to attend from": ([3, 4], [0, 2, 0], [0, 1, 1]),
+    "prompts alone": ([3, 6], [], []),
+}
+
+
+@pytest.fixture(params=TREES.values(), ids=TREES)
+def tree(request):
+    prompts, completions, prompt_of_R = (torch.tensor(x, dtype=torch.long) for x in request.param)
+    return Tree(Rows(prompts), Rows(completions), prompt_of_R)
+
+
+@pytest.fixture
+def qkv(tree):
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(tree.total, heads, D, generator=generator, requires_grad=True) for heads in (Q, K, K)]
+
+
+def dense(tree, q, k, v):
+    """Scores of all pairs, masked by ``sees``."""
+    q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+    scores = q @ k.repeat_interleave(Q // K, 0).transpose(1, 2) * D**-0.5
+    share = scores.masked_fill(~tree.sees, -torch.inf).softmax(-1)
+    return (share @ v.repeat_interleave(Q // K, 0)).transpose(0, 1).flatten(1)
+
+
+def test_sees_by_hand():
+    tree = Tree(Rows(torch.tensor([2, 1])), Rows(torch.tensor([1, 1, 2])), torch.tensor([0, 0, 1]))
+    rows = ["1......", "11.....", "..1....", "11.1...", "11..1..", "..1..1.", "..1..11"]
+    assert tree.sees.int().tolist() == [[int(cell == "1") for cell in row] for row in rows]
+
+
+def test_the_padded_form_is_exact(tree, qkv):
+    weights = torch.randn(tree.total, Q * D, generator=torch.Generator().manual_seed(1))
+    ours, theirs = tree.attend(0, *qkv), dense(tree, *qkv)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    for a, b in zip(torch.autograd.grad((ours * weights).sum(), qkv), torch.autograd.grad((theirs * weights).sum(), qkv), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_has_the_same_mask(tree, qkv):
+    """What a GPU runs, here without a compiler and so without gradients."""
+    qkv = [x.detach() for x in qkv]
+    torch.testing.assert_close(tree.masked(*qkv, flex_attention), dense(tree, *qkv), atol=1e-6, rtol=1e-5)
+
+
+def test_padding_and_its_inverse_are_each_others_gradient():
+    rows = Rows(torch.tensor([2, 0, 3]), at_least=4)
+    flat = torch.randn(5, 2, requires_grad=True, dtype=torch.float64)
+    assert rows.pad(flat).shape == (3, 4, 2)
+    assert torch.equal(rows.flat(rows.pad(flat)), flat)
+    assert torch.autograd.gradcheck(rows.pad, flat) and torch.autograd.gradcheck(lambda x: rows.flat(rows.pad(x) * 2), flat)
