@@ -7,7 +7,7 @@ import torch
 
 from medvlm_r1.grpo.advantage import dr_grpo, grpo
 from medvlm_r1.grpo.loss import LossConfig, k3, sequence_mean, surrogate
-from medvlm_r1.grpo.update import Learner, UpdateConfig, micro_batches, update
+from medvlm_r1.grpo.update import Learner, UpdateConfig, micro_batches, tokens, update
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
@@ -133,14 +133,20 @@ def test_nothing_to_learn_leaves_the_policy_as_it_is(policy, examples):
     assert all(torch.equal(p, q) for p, q in zip(before, policy.model.parameters(), strict=True))
 
 
-def test_micro_batches_keep_groups_whole_and_fit_the_budget(policy, examples):
+def test_micro_batches_keep_groups_whole_and_fit_the_budget():
+    tokens_P = [30, 50, 20, 90, 10]
+    for budget in (1, 80, 100, 10_000):
+        parts = list(micro_batches(tokens_P, range(5), budget))
+        assert [p for part in parts for p in part] == list(range(5))
+        assert all(len(part) == 1 or sum(tokens_P[p] for p in part) <= budget for part in parts)
+    assert parts == [[0, 1, 2, 3, 4]]
+
+
+def test_a_groups_tokens_are_its_prompt_once_and_its_completions(policy, examples):
     groups, _ = scored(policy, examples)
-    for budget in (1, 40, 10_000):
-        parts = list(micro_batches(groups, range(3), budget))
-        assert [p for part in parts for p in part] == [0, 1, 2]
-        for part in parts:
-            rows = [rollout for p in part for rollout in groups[p].rollouts]
-            assert len(part) == 1 or len(rows) * max(len(r.completion.token_ids) for r in rows) <= budget
+    for group in groups:
+        completions = sum(len(rollout.completion.token_ids) for rollout in group.rollouts)
+        assert tokens(policy, group) == len(policy.encoder.prompt_ids(group.prompt)) + completions
 
 
 def test_sequence_mean_ignores_padding():

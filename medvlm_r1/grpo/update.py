@@ -17,7 +17,7 @@ from medvlm_r1.types import RolloutGroup, TokenBatch
 
 @dataclass(frozen=True)
 class UpdateConfig:
-    """The loss, and how many completion tokens a micro-batch holds at most."""
+    """The loss, and how many tokens a micro-batch holds at most: prompts, images and completions, each once."""
 
     loss: LossConfig = LossConfig()
     temperature: float = 1.0
@@ -46,7 +46,8 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
     rows = sum(len(group.rollouts) for group in groups_P)
     live_P = [p for p in range(len(groups_P)) if learner.reference is not None or any(advantages_PG[p])]
     sums: dict[str, float] = {}
-    for part in micro_batches(groups_P, live_P, learner.config.tokens_per_micro_batch):
+    tokens_P = [tokens(learner.policy, group) for group in groups_P]
+    for part in micro_batches(tokens_P, live_P, learner.config.tokens_per_micro_batch):
         groups = [groups_P[p] for p in part]
         batch = learner.policy.encoder.groups(groups)
         reference_RC = _reference(learner, batch)
@@ -93,11 +94,15 @@ def _loss(
     return loss_R, metrics | {"loss": loss_R.detach()}
 
 
-def micro_batches(groups_P: Sequence[RolloutGroup], live_P: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """The live groups' indices, whole groups together while their padded completion tokens fit the budget."""
+def micro_batches(tokens_P: Sequence[int], live_P: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """The live groups' indices, whole groups together while their tokens fit the budget.
+
+    >>> list(micro_batches([400, 300, 500, 2000, 100], live_P=[0, 1, 3, 4], budget=1000))
+    [[0, 1], [3], [4]]
+    """
     part: list[int] = []
     for p in live_P:
-        if part and padded_tokens([groups_P[q] for q in [*part, p]]) > budget:
+        if part and sum(tokens_P[q] for q in part) + tokens_P[p] > budget:
             yield part
             part = []
         part.append(p)
@@ -105,10 +110,9 @@ def micro_batches(groups_P: Sequence[RolloutGroup], live_P: Sequence[int], budge
         yield part
 
 
-def padded_tokens(groups: Sequence[RolloutGroup]) -> int:
-    """Completion tokens of a batch of these groups, padding included."""
-    lengths = [len(rollout.completion.token_ids) for group in groups for rollout in group.rollouts]
-    return len(lengths) * max(lengths)
+def tokens(policy: Policy, group: RolloutGroup) -> int:
+    """Tokens of a pass over one group: its prompt once and all completions."""
+    return len(policy.encoder.prompt_ids(group.prompt)) + sum(len(rollout.completion.token_ids) for rollout in group.rollouts)
 
 
 def _sampled(groups: Sequence[RolloutGroup], batch: TokenBatch) -> torch.Tensor:
