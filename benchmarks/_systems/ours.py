@@ -56,13 +56,7 @@ class Measured(Policy):
         reference = super().frozen_copy()
         self.recorder.watch(reference.model)
         self.recorder.watch(self.model)  # not before: a copy takes the hooks along
-        score = reference.logprobs
-
-        def timed(*args: Any) -> torch.Tensor:
-            with self.recorder.during("reference"):
-                return score(*args)
-
-        reference.logprobs = timed
+        reference.logprobs = self.recorder.timed("reference", reference.logprobs)
         return reference
 
 
@@ -81,8 +75,8 @@ class Engine(LocalEngine):
         return completions_PG
 
     def sync(self, policy: Policy) -> None:
-        """Called before the first step and after each."""
-        self.policy = Endless(policy.model, policy.encoder)
+        """Called before the first step and after each. The endless policy shares the trained one's weights."""
+        super().sync(self.policy)
         self.recorder.between_steps(**self.ready)
         self.ready = {}
 
@@ -106,7 +100,7 @@ def main() -> None:
     ready = score(loaded.viewing(None), examples[0], work)  # with an encoder of its own, so that training finds nothing cached
     policy = Measured(loaded.model, loaded.encoder, recorder=recorder)
     recorder.watch_images(policy.encoder.image_processor)
-    engine = Engine(policy)
+    engine = Engine(Endless(policy.model, policy.encoder))
     engine.recorder, engine.ready = recorder, ready
     config = GRPOConfig(
         template=setting.template, steps=setting.steps, prompts_per_step=1, dtype="float32", save_every=setting.steps + 1,

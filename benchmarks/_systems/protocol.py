@@ -47,6 +47,16 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
+class Point:
+    """One size of a step with one prompt: G completions of so many tokens, about so many square images."""
+
+    group: int = 8
+    image_px: int = 336
+    images: int = 1
+    tokens: int = 64
+
+
+@dataclass(frozen=True)
 class Work:
     """The files of one run: the model, and the questions in the order in which they are asked.
 

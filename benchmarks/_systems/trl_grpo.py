@@ -101,7 +101,9 @@ def score(trainer: GRPOTrainer, work: Work) -> dict[str, Any]:
     ids, _, fields = trainer._tokenize_prompts([[{"role": "user", "content": content}] for _ in completions])
     rows = torch.cat([torch.tensor(ids), completions], 1)
     kinds = torch.cat([torch.as_tensor(fields.pop("mm_token_type_ids")), torch.zeros_like(completions)], 1)
-    fields = {name: torch.as_tensor(value) for name, value in fields.items()}
+    device = trainer.accelerator.device
+    rows, kinds = rows.to(device), kinds.to(device)
+    fields = {name: torch.as_tensor(value).to(device) for name, value in fields.items()}
     with torch.no_grad():
         logprobs, _, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, rows, torch.ones_like(rows), completions.shape[1],
