@@ -23,7 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
 from processes import ROOT, SYSTEMS, System, commit, environ, hardware, say, write_json  # noqa: E402
-from protocol import SETTINGS, Setting, Work  # noqa: E402
+from protocol import SETTINGS, Setting, Work, largest_difference  # noqa: E402
 
 ENVIRONMENT = ROOT / "runs/bench/trl-env"
 PHASES = ("step", "rollout", "reference", "update", "other")
@@ -114,15 +114,6 @@ def summary(steps: list[dict[str, Any]], ready: dict[str, Any]) -> dict[str, Any
         "all_steps_s": [round(second["step"], 4) for second in seconds],
         "all_updates_s": [round(second["update"], 4) for second in seconds],
     }
-
-
-def largest_difference(ours: list[list[float]], theirs: list[list[float]]) -> float:
-    """The largest |Δ log p| over all tokens.
-
-    >>> largest_difference([[-1.0, -2.0]], [[-1.0, -2.5]])
-    0.5
-    """
-    return max(abs(a - b) for row, other in zip(ours, theirs, strict=True) for a, b in zip(row, other, strict=True))
 
 
 def report(setting: Setting, systems: dict[str, System]) -> dict[str, Any]:

@@ -89,7 +89,8 @@ def report(args: argparse.Namespace, points: list[Point], ready: dict[str, Any],
     """What ``--json`` writes."""
     rows = [figures(point, [steps[n] for steps in rounds], ready["prompt_tokens"][n]) for n, point in enumerate(points)]
     claim = growth(rows, Point(), "group", 4, 16)
-    model = {name: getattr(SETTINGS[args.setting], name) for name in ("name", "hidden", "layers", "mlp", "vision_width", "vision_depth", "beta")}
+    of_model = ("name", "hidden", "layers", "mlp", "vision_width", "vision_depth", "beta")
+    model = {name: getattr(SETTINGS[args.setting], name) for name in of_model}
     return {
         "setting": model | {"parameters": ready["parameters"], "device": args.device, "threads": args.threads},
         "points": rows,

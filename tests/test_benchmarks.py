@@ -28,7 +28,6 @@ def load(file):
 
 
 grpo_vs_trl = load(SCRIPT)
-paper_run = load(ROOT / "benchmarks/paper_run.py")
 scaling = load(ROOT / "benchmarks/scaling.py")
 HAS_TRL = grpo_vs_trl.is_ready(grpo_vs_trl.ENVIRONMENT)
 
@@ -36,11 +35,13 @@ HAS_TRL = grpo_vs_trl.is_ready(grpo_vs_trl.ENVIRONMENT)
 import costs  # noqa: E402
 import paper  # noqa: E402
 import paper_prepare  # noqa: E402
+import paper_report  # noqa: E402
 import r1v  # noqa: E402
 from meters import Recorder  # noqa: E402
 from paper_ours import grpo_config, read_encoder, read_examples  # noqa: E402
 
 from medvlm_r1.grpo.update import Learner, update  # noqa: E402
+from medvlm_r1.models import nano  # noqa: E402
 from medvlm_r1.models.families import prepare  # noqa: E402
 from medvlm_r1.reasoning import render  # noqa: E402
 from medvlm_r1.training.optim import OptimConfig, Optimizer  # noqa: E402
@@ -152,7 +153,7 @@ def tiny_work(tmp_path_factory):
 
 @pytest.mark.parametrize("dimensions", [costs.Dimensions(), paper.TINY], ids=["2b", "tiny"])
 def test_dimensions_are_those_of_the_model_that_transformers_builds(dimensions, tmp_path):
-    special = {name: n for n, name in enumerate(("<|endoftext|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"))}
+    special = {name: n for n, name in enumerate(nano.SPECIAL)}
     (tmp_path / "config.json").write_text(json.dumps(paper.model_config(dimensions, special)))
     config = AutoConfig.from_pretrained(tmp_path)
     with torch.device("meta"):
@@ -265,17 +266,19 @@ def test_a_killed_run_keeps_what_it_measured_and_leaves_no_process(killed):
 def test_both_do_the_work_that_is_said_of_them(killed):
     content, _ = killed
     prompts, group, tokens, prompt = 4, 2, 5, content["setting"]["prompt_tokens"]
-    once = {"images_encoded": prompts, "lm_tokens": prompts * (prompt + group * (tokens - 1)), "lm_head_positions": prompts * group * tokens}
+    lm_tokens = prompts * (prompt + group * (tokens - 1))
+    once = {"images_encoded": prompts, "lm_tokens": lm_tokens, "lm_head_positions": prompts * group * tokens}
     assert content["systems"]["ours"]["by_phase"]["update"] == once
     assert content["needed"]["lm_tokens_a_pass"] == once["lm_tokens"]
     whole = prompts * group * (prompt + tokens)
-    assert content["systems"]["r1v"]["by_phase"]["update"] == {"images_encoded": prompts * group, "lm_tokens": whole, "lm_head_positions": whole}
+    g_fold = {"images_encoded": prompts * group, "lm_tokens": whole, "lm_head_positions": whole}
+    assert content["systems"]["r1v"]["by_phase"]["update"] == g_fold
     assert content["max_abs_dlogp"]["r1v"] <= 1e-4
     assert content["ratio"]["r1v"].keys() == {"step", "rollout", "update"}
 
 
 def test_the_table_of_a_partial_result_names_what_is_missing(killed):
-    table = paper_run.table(killed[0])
+    table = paper_report.table(killed[0])
     assert "(projected)" in table
     assert "trl: TRL is not installed" in table
 
@@ -289,7 +292,7 @@ def test_figures_of_a_run_by_hand():
     system = SimpleNamespace(name="ours", steps=steps, ready={"prompt_ids": [0] * 20})
     flops = costs.step_flops(paper.TINY, setting.step(20))
     device = {"matmul_flops": flops["update"] / 30, "copy_bytes": costs.decode_bytes(paper.TINY, setting.step(20), 4) / 1.5}
-    done = paper_run.summary(setting, system, device, wanted=300)
+    done = paper_report.summary(setting, system, device, wanted=300)
     assert (done["update_s"], done["step_s"], done["rollout_s"], done["decode_s"]) == (3.0, 8.0, 4.0, 3.0)  # the first step is a warm-up
     assert done["mfu_update"]["matmul"] == 10.0  # 30 seconds' worth in 3
     assert done["mfu_total"]["matmul"] == pytest.approx(3 * sum(flops.values()) / 30 / device["matmul_flops"], rel=1e-3)
@@ -312,12 +315,23 @@ def test_without_a_gpu_one_sentence_says_what_is_needed():
     assert done.stderr.count("\n") == 1
 
 
+def test_a_machine_with_torch_and_transformers_suffices():
+    """What a GPU machine may lack: the libraries of the phantoms, of DICOM, and TRL's."""
+    block = "import sys; sys.modules.update(dict.fromkeys(('nibabel', 'pydicom', 'datasets', 'trl')))"
+    parts = "peaks, paper_prepare, paper_ours, r1v, sweep"
+    path = os.pathsep.join([str(ROOT), str(SCRIPT.parent / "_systems")])
+    env = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", f"{block}; import {parts}"], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+
+
 # ---------------------------------------------------------------- scaling
 
 
 def test_scaling_counts_each_image_and_prompt_once(tmp_path):
     file = tmp_path / "scaling.json"
-    done = subprocess.run([sys.executable, ROOT / "benchmarks/scaling.py", "--tiny", "--repeats", "1", "--json", file], capture_output=True, text=True)
+    command = [sys.executable, ROOT / "benchmarks/scaling.py", "--tiny", "--repeats", "1", "--json", file]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     points = json.loads(file.read_text())["points"]
     assert [(p["group"], p["images"]) for p in points] == [(2, 1), (4, 1), (2, 2)]
@@ -336,11 +350,10 @@ def test_scaling_says_whether_its_claim_holds():
     assert shown.endswith("does not hold here")
 
 
-FILES = [SCRIPT, *(SCRIPT.parent / name for name in ("paper_run.py", "scaling.py"))]
-PARTS = [SCRIPT.parent / f"_systems/{name}.py" for name in ("protocol", "costs", "paper", "r1v")]
+PARTS = [SCRIPT.parent / f"_systems/{name}.py" for name in ("protocol", "costs", "paper", "paper_report", "r1v")]
 
 
-@pytest.mark.parametrize("file", [*FILES, *PARTS], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [SCRIPT.parent / "scaling.py", *PARTS], ids=lambda file: file.stem)
 def test_doctests(file):
     found = doctest.testmod(load(file))
     assert found.attempted > 0

@@ -197,7 +197,7 @@ def decode_bytes(d: Dimensions, s: Step, item: int = 2) -> int:
 OPTIMIZER_BYTES = 2 + 3 * 8 + 2  # a parameter: gradient read; master and both moments read and written; weight written
 
 
-def floor_seconds(d: Dimensions, s: Step, flops_s: float, bytes_s: float, item: int = 2) -> dict[str, float]:
+def floor_seconds(d: Dimensions, s: Step, flops_s: float, bytes_s: float, fresh_images: float = 1.0, item: int = 2) -> dict[str, float]:
     """The least time of a step's phases on a device that computes ``flops_s`` and moves ``bytes_s``, both without a gap.
 
     Decoding is bound by bytes or by arithmetic, whichever takes longer; the update's optimiser by bytes.
@@ -206,7 +206,7 @@ def floor_seconds(d: Dimensions, s: Step, flops_s: float, bytes_s: float, item: 
     >>> {phase: round(seconds, 3) for phase, seconds in floor.items()}
     {'prefill': 0.012, 'decode': 0.157, 'reference': 0.022, 'update': 0.086}
     """
-    flops = step_flops(d, s)
+    flops = step_flops(d, s, fresh_images)
     prefill = s.prompts * (image_flops(d, s.image_tokens) + prompt_flops(d, s.prompt_tokens))
     return {
         "prefill": prefill / flops_s,

@@ -32,7 +32,7 @@ class PaperSetting:
     images: int = 600
     template: str = "paper-train"
     threads: int = 8
-    micro_batch_tokens: int = 4096
+    micro_batch_tokens: int = 2400
     checkpointing: bool = True
     tiny: bool = False
 

@@ -7,10 +7,10 @@ import torch
 from meters import Recorder
 from ours import Endless, Engine, Measured, score
 from paper import PaperSetting, PaperWork, new_model, reward
+from PIL import Image
 from protocol import Channel
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
 
-from medvlm_r1.data.images import load_image
 from medvlm_r1.grpo.loss import LossConfig
 from medvlm_r1.grpo.trainer import GRPOConfig, train
 from medvlm_r1.grpo.update import UpdateConfig
@@ -27,7 +27,8 @@ def read_examples(work: PaperWork) -> list[Example]:
 
 
 def read_encoder(work: PaperWork) -> Encoder:
-    return Encoder(AutoTokenizer.from_pretrained(work.model), Qwen2VLImageProcessorPil.from_pretrained(work.model), load_image)
+    """An encoder that has met no image yet. ``data.images.load_image`` would ask for libraries that a GPU machine may lack."""
+    return Encoder(AutoTokenizer.from_pretrained(work.model), Qwen2VLImageProcessorPil.from_pretrained(work.model), Image.open)
 
 
 def grpo_config(setting: PaperSetting) -> GRPOConfig:
@@ -50,7 +51,7 @@ def main() -> None:
     torch.set_num_threads(setting.threads)
     examples, loaded = read_examples(work), prepare(new_model(work.model, setting), read_encoder(work))
     ready = score(loaded, examples[0], work)
-    policy = Measured(loaded.model, read_encoder(work), recorder=recorder)  # an encoder that has met no image yet
+    policy = Measured(loaded.model, read_encoder(work), recorder=recorder)
     if not setting.beta:
         recorder.watch(policy.model)  # else when the reference is copied
     recorder.watch_images(policy.encoder.image_processor)

@@ -40,13 +40,14 @@ def grey_picture(number: int, height: int, width: int) -> Image.Image:
 
 def write_all(work: PaperWork) -> None:
     setting = work.setting
-    examples = [Example(f"grey-{n:03d}", (str(work.folder / f"{n}.png"),), QUESTION, OPTIONS, OPTIONS[n % 4], "mri") for n in range(setting.images)]
+    files = [str(work.folder / f"{n}.png") for n in range(setting.images)]
+    examples = [Example(f"grey-{n:03d}", (file,), QUESTION, OPTIONS, OPTIONS[n % 4], "mri") for n, file in enumerate(files)]
     text = render(examples[0], setting.template).text
     write_model(work.model, setting, text)
     for n, example in enumerate(examples):
         grey_picture(n, *setting.image_px).save(example.images[0], compress_level=1)
-    rows = [{"id": e.id, "question": e.question, "options": e.options, "answer": e.answer, "image": e.images[0], "text": text} for e in examples]
-    work.write("questions", rows)
+    shared = {"question": QUESTION, "options": OPTIONS, "text": text}
+    work.write("questions", [shared | {"id": e.id, "answer": e.answer, "image": e.images[0]} for e in examples])
     ids = torch.randint(len(nano.SPECIAL), setting.dimensions.vocabulary, (setting.group, 16), generator=torch.Generator().manual_seed(0))
     work.write("scored", ids.tolist())
 

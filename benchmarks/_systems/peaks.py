@@ -37,7 +37,8 @@ def copy_bytes(device: str, size: int) -> float:
 def measure(tiny: bool) -> dict[str, object]:
     """Of the first GPU; of the processor for a tiny run; of nothing where there is no GPU."""
     if tiny:
-        return {"gpu": None, "memory_gib": None, "matmul_flops": matmul_flops("cpu", torch.float32, 256), "copy_bytes": copy_bytes("cpu", 2**24)}
+        flops = matmul_flops("cpu", torch.float32, 256)
+        return {"gpu": None, "memory_gib": None, "matmul_flops": flops, "copy_bytes": copy_bytes("cpu", 2**24)}
     if not torch.cuda.is_available():
         return {"gpu": None}
     properties = torch.cuda.get_device_properties(0)

@@ -44,13 +44,19 @@ class System:
     def _answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()
         if not line:
-            self.process.wait()
-            raise Stopped(f"{self.name} stopped:\n{self.log.read_text()[-3000:]}")
+            raise self._stopped()
         return json.loads(line)
 
+    def _stopped(self) -> Stopped:
+        self.process.wait()
+        return Stopped(f"{self.name} stopped:\n{self.log.read_text()[-3000:]}")
+
     def step(self) -> None:
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._stopped() from error
         self.steps.append(self._answer())
 
     def stop(self) -> None:

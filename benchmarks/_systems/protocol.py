@@ -106,3 +106,12 @@ def reward(text: str) -> float:
     0.6
     """
     return sum(letter in "aeiou" for letter in text) / max(1, len(text))
+
+
+def largest_difference(ours: list[list[float]], theirs: list[list[float]]) -> float:
+    """The largest |Δ log p| over all tokens.
+
+    >>> largest_difference([[-1.0, -2.0]], [[-1.0, -2.5]])
+    0.5
+    """
+    return max(abs(a - b) for row, other in zip(ours, theirs, strict=True) for a, b in zip(row, other, strict=True))

@@ -75,7 +75,8 @@ def measure(trainer: GRPOTrainer, recorder: Recorder) -> None:
 
     trainer._prepare_inputs, trainer._get_per_token_logps_and_entropies = timed_prepare, timed_score
     recorder.watch(trainer.model)
-    recorder.watch(trainer.ref_model)
+    if trainer.ref_model is not None:
+        recorder.watch(trainer.ref_model)
     recorder.watch_images(trainer.processing_class.image_processor)
     count_fused_head(recorder)
 
