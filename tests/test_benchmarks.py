@@ -38,6 +38,7 @@ import paper_prepare  # noqa: E402
 import paper_report  # noqa: E402
 import r1v  # noqa: E402
 from meters import Recorder  # noqa: E402
+from ours import Unbanned  # noqa: E402
 from paper_ours import grpo_config, read_encoder, read_examples  # noqa: E402
 
 from medvlm_r1.grpo.update import Learner, update  # noqa: E402
@@ -195,10 +196,7 @@ def test_the_r1v_way_has_our_log_probabilities_and_our_gradient(tiny_work):
     inputs = r1v.encode(encoder, prompt, model.device)
     trainer.learn(inputs, ids_GC, torch.tensor(advantages_G), prompts=1)
 
-    policy = prepare(model, encoder)
-    policy.__dict__["banned_ids"] = []  # the R1-V way forbids nothing when it scores
-    reference = prepare(other, encoder)
-    reference.__dict__["banned_ids"] = []
+    policy, reference = (Unbanned(prepare(m, encoder).model, encoder) for m in (model, other))  # theirs forbids nothing when it scores
     optimizer = Optimizer(model, OptimConfig(lr=0.0, max_grad_norm=1e9), 10)
     gradients = {}
     for name, p in model.named_parameters():
