@@ -8,8 +8,6 @@ benchmarks/README.md says what is measured, and what the ratio does not say.
 
 import argparse
 import datetime
-import json
-import os
 import platform
 import re
 import shlex
@@ -22,14 +20,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-SYSTEMS = Path(__file__).parent / "_systems"
-sys.path.insert(0, str(SYSTEMS))
+sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
-from protocol import SETTINGS, Setting, Work  # noqa: E402
+from processes import ROOT, SYSTEMS, System, commit, environ, hardware, say, write_json  # noqa: E402
+from protocol import SETTINGS, Setting, Work, largest_difference  # noqa: E402
 
 ENVIRONMENT = ROOT / "runs/bench/trl-env"
-LOAD_BEFORE = round(os.getloadavg()[0], 2)  # processes that want a core, over the last minute
 PHASES = ("step", "rollout", "reference", "update", "other")
 COUNTS = ("images_preprocessed", "images_encoded", "lm_tokens", "lm_head_positions")
 
@@ -75,44 +71,6 @@ def skip_missing_operators(file: Path) -> None:
 # ---------------------------------------------------------------- one run
 
 
-def environ(setting: Setting) -> dict[str, str]:
-    """Of every process alike. Threads that wait by spinning slow each other down by two orders of magnitude where cores are shared."""
-    threads = str(setting.threads)
-    return os.environ | {
-        "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT),
-    }  # fmt: skip
-
-
-class System:
-    """A trainer in a process of its own, which waits between its steps."""
-
-    def __init__(self, name: str, command: list[str | Path], work: Work) -> None:
-        self.name, self.log, self.steps = name, work.folder / f"{name}.log", []
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, work.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environ(work.setting)
-            )
-        self.ready = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait()
-            sys.exit(f"{self.name} stopped:\n{self.log.read_text()[-3000:]}")
-        return json.loads(line)
-
-    def step(self) -> None:
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        self.steps.append(self._answer())
-
-    def stop(self) -> None:
-        """No further step is asked for; the process ends by itself."""
-        self.process.stdin.close()
-        self.process.wait(60)
-
-
 def run(setting: Setting, names: list[str]) -> dict[str, System]:
     """The steps of all systems, in turns."""
     python = {"ours": Path(sys.executable), "trl": make_environment(ENVIRONMENT) if "trl" in names else None}
@@ -120,11 +78,12 @@ def run(setting: Setting, names: list[str]) -> dict[str, System]:
     with tempfile.TemporaryDirectory(prefix="grpo-vs-trl-") as folder:
         work = Work(Path(folder))
         work.write_setting(setting)
-        subprocess.run([sys.executable, SYSTEMS / "prepare.py", folder], check=True, env=environ(setting), stdout=sys.stderr)
+        env = environ(setting.threads)
+        subprocess.run([sys.executable, SYSTEMS / "prepare.py", folder], check=True, env=env, stdout=sys.stderr)
         systems: dict[str, System] = {}
         for name in names:
             say(f"{name}: loading")
-            systems[name] = System(name, [python[name], script[name]], work)
+            systems[name] = System(name, [python[name], script[name]], work, env)
         for step in range(setting.steps):
             for system in systems.values():
                 system.step()
@@ -157,15 +116,6 @@ def summary(steps: list[dict[str, Any]], ready: dict[str, Any]) -> dict[str, Any
     }
 
 
-def largest_difference(ours: list[list[float]], theirs: list[list[float]]) -> float:
-    """The largest |Δ log p| over all tokens.
-
-    >>> largest_difference([[-1.0, -2.0]], [[-1.0, -2.5]])
-    0.5
-    """
-    return max(abs(a - b) for row, other in zip(ours, theirs, strict=True) for a, b in zip(row, other, strict=True))
-
-
 def report(setting: Setting, systems: dict[str, System]) -> dict[str, Any]:
     """What ``--json`` writes; shared/docs/interfaces.md describes it."""
     measured = {name: summary(system.steps[setting.warmup :], system.ready) for name, system in systems.items()}
@@ -190,22 +140,6 @@ def report(setting: Setting, systems: dict[str, System]) -> dict[str, Any]:
     }
 
 
-def hardware() -> dict[str, Any]:
-    """The processor, and how busy it was: another job on it makes every figure worthless."""
-    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": model[1] if model else platform.machine(), "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory / 2**30, 1),
-            "gpu": None, "load_before": LOAD_BEFORE}  # fmt: skip
-
-
-def commit() -> str:
-    """The commit that was measured, with "+changes" where the code differs from it."""
-    git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changes = subprocess.run([*git, "status", "--porcelain", "medvlm_r1", "benchmarks/*.py"], capture_output=True, text=True).stdout
-    return head + "+changes" * bool(changes)
-
-
 def table(result: dict[str, Any]) -> str:
     """The figures for a person."""
     systems = result["systems"]
@@ -217,10 +151,6 @@ def table(result: dict[str, Any]) -> str:
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
     return "\n".join([*lines, f"max |Δ log p| {result['max_abs_dlogp']}"])
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -238,8 +168,7 @@ def main() -> None:
     result = report(setting, run(setting, ["ours"] if args.only_ours else ["ours", "trl"]))
     print(table(result))
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(args.json, result)
 
 
 if __name__ == "__main__":

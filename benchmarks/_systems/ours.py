@@ -10,7 +10,6 @@ import torch
 from meters import Recorder
 from protocol import Channel, Work, reward
 
-from medvlm_r1.data.images import load_image
 from medvlm_r1.grpo.loss import LossConfig
 from medvlm_r1.grpo.trainer import GRPOConfig, train
 from medvlm_r1.grpo.update import UpdateConfig
@@ -99,6 +98,8 @@ def score(policy: Policy, example: Example, work: Work) -> dict[str, Any]:
 
 
 def main() -> None:
+    from medvlm_r1.data.images import load_image  # with it come libraries that the other users of this module do without
+
     work, recorder = Work(Path(sys.argv[1])), Recorder(Channel())
     setting = work.setting
     rows = work.read("questions")

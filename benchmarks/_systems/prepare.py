@@ -11,8 +11,6 @@ from protocol import Setting, Work
 from transformers import AutoTokenizer, GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.utils import logging
 
-from medvlm_r1.data.images import load_image
-from medvlm_r1.data.phantom import sets
 from medvlm_r1.models import nano
 from medvlm_r1.reasoning import render
 
@@ -45,6 +43,9 @@ def write_model(out: Path, setting: Setting, texts: list[str]) -> None:
 
 def write_questions(work: Work) -> None:
     """The model, and phantom questions of equally long prompts in the order of the steps, a picture file each."""
+    from medvlm_r1.data.images import load_image  # with them come libraries that the other users of this module do without
+    from medvlm_r1.data.phantom import sets
+
     setting, known = work.setting, sets.load("mri", "train")
     texts = {example.id: render(example, setting.template).text for example in known}
     write_model(work.model, setting, [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in texts.values()])

@@ -47,6 +47,16 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
+class Point:
+    """One size of a step with one prompt: G completions of so many tokens, about so many square images."""
+
+    group: int = 8
+    image_px: int = 336
+    images: int = 1
+    tokens: int = 64
+
+
+@dataclass(frozen=True)
 class Work:
     """The files of one run: the model, and the questions in the order in which they are asked.
 
@@ -96,3 +106,12 @@ def reward(text: str) -> float:
     0.6
     """
     return sum(letter in "aeiou" for letter in text) / max(1, len(text))
+
+
+def largest_difference(ours: list[list[float]], theirs: list[list[float]]) -> float:
+    """The largest |Δ log p| over all tokens.
+
+    >>> largest_difference([[-1.0, -2.0]], [[-1.0, -2.5]])
+    0.5
+    """
+    return max(abs(a - b) for row, other in zip(ours, theirs, strict=True) for a, b in zip(row, other, strict=True))

@@ -75,7 +75,8 @@ def measure(trainer: GRPOTrainer, recorder: Recorder) -> None:
 
     trainer._prepare_inputs, trainer._get_per_token_logps_and_entropies = timed_prepare, timed_score
     recorder.watch(trainer.model)
-    recorder.watch(trainer.ref_model)
+    if trainer.ref_model is not None:
+        recorder.watch(trainer.ref_model)
     recorder.watch_images(trainer.processing_class.image_processor)
     count_fused_head(recorder)
 
@@ -101,7 +102,9 @@ def score(trainer: GRPOTrainer, work: Work) -> dict[str, Any]:
     ids, _, fields = trainer._tokenize_prompts([[{"role": "user", "content": content}] for _ in completions])
     rows = torch.cat([torch.tensor(ids), completions], 1)
     kinds = torch.cat([torch.as_tensor(fields.pop("mm_token_type_ids")), torch.zeros_like(completions)], 1)
-    fields = {name: torch.as_tensor(value) for name, value in fields.items()}
+    device = trainer.accelerator.device
+    rows, kinds = rows.to(device), kinds.to(device)
+    fields = {name: torch.as_tensor(value).to(device) for name, value in fields.items()}
     with torch.no_grad():
         logprobs, _, _ = trainer._get_per_token_logps_and_entropies(
             trainer.model, rows, torch.ones_like(rows), completions.shape[1],
