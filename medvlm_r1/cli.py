@@ -154,14 +154,14 @@ def _add(commands: argparse._SubParsersAction, name: str, what: str, run: object
 
 def train(arguments: argparse.Namespace) -> int:
     """``train`` and ``sft``."""
-    from medvlm_r1 import launch
+    from medvlm_r1 import launch, preflight
     from medvlm_r1.config import fingerprint, override, to_dict
     from medvlm_r1.recipes import find
 
     config = find(arguments.recipe, "grpo" if arguments.command == "train" else "sft")
     given = {key: value for key in ("model", "data") if (value := getattr(arguments, key))}
     config = override(replace(config, **given), arguments.set)
-    launch.check(config)
+    preflight.check(config)
     if arguments.dry_run:
         print(json.dumps({"fingerprint": fingerprint(config), "config": to_dict(config)}, indent=2))
         return 0
@@ -184,13 +184,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def ask(arguments: argparse.Namespace) -> int:
     """``ask``: reasoning, answer and option probabilities."""
     from medvlm_r1 import ask as asking
-    from medvlm_r1 import launch
+    from medvlm_r1 import launch, preflight
 
     example = asking.question(arguments.image, arguments.question, tuple(arguments.options))
     with launch.memory_errors():
         policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
         template = arguments.template or (policy.template if example.options else "plain")
-        launch.check_prompt(policy, example, template)
+        preflight.check_prompt(policy, example, template)
         answer = asking.ask(policy, example, template, arguments.max_tokens)
     if arguments.json:
         print(json.dumps(answer.to_dict() | {"intended_use": INTENDED_USE}, indent=2))
