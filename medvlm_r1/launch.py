@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from medvlm_r1 import planning, rehearsal
 from medvlm_r1.config import fingerprint
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.views import VIEWS
@@ -14,14 +15,19 @@ from medvlm_r1.errors import ConfigError, EngineError, nearest
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.grpo import trainer as grpo
-from medvlm_r1.models.families import load_policy
+from medvlm_r1.models.families import is_hub_id, load_policy, locate
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import Config, check, prove, questions, used
 from medvlm_r1.rewards.rubric import Rubric
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.sft import trainer as sft
 from medvlm_r1.training import checkpoint
+from medvlm_r1.training.device import this_device
+from medvlm_r1.training.memory import ModelShape
+from medvlm_r1.training.tracker import notice
 from medvlm_r1.types import Example
+
+SLOW_BYTES = 2**28  # a model of this size takes long enough to load that one wants to know
 
 
 def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
@@ -29,15 +35,29 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
     check(config)
     checkpoint.check_run(run_dir, config, resume)
     examples = questions(config.data)
+    device = this_device()  # looked at before the model takes its share
     with memory_errors():
+        planning.check_weights(config, model_directory(config.model), device)
         policy = load_model(config.model, config.dtype, config.max_pixels).viewing(view_of(config.view))
         policy.template = config.template
-        prove(config, policy, used(config, examples))
+        asked = used(config, examples)
+        prove(config, policy, asked)
         checkpoint.open_run(run_dir, config, resume)
         checkpoint.check_space(run_dir, policy)
+        forecast = planning.forecast(config, ModelShape.of(policy.model), planning.Prompts.of(policy, config.template, asked), device)
+        check_memory(forecast, policy, asked, fresh=checkpoint.latest(run_dir) is None)
         if isinstance(config, grpo.GRPOConfig):
             return grpo.train(config, policy, LocalEngine(policy), examples, Rubric(config.rewards), run_dir)
         return sft.train(config, policy, examples, run_dir)
+
+
+def check_memory(forecast: planning.Forecast, policy: Policy, asked: Sequence[Example], fresh: bool) -> None:
+    """Warn where the plan is tight; try the largest micro-batch of a new GRPO run where that can tell anything."""
+    if not forecast.fits:
+        notice(f"warning: {forecast.sentence()}")
+    if fresh and isinstance(forecast.config, grpo.GRPOConfig) and rehearsal.is_worth(forecast):
+        notice(f"trying {rehearsal.describe(forecast)}")
+        rehearsal.rehearse(forecast, policy, asked)
 
 
 @contextmanager
@@ -56,7 +76,18 @@ def load_model(name: str, dtype: str = "float32", max_pixels: int | None = None)
     """A policy from a directory, a hub id or ``nano``, with every kind of image we can open."""
     logging.disable_progress_bar()  # it would write into ours
     logging.set_verbosity_error()  # what it reports of wrong weights is an error of ours, with a remedy
-    return load_policy(name, load_image, dtype, max_pixels)
+    directory = model_directory(name)
+    size = sum(file.stat().st_size for file in directory.glob("model*.safetensors"))
+    if size >= SLOW_BYTES:
+        notice(f"loading {name}, {planning.gib(size)}")
+    return load_policy(str(directory), load_image, dtype, max_pixels)
+
+
+def model_directory(name: str) -> Path:
+    """Where a model lies, with a line for the person who waits where it may have to be downloaded."""
+    if is_hub_id(name):
+        notice(f"fetching {name} from the hub, as far as it is not here yet")
+    return locate(name)
 
 
 def view_of(name: str) -> Callable | None:

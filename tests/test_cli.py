@@ -76,6 +76,14 @@ def test_dry_run_shows_the_configuration_and_touches_nothing(command, tmp_path):
     assert command("train", "paper", "--set", "steps=0", "--dry-run")[0] == 2
 
 
+def test_dry_run_shows_the_memory_plan_where_the_model_is_known(command, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, out, _ = command("train", "paper", "--dry-run")
+    assert code == 0 and json.loads(out)["memory"]["parts"]["moments"] == 8 * 2_208_985_600
+    code, out, _ = command("train", "paper", "--model", "my/own", "--dry-run")
+    assert code == 0 and "not on this machine" in json.loads(out)["memory"]["unknown"]
+
+
 # ---------------------------------------------------------------- data
 
 
@@ -364,6 +372,32 @@ def test_doctor_fails_with_a_remedy_where_something_is_missing(command, monkeypa
     assert code == 1 and "MISS nano weights" in out and "medvlm-r1 nano" in out
     (tmp_path / "model.safetensors").touch()
     code, out, _ = command("doctor", "--json")
-    assert code == int(not all(row["ok"] for row in json.loads(out)))
-    assert next(row for row in json.loads(out) if row["name"] == "nano weights")["ok"]
+    rows = json.loads(out)["checks"]
+    assert code == int(not all(row["ok"] for row in rows))
+    assert next(row for row in rows if row["name"] == "nano weights")["ok"]
     assert nano.BASE_DIR == Path(tmp_path)
+
+
+def test_doctor_plans_the_memory_of_a_recipe(command, refused, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, out, _ = command("doctor", "nano-traces")  # there is no GRPO form of it
+    assert code == 0 and "ok   memory plan" in out and "activations" in out and "cache" not in out
+    code, out, _ = command("doctor", "paper", "--set", "prompts_per_step=1000", "--json")
+    found = json.loads(out)
+    memory, row = found["memory"], found["checks"][-1]
+    assert code == 1 and not memory["fits"] and memory["workload"]["prompts"] == 1000
+    assert not row["ok"] and row["name"] == "memory plan" and row["remedy"]
+    assert json.loads(command("doctor", "--json")[1])["memory"] is None
+    refused(["doctor", "papr"], 'did you mean "paper"')
+    refused(["doctor", "paper", "--set", "stepz=3"], 'did you mean "steps"')
+    refused(["doctor", "paper", "--model", "./nowhere"], "./nowhere")
+
+
+def test_something_is_said_while_a_large_model_loads(taught, tmp_path, capsys):
+    launch.load_model(str(taught))
+    assert capsys.readouterr().err == ""
+    large = shutil.copytree(taught, tmp_path / "large")
+    with (large / "model-more.safetensors").open("wb") as file:
+        file.truncate(2**31)  # a hole: no disk is filled
+    launch.load_model(str(large))
+    assert capsys.readouterr().err == f"loading {large}, 2.0 GiB\n"
