@@ -56,7 +56,7 @@ def memory_table(forecast: Forecast, assumed: str) -> list[str]:
     work, phases = forecast.work, forecast.plan.sizes(forecast.device.is_host)
     peak = max(phases, key=phases.__getitem__)
     return [
-        f'memory of "{forecast.config.model}" in training: {work.prompts} prompts of up to {work.prompt_tokens} tokens a step, '
+        f'memory of "{forecast.config.model}" in training: {work.prompts} prompts of about {work.prompt_tokens} tokens a step, '
         f"{work.rollouts} x {work.completion_tokens} tokens each, {work.micro_prompts} prompts in a micro-batch",
         *(f"  {part:<12} {gib(size):>10}" for part, size in forecast.plan.parts.items() if size),
         *(f"  {phase:<12} {gib(size):>10}  together{', the peak' * (phase == peak)}" for phase, size in phases.items()),

@@ -36,15 +36,15 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
     checkpoint.check_run(run_dir, config, resume)
     examples = questions(config.data)
     device = this_device()  # looked at before the model takes its share
+    planning.check_weights(config, device)
     with memory_errors():
-        planning.check_weights(config, model_directory(config.model), device)
         policy = load_model(config.model, config.dtype, config.max_pixels).viewing(view_of(config.view))
         policy.template = config.template
         asked = used(config, examples)
         prove(config, policy, asked)
         checkpoint.open_run(run_dir, config, resume)
         checkpoint.check_space(run_dir, policy)
-        forecast = planning.forecast(config, ModelShape.of(policy.model), planning.Prompts.of(policy, config.template, asked), device)
+        forecast = planning.forecast(config, ModelShape.of(policy.model), planning.Prompts.of(policy, config, asked), device)
         check_memory(forecast, policy, asked, fresh=checkpoint.latest(run_dir) is None)
         if isinstance(config, grpo.GRPOConfig):
             return grpo.train(config, policy, LocalEngine(policy), examples, Rubric(config.rewards), run_dir)
@@ -52,7 +52,8 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
 
 
 def check_memory(forecast: planning.Forecast, policy: Policy, asked: Sequence[Example], fresh: bool) -> None:
-    """Warn where the plan is tight; try the largest micro-batch of a new GRPO run where that can tell anything."""
+    """Refuse what cannot fit, warn where the plan is tight; try the largest micro-batch of a new GRPO run where that can tell anything."""
+    forecast.refuse()
     if not forecast.fits:
         notice(f"warning: {forecast.sentence()}")
     if fresh and isinstance(forecast.config, grpo.GRPOConfig) and rehearsal.is_worth(forecast):
@@ -76,18 +77,13 @@ def load_model(name: str, dtype: str = "float32", max_pixels: int | None = None)
     """A policy from a directory, a hub id or ``nano``, with every kind of image we can open."""
     logging.disable_progress_bar()  # it would write into ours
     logging.set_verbosity_error()  # what it reports of wrong weights is an error of ours, with a remedy
-    directory = model_directory(name)
+    if is_hub_id(name):
+        notice(f"fetching {name} from the hub, as far as it is not here yet")
+    directory = locate(name)
     size = sum(file.stat().st_size for file in directory.glob("model*.safetensors"))
     if size >= SLOW_BYTES:
         notice(f"loading {name}, {planning.gib(size)}")
     return load_policy(str(directory), load_image, dtype, max_pixels)
-
-
-def model_directory(name: str) -> Path:
-    """Where a model lies, with a line for the person who waits where it may have to be downloaded."""
-    if is_hub_id(name):
-        notice(f"fetching {name} from the hub, as far as it is not here yet")
-    return locate(name)
 
 
 def view_of(name: str) -> Callable | None:

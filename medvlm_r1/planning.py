@@ -1,8 +1,8 @@
 """The memory plan of a configuration beside what the device has: refused, warned of, or fine, before step 1."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from medvlm_r1.errors import ConfigError, ModelError
@@ -23,7 +23,7 @@ TARGET_TOKENS = {"letter": 16, "trace": 256}
 
 @dataclass(frozen=True)
 class Prompts:
-    """What the data ask for: tokens and image patches of the largest prompt, different images in all.
+    """What the data ask for: tokens and image patches of a large prompt, different images in all.
 
     >>> Prompts.assumed(max_pixels=401408)
     Prompts(tokens=768, patches=2048, images=600)
@@ -40,12 +40,29 @@ class Prompts:
         return cls(image_tokens + TEXT_TOKENS, 4 * image_tokens, IMAGES)
 
     @classmethod
-    def of(cls, policy: Policy, template: str, examples: Sequence[Example]) -> "Prompts":
-        """Those of real questions; costs nothing where the encoder has prepared them already."""
-        encoder = policy.encoder
+    def of(cls, policy: Policy, config: Config, examples: Sequence[Example]) -> "Prompts":
+        """Those of real questions; costs nothing where the encoder has prepared them already.
+
+        Means over the largest that can meet in a micro-batch: one large picture among small ones counts once.
+        """
+        encoder, together = policy.encoder, prompts_together(config)
         patches = [sum(len(encoder.pixels(reference).patches) for reference in example.images) for example in examples]
-        tokens = [len(encoder.prompt_ids(render(example, template))) for example in examples]
-        return cls(max(tokens), max(patches), len({reference for example in examples for reference in example.images}))
+        tokens = [len(encoder.prompt_ids(render(example, config.template))) for example in examples]
+        images = len({reference for example in examples for reference in example.images})
+        return cls(_mean_of_largest(tokens, together), _mean_of_largest(patches, together), images)
+
+
+def _mean_of_largest(values: Sequence[int], count: int) -> int:
+    largest = sorted(values)[-count:]
+    return math.ceil(sum(largest) / len(largest))
+
+
+def prompts_together(config: Config) -> int:
+    """Prompts of the largest micro-batch; supervised training takes a step whole."""
+    if not isinstance(config, GRPOConfig):
+        return config.prompts_per_step
+    sampling = config.sampling
+    return micro_prompts(config.prompts_per_step, sampling.n, sampling.max_tokens, config.update.tokens_per_micro_batch)
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,11 @@ class Forecast:
             f'weights and optimiser of "{self.config.model}" take {gib(self.plan.certain)} and {self.device.name} has '
             f"{gib(self.device.total)} in all; {remedy}"
         )
+
+    def refuse(self) -> None:
+        """Raises ConfigError where it is impossible; what is estimated refuses nothing."""
+        if reason := self.impossible():
+            raise ConfigError(reason)
 
     def remedy(self) -> str:
         """The largest part of the peak that can be lowered, and how."""
@@ -136,12 +158,11 @@ def forecast(config: Config, shape: ModelShape, prompts: Prompts, device: Device
 def workload(config: Config, prompts: Prompts, head_positions: int) -> Workload:
     """The largest step of a configuration, every completion as long as it may be."""
     p, number_bytes = config.prompts_per_step, {"float32": 4, "bfloat16": 2}[config.dtype]
-    data = (prompts.patches, prompts.images)
+    data, together = (prompts.patches, prompts.images), prompts_together(config)
     if not isinstance(config, GRPOConfig):
         c = TARGET_TOKENS[config.target]
-        return Workload(p, 1, prompts.tokens, c, *data, p, head_positions, number_bytes, reference=False, generates=False)
+        return Workload(p, 1, prompts.tokens, c, *data, together, head_positions, number_bytes, reference=False, generates=False)
     g, c = config.sampling.n, config.sampling.max_tokens
-    together = micro_prompts(p, g, c, config.update.tokens_per_micro_batch)
     return Workload(p, g, prompts.tokens, c, *data, together, head_positions, number_bytes, bool(config.update.loss.kl_beta))
 
 
@@ -167,7 +188,10 @@ def _shape(config: Config) -> tuple[ModelShape, int, str]:
     return ModelShape.of(skeleton(directory)), image_budget(directory), f"counted from {directory / 'config.json'}"
 
 
-def check_weights(config: Config, directory: Path, device: Device) -> None:
-    """Raises ConfigError, before they are loaded, where weights and optimiser cannot fit the device; estimates refuse nothing."""
-    if reason := forecast(config, ModelShape.of(skeleton(directory)), Prompts(0, 0, 0), device).impossible():
-        raise ConfigError(reason)
+def check_weights(config: Config, device: Device) -> None:
+    """Raises ConfigError, before anything is fetched or loaded, where weights and optimiser cannot fit the device."""
+    try:
+        shape, *_ = _shape(config)
+    except ModelError:
+        return  # not here yet, or damaged: loading it says what is wrong, and the plan is made again after that
+    forecast(config, shape, Prompts(0, 0, 0), device).refuse()

@@ -1,6 +1,7 @@
 """The worst micro-batch first: what does not fit shows in the first seconds, not at step 217."""
 
 from collections.abc import Sequence
+from itertools import cycle, islice
 
 import torch
 
@@ -46,7 +47,7 @@ def describe(forecast: Forecast) -> str:
     """The micro-batch in words."""
     work = forecast.work
     return (
-        f"the largest micro-batch ({work.micro_prompts} prompts of up to {work.prompt_tokens} tokens, "
+        f"the largest micro-batch ({work.micro_prompts} prompts of about {work.prompt_tokens} tokens, "
         f"{work.rollouts} completions of {work.completion_tokens} each)"
     )
 
@@ -56,7 +57,8 @@ def worst_groups(forecast: Forecast, policy: Policy, examples: Sequence[Example]
     work = forecast.work
     completion = Completion(policy.stop_ids[:1] * work.completion_tokens, (0.0,) * work.completion_tokens, "", finished=False)
     rollouts = (Rollout(completion, {}),) * work.rollouts
-    return [RolloutGroup(prompt, rollouts) for prompt in longest(policy, forecast.config.template, examples)[: work.micro_prompts]]
+    prompts = cycle(longest(policy, forecast.config.template, examples))  # a step larger than the data wraps around
+    return [RolloutGroup(prompt, rollouts) for prompt in islice(prompts, work.micro_prompts)]
 
 
 def longest(policy: Policy, template: str, examples: Sequence[Example]) -> list[Prompt]:

@@ -1,6 +1,7 @@
 """A plan beside a device: what is refused, what is warned of, and with which remedy."""
 
 import json
+import math
 from dataclasses import replace
 
 import hub_model
@@ -54,9 +55,20 @@ def test_only_the_certain_parts_refuse():
 def test_a_refusal_comes_before_the_weights_are_read(tmp_path):
     ids = {token: 151_640 + n for n, token in enumerate(hub_model.SPECIAL)}
     (tmp_path / "config.json").write_text(json.dumps(hub_model._config(hub_model.FULL, ids, 0)))
-    planning.check_weights(GRPOConfig(), tmp_path, gpu(33))
+    (tmp_path / "preprocessor_config.json").write_text('{"min_pixels": 3136, "max_pixels": 12845056}')
+    config = GRPOConfig(model=str(tmp_path))
+    planning.check_weights(config, gpu(33))
     with pytest.raises(ConfigError, match="take 32.9 GiB and a GPU has 32.0 GiB in all"):
-        planning.check_weights(GRPOConfig(), tmp_path, gpu(32))
+        planning.check_weights(config, gpu(32))
+
+
+def test_a_published_model_is_refused_before_it_is_fetched(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="Qwen2-VL-2B-Instruct"):
+        planning.check_weights(GRPOConfig(), gpu(32))
+    planning.check_weights(GRPOConfig(model="somebody/unknown"), gpu(1))  # the plan is made again once it is here
+    with pytest.raises(ConfigError, match="in all"):
+        on(gpu(32)).refuse()
 
 
 def test_tight_is_above_nine_tenths_of_what_is_free():
@@ -85,10 +97,11 @@ def test_where_nothing_can_be_lowered_the_model_is_too_large():
 
 
 def test_the_prompts_of_real_questions(policy, examples):
-    """84 x 84 px are 36 patches and 9 tokens; q3 has two such images, and "a.png" is shared."""
-    made = Prompts.of(policy, "think", examples)
-    assert (made.patches, made.images) == (72, 3)
-    assert made.tokens == max(len(policy.encoder.prompt_ids(render(e, "think"))) for e in examples)
+    """84 x 84 px are 36 patches, 56 x 112 px 32; q3 has two images, and "a.png" is shared."""
+    one, all_three = (override(GRPOConfig(template="think"), [f"prompts_per_step={n}"]) for n in (1, 3))
+    lengths = [len(policy.encoder.prompt_ids(render(example, "think"))) for example in examples]
+    assert Prompts.of(policy, one, examples) == Prompts(max(lengths), 72, 3)
+    assert Prompts.of(policy, all_three, examples) == Prompts(math.ceil(sum(lengths) / 3), 47, 3)  # (36 + 32 + 72) / 3
 
 
 def test_a_model_that_is_not_here_is_planned_by_its_published_sizes(monkeypatch):

@@ -28,7 +28,7 @@ CONFIG = grpo.GRPOConfig(
 
 
 def forecast(policy, examples, config=CONFIG, free=2**40):
-    prompts = planning.Prompts.of(policy, config.template, examples)
+    prompts = planning.Prompts.of(policy, config, examples)
     return planning.forecast(config, ModelShape.of(policy.model), prompts, Device("a CPU", 2**40, free, is_host=True))
 
 
@@ -70,6 +70,8 @@ def test_the_worst_micro_batch_has_the_longest_prompts_and_full_completions(poli
     groups = worst_groups(forecast(policy, examples, tight), policy, examples)
     assert [group.prompt.example.id for group in groups] == ["q3"]
     assert len(worst_groups(forecast(policy, examples), policy, examples)) == 2
+    wraps = worst_groups(forecast(policy, examples[:1]), policy, examples[:1])  # two prompts a step of one question
+    assert [group.prompt.example.id for group in wraps] == ["q1", "q1"]
     rows = [rollout.completion for group in groups for rollout in group.rollouts]
     assert len(rows) == 3 and all(len(row.token_ids) == 8 and not set(row.token_ids) & set(policy.banned_ids) for row in rows)
 
@@ -81,7 +83,7 @@ def test_what_does_not_fit_is_a_sentence(policy, examples):
         def logprobs(self, batch, temperature):
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
-    with pytest.raises(EngineError, match=r"2 prompts of up to \d+ tokens, 3 completions of 8 each\) does not fit a CPU; the largest part"):
+    with pytest.raises(EngineError, match=r"2 prompts of about \d+ tokens, 3 completions of 8 each\) does not fit a CPU; the largest part"):
         rehearse(forecast(policy, examples), Full(), examples)
 
 
@@ -99,4 +101,4 @@ def test_only_a_fresh_run_is_rehearsed_and_a_tight_plan_is_warned_of(policy, exa
     assert capsys.readouterr().err.startswith("warning: the memory plan needs ")
     launch.check_memory(tight, policy, examples, fresh=True)
     warning, trying = capsys.readouterr().err.splitlines()
-    assert trying.startswith("trying the largest micro-batch (2 prompts of up to ") and "a CPU has 1.0 MiB free" in warning
+    assert trying.startswith("trying the largest micro-batch (2 prompts of about ") and "a CPU has 1.0 MiB free" in warning

@@ -147,7 +147,8 @@ class MemoryPlan:
     def phases(self, on_host: bool) -> dict[str, tuple[str, ...]]:
         """The parts that each phase holds together. Pixels count where the device's memory is the host's.
 
-        In the optimiser's step the gradients are as wide as the masters.
+        In the optimiser's step the gradients are as wide as the masters. An update of several micro-batches holds
+        gradients and activations together; in a single one gradients come as activations go, and the peak is lower.
         """
         held = ("weights", "masters", "moments", "reference", "embeddings", *(["pixels"] if on_host else []))
         stepped = "masters" if self.masters > self.gradients else "gradients"
