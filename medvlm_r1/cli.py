@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.errors import MedVLMError
@@ -37,7 +37,8 @@ EXAMPLES = {
   medvlm-r1 nano --out runs/nano_base""",
     "doctor": """examples:
   medvlm-r1 doctor
-  medvlm-r1 doctor --json""",
+  medvlm-r1 doctor paper                             will this recipe fit the memory that is here?
+  medvlm-r1 doctor paper --set prompts_per_step=8 --json""",
 }
 QUICK_START = """first steps:
   medvlm-r1 demo                                     the whole story, in under five minutes on two cores
@@ -139,7 +140,10 @@ def _embedded(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--run-dir", type=Path, default=Path("runs/study"))
     sub = _add(commands, "nano", "rebuild the embedded base model's weights", nano)
     sub.add_argument("--out", type=Path, default=Path("runs/nano_base"))
-    sub = _add(commands, "doctor", "hardware and versions, each with its remedy", doctor)
+    sub = _add(commands, "doctor", "hardware, versions and a recipe's memory plan, each with its remedy", doctor)
+    sub.add_argument("recipe", nargs="?", help="plan the memory of this recipe")
+    sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value; may be repeated")
     sub.add_argument("--json", action="store_true")
 
 
@@ -152,24 +156,44 @@ def _add(commands: argparse._SubParsersAction, name: str, what: str, run: object
     return sub
 
 
-def train(arguments: argparse.Namespace) -> int:
-    """``train`` and ``sft``."""
-    from medvlm_r1 import launch
-    from medvlm_r1.config import fingerprint, override, to_dict
+def _config(arguments: argparse.Namespace, kind: str = "") -> Any:
+    """The recipe's configuration with everything that the command line changes."""
+    from medvlm_r1 import preflight
+    from medvlm_r1.config import override
     from medvlm_r1.recipes import find
 
-    config = find(arguments.recipe, "grpo" if arguments.command == "train" else "sft")
-    given = {key: value for key in ("model", "data") if (value := getattr(arguments, key))}
-    config = override(replace(config, **given), arguments.set)
-    launch.check(config)
+    given = {key: value for key in ("model", "data") if (value := getattr(arguments, key, None))}
+    config = override(replace(find(arguments.recipe, kind), **given), arguments.set)
+    preflight.check(config)
+    return config
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """``train`` and ``sft``."""
+    config = _config(arguments, "grpo" if arguments.command == "train" else "sft")
     if arguments.dry_run:
-        print(json.dumps({"fingerprint": fingerprint(config), "config": to_dict(config)}, indent=2))
+        print(json.dumps(_dry_run(config), indent=2))
         return 0
+    from medvlm_r1 import launch
+
     run_dir = arguments.run_dir or launch.default_run_dir(arguments.recipe, config)
     if not launch.run(config, run_dir, arguments.resume):
         raise KeyboardInterrupt
     print(f"model: {launch.trained_model(run_dir)}")
     return 0
+
+
+def _dry_run(config: Any) -> dict[str, Any]:
+    from medvlm_r1 import planning
+    from medvlm_r1.config import fingerprint, to_dict
+    from medvlm_r1.errors import ModelError
+
+    try:
+        forecast, assumed = planning.before_loading(config)
+        memory = forecast.to_dict() | {"assumed": assumed}
+    except ModelError as error:  # the model may be on another machine
+        memory = {"unknown": str(error)}
+    return {"fingerprint": fingerprint(config), "config": to_dict(config), "memory": memory}
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -184,13 +208,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
 def ask(arguments: argparse.Namespace) -> int:
     """``ask``: reasoning, answer and option probabilities."""
     from medvlm_r1 import ask as asking
-    from medvlm_r1 import launch
+    from medvlm_r1 import launch, preflight
 
     example = asking.question(arguments.image, arguments.question, tuple(arguments.options))
     with launch.memory_errors():
         policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
         template = arguments.template or (policy.template if example.options else "plain")
-        launch.check_prompt(policy, example, template)
+        preflight.check_prompt(policy, example, template)
         answer = asking.ask(policy, example, template, arguments.max_tokens)
     if arguments.json:
         print(json.dumps(answer.to_dict() | {"intended_use": INTENDED_USE}, indent=2))
@@ -235,15 +259,21 @@ def nano(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """``doctor``: what is here, and what to do about what is not."""
-    from medvlm_r1.doctor import checks
+    """``doctor``: what is here, what a recipe needs of it, and what to do about what is missing."""
+    from medvlm_r1 import planning
+    from medvlm_r1.doctor import checks, memory_check, memory_table
 
-    rows = checks()
+    rows, table, memory = checks(), [], None
+    if arguments.recipe:
+        forecast, assumed = planning.before_loading(_config(arguments))
+        rows.append(memory_check(forecast))
+        table, memory = memory_table(forecast, assumed), forecast.to_dict() | {"assumed": assumed}
     if arguments.json:
-        print(json.dumps([row.__dict__ for row in rows], indent=2))
+        print(json.dumps({"checks": [row.__dict__ for row in rows], "memory": memory}, indent=2))
     else:
         for row in rows:
             print(f"{'ok  ' if row.ok else 'MISS'} {row.name:<14} {row.found}{'' if row.ok else ' — ' + row.remedy}")
+        print(*table, sep="\n", end="\n" * bool(table))
     return 0 if all(row.ok for row in rows) else 1
 
 

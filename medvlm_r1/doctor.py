@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from medvlm_r1.models import nano
+from medvlm_r1.planning import Forecast, gib
 
 
 @dataclass(frozen=True)
@@ -41,4 +42,23 @@ def checks() -> list[Check]:
         Check("memory", f"{memory_gib:.0f} GiB", memory_gib >= 4, "the demo needs 4 GiB"),
         Check("disk", f"{free_gib:.0f} GiB free", free_gib >= 2, "free 2 GiB"),
         Check("nano weights", str(nano.BASE_DIR), (nano.BASE_DIR / "model.safetensors").exists(), "medvlm-r1 nano"),
+    ]
+
+
+def memory_check(forecast: Forecast) -> Check:
+    """Does the plan fit this device?"""
+    found = f"{gib(forecast.peak)} of {gib(forecast.device.free)} free on {forecast.device.name}"
+    return Check("memory plan", found, forecast.fits, forecast.impossible() or forecast.remedy())
+
+
+def memory_table(forecast: Forecast, assumed: str) -> list[str]:
+    """The plan as lines: its parts, then what each phase holds together."""
+    work, phases = forecast.work, forecast.plan.sizes(forecast.device.is_host)
+    peak = max(phases, key=phases.__getitem__)
+    return [
+        f'memory of "{forecast.config.model}" in training: {work.prompts} prompts of about {work.prompt_tokens} tokens a step, '
+        f"{work.rollouts} x {work.completion_tokens} tokens each, {work.micro_prompts} prompts in a micro-batch",
+        *(f"  {part:<12} {gib(size):>10}" for part, size in forecast.plan.parts.items() if size),
+        *(f"  {phase:<12} {gib(size):>10}  together{', the peak' * (phase == peak)}" for phase, size in phases.items()),
+        f"  {assumed}",
     ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from medvlm_r1 import launch
+from medvlm_r1 import launch, preflight
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, MedVLMError, RunError
 from medvlm_r1.evaluation import metrics
@@ -24,13 +24,13 @@ def run(arguments: Namespace) -> dict:
     out: Path = arguments.out
     names = arm_names(arguments.arms)
     check_out(out)
-    examples = launch.questions(arguments.data)
+    examples = preflight.questions(arguments.data)
     with launch.memory_errors():
         policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
         template = arguments.template or policy.template
         probe = policy.viewing(None)  # keeps what it prepares; gone before the arms prepare theirs
         for example in examples:
-            launch.check_prompt(probe, example, template)
+            preflight.check_prompt(probe, example, template)
         del probe
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)

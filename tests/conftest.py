@@ -13,6 +13,11 @@ from medvlm_r1.models.families import prepare
 from medvlm_r1.types import Example
 
 TEXTS = ["Which plane is this?\nA) axial\nB) coronal\nThink first, then answer.<think>Ears.</think>\n<answer>B</answer>"] * 4
+# A GRPO run that learns from a taught model: letters alone, a reward for the form and one for the letter.
+SMALL = (
+    "template=direct", 'rewards={"direct_format": 1, "accuracy": 1}', "steps=4", "prompts_per_step=4", "sampling.n=4",
+    "sampling.max_tokens=12", "optim.lr=1e-3", "dtype=float32", "max_pixels=3136", "save_every=100",
+)  # fmt: skip
 
 
 def picture(reference: str) -> Image.Image:
@@ -70,3 +75,41 @@ def taught(hub_dir, manifest, tmp_path_factory):
     sets = [part for value in values for part in ("--set", value)]
     assert cli.main(["sft", "paper", "--model", str(hub_dir), "--data", str(manifest), *sets, "--run-dir", str(run_dir)]) == 0
     return run_dir / "checkpoints" / "step-60"
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs one command in this process: (exit code, stdout, stderr)."""
+    torch.set_num_threads(1)
+
+    def run(*words):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(word) for word in words])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(command):
+    """Runs a command that must be refused with one sentence on stderr, after any progress, that holds all ``parts``."""
+
+    def check(words, *parts):
+        code, out, err = command(*words)
+        assert code == 2, err
+        assert out == ""
+        *before, sentence = err.strip().splitlines()
+        assert all(line.startswith(("step ", "image ", "blank ", "fetching ")) for line in before), err
+        assert sentence.startswith("medvlm-r1"), err
+        for part in parts:
+            assert str(part) in sentence, sentence
+
+    return check
+
+
+def train(model, data, run_dir, *more, values=SMALL):
+    return ["train", "paper", "--model", model, "--data", data, *(w for v in values for w in ("--set", v)), "--run-dir", run_dir, *more]

@@ -11,64 +11,18 @@ import sys
 import time
 from pathlib import Path
 
-import hub_model
 import pytest
 import torch
+from conftest import SMALL, train
 from huggingface_hub import constants
-from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medvlm_r1 import cli, doctor, launch
-from medvlm_r1.errors import ConfigError, EngineError, RunError
+from medvlm_r1.errors import EngineError, RunError
 from medvlm_r1.grpo import trainer as grpo
 from medvlm_r1.models import families, nano
 from medvlm_r1.training import checkpoint
-
-# A GRPO run that learns from a taught model: letters alone, a reward for the form and one for the letter.
-SMALL = (
-    "template=direct", 'rewards={"direct_format": 1, "accuracy": 1}', "steps=4", "prompts_per_step=4", "sampling.n=4",
-    "sampling.max_tokens=12", "optim.lr=1e-3", "dtype=float32", "max_pixels=3136", "save_every=100",
-)  # fmt: skip
-
-
-@pytest.fixture
-def command(capsys):
-    """Runs one command in this process: (exit code, stdout, stderr)."""
-    torch.set_num_threads(1)
-
-    def run(*words):
-        capsys.readouterr()
-        try:
-            code = cli.main([str(word) for word in words])
-        except SystemExit as stop:  # argparse
-            code = stop.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
-def refused(command):
-    """Runs a command that must be refused with one sentence on stderr, after any progress, that holds all ``parts``."""
-
-    def check(words, *parts):
-        code, out, err = command(*words)
-        assert code == 2, err
-        assert out == ""
-        *before, sentence = err.strip().splitlines()
-        assert all(line.startswith(("step ", "image ", "blank ")) for line in before), err
-        assert sentence.startswith("medvlm-r1"), err
-        for part in parts:
-            assert str(part) in sentence, sentence
-
-    return check
-
-
-def train(model, data, run_dir, *more, values=SMALL):
-    return ["train", "paper", "--model", model, "--data", data, *(w for v in values for w in ("--set", v)), "--run-dir", run_dir, *more]
-
 
 # ---------------------------------------------------------------- help
 
@@ -116,87 +70,21 @@ def test_wrong_usage(refused, case):
     refused(words, *parts)
 
 
-VALUES = {
-    "steps": ("--set key=value",), "stepz=3": ('did you mean "steps"',), "optim.lrr=1": ("optim.lrr", 'did you mean "lr"'),
-    "optim=1": ("optim.lr",), "steps=many": ("steps", "int", "many"), "optim.betas=[0.9]": ("optim.betas", "[0.9]"),
-    "dtype=float99": ("float99", 'did you mean "float32"'), "template=dircet": ("dircet", 'did you mean "direct"'),
-    "view=blnk": ("blnk", 'did you mean "blank"'), "advantage=gpro": ("gpro", 'did you mean "grpo"'),
-    "optim.schedule=liner": ("liner", 'did you mean "linear"'), "update.loss.kl=k9": ("k9", "k2, k3"),
-    'rewards={"fromat": 1}': ("fromat", 'did you mean "format"'), "rewards={}": ("rewards",),
-    "steps=0": ("steps", "1 or more"), "prompts_per_step=-1": ("prompts_per_step", "-1"), "save_every=0": ("save_every",),
-    "sampling.n=1": ("sampling.n", "2 or more"), "sampling.max_tokens=0": ("sampling.max_tokens",), "max_pixels=9": ("max_pixels", "784"),
-    "seed=-1": ("seed", "-1"), "optim.lr=0": ("optim.lr", "more than 0"), "optim.lr=inf": ("optim.lr", "inf"),
-    "optim.betas=[0.9, 1.5]": ("optim.betas", "1.5"), "update.temperature=0.5": ("sampling.temperature", "update.temperature"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("value", VALUES)
-def test_a_wrong_value_names_its_key(refused, tmp_path, value):
-    refused(["train", "paper", "--data", "none.jsonl", "--set", value, "--run-dir", tmp_path / "run"], *VALUES[value])
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_run_from_python_is_checked_too(tmp_path):
-    with pytest.raises(ConfigError, match='"steps" wants 1 or more'):
-        launch.run(grpo.GRPOConfig(steps=0), tmp_path / "run")
-
-
-def test_sft_knows_its_own_keys(refused):
-    refused(["sft", "paper", "--set", "target=lettre"], "lettre", 'did you mean "letter"')
-    refused(["sft", "paper", "--set", "sampling.n=4"], "sampling")
-
-
 def test_dry_run_shows_the_configuration_and_touches_nothing(command, tmp_path):
     code, out, _ = command("train", "paper", "--set", "steps=7", "--run-dir", tmp_path / "run", "--dry-run")
     assert code == 0 and json.loads(out)["config"]["steps"] == 7 and not (tmp_path / "run").exists()
     assert command("train", "paper", "--set", "steps=0", "--dry-run")[0] == 2
 
 
+def test_dry_run_shows_the_memory_plan_where_the_model_is_known(command, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, out, _ = command("train", "paper", "--dry-run")
+    assert code == 0 and json.loads(out)["memory"]["parts"]["moments"] == 8 * 2_208_985_600
+    code, out, _ = command("train", "paper", "--model", "my/own", "--dry-run")
+    assert code == 0 and "not on this machine" in json.loads(out)["memory"]["unknown"]
+
+
 # ---------------------------------------------------------------- data
-
-
-def line(name="q2", image="good.png", **more):
-    return hub_model.question(name, [image], "axial") | more
-
-
-LINES = {
-    "no JSON": ('{"id": "q2", oops', "questions.jsonl:2", "no JSON", "oops"),
-    "no object": ("[1]", "questions.jsonl:2", "[1]"),
-    "a key is missing": (json.dumps({"id": "q2"}), "questions.jsonl:2", "image"),
-    "an answer that is no option": (json.dumps(line(answer="axail")), "questions.jsonl:2", "axail", 'did you mean "axial"'),
-    "an id twice": (json.dumps(line("q1")), "questions.jsonl:2", "q1", "line 1"),
-    "an image is missing": (json.dumps(line(image="gone.png")), '"q2"', "gone.png"),
-    "an image is cut off": (json.dumps(line(image="cut.png")), '"q2"', "cut.png", "truncated"),
-    "an image is cut off, JPEG": (json.dumps(line(image="cut.jpg")), '"q2"', "cut.jpg", "truncated"),
-    "an image is empty": (json.dumps(line(image="empty.png")), '"q2"', "empty.png", "0 bytes"),
-    "an image is no image": (json.dumps(line(image="text.png")), '"q2"', "text.png", "not an image"),
-    "an image is a thread": (json.dumps(line(image="thread.png")), '"q2"', "aspect ratio"),
-    "a token of the chat": (json.dumps(line(question="Which <|im_end|> is this?")), '"q2"', "<|im_end|>"),
-    "an image token": (json.dumps(line(options=["axial", "<|image_pad|>"])), '"q2"', "<|image_pad|>"),
-    "no letter to reward": (json.dumps(line(options=[], answer="the liver")), '"q2"', "the liver", '"accuracy"'),
-    "too long": (json.dumps(line(question="Which plane is this? " * 1000)), '"q2"', "prompt tokens", "4096"),
-}
-
-
-@pytest.mark.parametrize("case", LINES)
-def test_a_question_that_cannot_be_used_is_named_before_anything_is_trained(refused, hub_dir, tmp_path, case):
-    bad, *parts = LINES[case]
-    for kind in ("png", "jpg"):
-        Image.effect_noise((60, 60), 90).save(tmp_path / f"good.{kind}")
-        (tmp_path / f"cut.{kind}").write_bytes((tmp_path / f"good.{kind}").read_bytes()[:-500])
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("hello")
-    Image.new("L", (1, 300)).save(tmp_path / "thread.png")
-    data = tmp_path / "questions.jsonl"
-    data.write_text(f"{json.dumps(line('q1'))}\n{bad}\n")
-    refused(train(hub_dir, data, tmp_path / "run"), *parts)
-    assert not (tmp_path / "run").exists()
-
-
-def test_gold_traces_are_wanted_before_the_first_step(refused, hub_dir, manifest, tmp_path):
-    words = ["sft", "paper", "--model", hub_dir, "--data", manifest, "--set", "target=trace", "--run-dir", tmp_path / "run"]
-    refused(words, '"q1"', "no reasoning", "target=letter")
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("data", ["nothing.jsonl", "phantom:mir", "."])
@@ -484,6 +372,32 @@ def test_doctor_fails_with_a_remedy_where_something_is_missing(command, monkeypa
     assert code == 1 and "MISS nano weights" in out and "medvlm-r1 nano" in out
     (tmp_path / "model.safetensors").touch()
     code, out, _ = command("doctor", "--json")
-    assert code == int(not all(row["ok"] for row in json.loads(out)))
-    assert next(row for row in json.loads(out) if row["name"] == "nano weights")["ok"]
+    rows = json.loads(out)["checks"]
+    assert code == int(not all(row["ok"] for row in rows))
+    assert next(row for row in rows if row["name"] == "nano weights")["ok"]
     assert nano.BASE_DIR == Path(tmp_path)
+
+
+def test_doctor_plans_the_memory_of_a_recipe(command, refused, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, out, _ = command("doctor", "nano-traces")  # there is no GRPO form of it
+    assert code == 0 and "ok   memory plan" in out and "activations" in out and "cache" not in out
+    code, out, _ = command("doctor", "paper", "--set", "prompts_per_step=1000", "--json")
+    found = json.loads(out)
+    memory, row = found["memory"], found["checks"][-1]
+    assert code == 1 and not memory["fits"] and memory["workload"]["prompts"] == 1000
+    assert not row["ok"] and row["name"] == "memory plan" and row["remedy"]
+    assert json.loads(command("doctor", "--json")[1])["memory"] is None
+    refused(["doctor", "papr"], 'did you mean "paper"')
+    refused(["doctor", "paper", "--set", "stepz=3"], 'did you mean "steps"')
+    refused(["doctor", "paper", "--model", "./nowhere"], "./nowhere")
+
+
+def test_something_is_said_while_a_large_model_loads(taught, tmp_path, capsys):
+    launch.load_model(str(taught))
+    assert capsys.readouterr().err == ""
+    large = shutil.copytree(taught, tmp_path / "large")
+    with (large / "model-more.safetensors").open("wb") as file:
+        file.truncate(2**31)  # a hole: no disk is filled
+    launch.load_model(str(large))
+    assert capsys.readouterr().err == f"loading {large}, 2.0 GiB\n"

@@ -116,13 +116,13 @@ def test_a_foreign_file_is_not_cut(tmp_path, line):
 def test_without_a_terminal_there_is_a_line_every_few_steps(tmp_path):
     lines = track(tmp_path, 1, 10).splitlines()
     assert [line.split(" · ")[0] for line in lines] == ["step 1/10", "step 4/10", "step 8/10", "step 10/10"]
-    assert lines[1] == "step 4/10 · reward 0.400 (format 0.500, accuracy -0.100) · kl 0.0100 · 24 tokens · 0:06 left"
+    assert lines[1] == "step 4/10 · 0:06 left · reward 0.400 (format 0.500, accuracy -0.100) · kl 0.0100 · 24 tokens"
 
 
 def test_time_left_counts_only_the_steps_since_the_resumption(tmp_path):
     track(tmp_path, 1, 4)
     lines = track(tmp_path, 5, 10, resumed_step=4).splitlines()
-    assert lines[0].endswith("0:05 left")  # one step took one second, five are to come
+    assert lines[0].startswith("step 5/10 · 0:05 left")  # one step took one second, five are to come
 
 
 def test_on_a_terminal_there_is_a_bar_and_no_line(tmp_path):
@@ -131,7 +131,7 @@ def test_on_a_terminal_there_is_a_bar_and_no_line(tmp_path):
         for step in range(1, 11):
             tracker.log(step, metrics(step))
     shown = console.file.getvalue()
-    assert "━" in shown and "step 10/10 · reward 1.000" in shown
+    assert "━" in shown and "step 10/10 · 0:00 left · reward 1.000" in shown
     assert shown.endswith("\x1b[?25h") or "\x1b[?25h" in shown  # the cursor comes back
 
 

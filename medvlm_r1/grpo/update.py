@@ -21,7 +21,7 @@ class UpdateConfig:
 
     loss: LossConfig = LossConfig()
     temperature: float = 1.0
-    tokens_per_micro_batch: int = 16384
+    tokens_per_micro_batch: int = 6144
 
 
 @dataclass

@@ -36,23 +36,35 @@ class Family:
 FAMILIES = {"qwen2_vl": Family(Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil, "<|image_pad|>")}
 
 
-def locate(model: str) -> Path:
-    """The directory of ``nano``, of a local model, or of a hub id (downloaded if need be)."""
+def locate(model: str, download: bool = True) -> Path:
+    """The directory of ``nano``, of a local model, or of a hub id (downloaded if need be and allowed)."""
     if model == "nano":
         if not (nano.BASE_DIR / "model.safetensors").exists():
             raise ModelError("the embedded base has no weights here; rebuild them with: medvlm-r1 nano")
         return nano.BASE_DIR
     if Path(model).is_dir():
         return Path(model)
-    if Path(model).exists() or model.count("/") != 1 or model.startswith((".", "/")):
+    if not is_hub_id(model):
         raise ModelError(f'no model directory "{model}"; give a directory, a hub id such as Qwen/Qwen2-VL-2B-Instruct, or nano')
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja"]))
+        return Path(snapshot_download(model, allow_patterns=wanted, local_files_only=not download))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if not download:
+            raise ModelError(f'"{model}" is not on this machine; give a local directory, or download it first') from error
         raise ModelError(f'cannot download "{model}" from the hub ({type(error).__name__}); give a local directory') from error
+
+
+def is_hub_id(model: str) -> bool:
+    """Is this OWNER/NAME, and nothing that lies here?
+
+    >>> is_hub_id("Qwen/Qwen2-VL-2B-Instruct"), is_hub_id("./mine"), is_hub_id("nano")
+    (True, False, False)
+    """
+    return not Path(model).exists() and model.count("/") == 1 and not model.startswith((".", "/"))
 
 
 def load_policy(model: str, load_image: LoadImage, dtype: str = "float32", max_pixels: int | None = None) -> Policy:
@@ -75,6 +87,18 @@ def load_policy(model: str, load_image: LoadImage, dtype: str = "float32", max_p
     _check_tokenizer(directory, tokenizer, family, loaded.config)
     encoder = Encoder(tokenizer, processor, load_image)
     return prepare(loaded.to("cuda" if torch.cuda.is_available() else "cpu"), encoder)
+
+
+def skeleton(directory: Path) -> Any:
+    """The model that a directory's config.json describes, without weights: every tensor is on the meta device."""
+    family = _family(directory)
+    with torch.device("meta"):
+        return _read("configuration", lambda folder: family.model_class(family.model_class.config_class.from_pretrained(folder)), directory)
+
+
+def image_budget(directory: Path) -> int:
+    """The most pixels of an image that a directory's processor lets through."""
+    return _read("image processor", _family(directory).image_processor_class.from_pretrained, directory).size["longest_edge"]
 
 
 def _weights(family: Family, directory: Path, dtype: str) -> Any:

@@ -154,10 +154,10 @@ class Policy:
     def _remembered(self, keys: tuple[str, ...]) -> dict[str, torch.Tensor]:
         """This step's embeddings. With gradients all or none: they are one graph, which is differentiated once and as a whole."""
         version, embeds = self._step
-        if version != self.version or (torch.is_grad_enabled() and embeds.keys() != set(keys)):
-            return {}
         if torch.is_grad_enabled():
             self._step = (-1, {})
+        if version != self.version or (torch.is_grad_enabled() and embeds.keys() != set(keys)):
+            return {}
         return {key: embeds[key] for key in keys if key in embeds}
 
     def _encode(self, batch: PromptBatch, keys: list[str]) -> dict[str, torch.Tensor]:

@@ -33,9 +33,10 @@ RECIPES = {
 }
 
 
-def find(name: str, kind: str) -> GRPOConfig | SFTConfig:
-    """The configuration of a recipe; kind is "grpo" or "sft". Raises ConfigError with the nearest name."""
-    offered = {key: recipe for key, recipe in RECIPES.items() if getattr(recipe, kind)}
+def find(name: str, kind: str = "") -> GRPOConfig | SFTConfig:
+    """The configuration of a recipe; kind is "grpo", "sft" or whichever there is. Raises ConfigError with the nearest name."""
+    makers = {key: getattr(recipe, kind) if kind else recipe.grpo or recipe.sft for key, recipe in RECIPES.items()}
+    offered = {key: make for key, make in makers.items() if make}
     if name not in offered:
-        raise ConfigError(f'no {kind} recipe "{name}"{nearest(name, offered)}')
-    return getattr(offered[name], kind)()
+        raise ConfigError(f'no {f"{kind} " * bool(kind)}recipe "{name}"{nearest(name, offered)}')
+    return offered[name]()

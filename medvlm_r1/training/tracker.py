@@ -56,7 +56,7 @@ class Tracker:
         line = status_line(step, self.total_steps, metrics, step_s * (self.total_steps - step))
         self._progress.update(self._bar, completed=step, description=line)
         if not self._console.is_terminal and (step % self.every == 0 or step in (self.resumed_step + 1, self.total_steps)):
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            notice(line, self._console)
 
     def close(self) -> None:
         """Take the bar down and close the files; harmless when done twice."""
@@ -115,14 +115,17 @@ class RolloutLog:
 
 
 def status_line(step: int, total_steps: int, metrics: Mapping[str, float], left_s: float) -> str:
-    """One line about a step; what is not among the metrics is left out.
+    """One line about a step, the time left first: a narrow terminal cuts the end. What is not among the metrics is left out.
 
     >>> status_line(12, 75, {"reward": 1.42, "reward/format": 0.95, "reward/accuracy": 0.47, "kl": 0.0123}, 65)
-    'step 12/75 · reward 1.420 (format 0.950, accuracy 0.470) · kl 0.0123 · 1:05 left'
+    'step 12/75 · 1:05 left · reward 1.420 (format 0.950, accuracy 0.470) · kl 0.0123'
     >>> status_line(75, 75, {"completion_length": 22.6}, 0)
-    'step 75/75 · 23 tokens · 0:00 left'
+    'step 75/75 · 0:00 left · 23 tokens'
     """
-    parts = [f"step {step}/{total_steps}"]
+    minutes, seconds = divmod(round(left_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    parts = [f"step {step}/{total_steps}", f"{clock} left"]
     if "reward" in metrics:
         pieces = ", ".join(f"{key[7:]} {value:.3f}" for key, value in metrics.items() if key.startswith("reward/"))
         parts.append(f"reward {metrics['reward']:.3f}" + f" ({pieces})" * bool(pieces))
@@ -130,10 +133,12 @@ def status_line(step: int, total_steps: int, metrics: Mapping[str, float], left_
         parts.append(f"kl {metrics['kl']:.4f}")
     if "completion_length" in metrics:
         parts.append(f"{metrics['completion_length']:.0f} tokens")
-    minutes, seconds = divmod(round(left_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return " · ".join([*parts, f"{clock} left"])
+    return " · ".join(parts)
+
+
+def notice(text: str, console: Console | None = None) -> None:
+    """One plain line for the person who waits, on stderr: results alone go to stdout."""
+    (console or Console(stderr=True)).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _open_events(run_dir: Path, resumed_step: int, console: Console) -> Any:
@@ -141,6 +146,6 @@ def _open_events(run_dir: Path, resumed_step: int, console: Console) -> Any:
         from medvlm_r1.training.events import EventFile  # its TensorBoard may be missing
     except ImportError as error:
         reason = f"TensorBoard is missing ({error}): metrics.jsonl is written, events are not; pip install tensorboard"
-        console.print(reason, markup=False, highlight=False, soft_wrap=True)
+        notice(reason, console)
         return None
     return EventFile(run_dir, resumed_step)

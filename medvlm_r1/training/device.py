@@ -1,0 +1,52 @@
+"""Where a run computes, and how much memory is there."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device with its memory in bytes: all of it, and what this process may still take.
+
+    >>> Device("NVIDIA H100", total=80 * 2**30, free=79 * 2**30, is_host=False).free // 2**30
+    79
+    """
+
+    name: str
+    total: int
+    free: int
+    is_host: bool
+
+
+def this_device() -> Device:
+    """The first GPU, or the CPU with the memory that the machine and its container leave us."""
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # the allocator's own reserve
+        return Device(torch.cuda.get_device_name(), total, free + kept, is_host=False)
+    return Device("the CPU", *host_memory(Path("/proc/meminfo"), _control_group()), is_host=True)
+
+
+def host_memory(meminfo: Path, group: Path | None) -> tuple[int, int]:
+    """Total (with swap) and available memory; a control group (cgroup v2) may grant less than the machine has."""
+    if not meminfo.exists():
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return pages, pages
+    kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in meminfo.read_text().splitlines())}
+    swap, total, free = kib["SwapTotal"] * 1024, kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
+    if group is not None and (limit := (group / "memory.max").read_text().strip()) != "max":
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])  # a cache that gives way
+        total, free = min(total, int(limit)), min(free, int(limit) - used)
+    return total + swap, free
+
+
+def _control_group() -> Path | None:
+    file = Path("/proc/self/cgroup")
+    names = file.read_text().splitlines() if file.exists() else []
+    place = next((line.removeprefix("0::/") for line in names if line.startswith("0::")), None)
+    folder = Path("/sys/fs/cgroup") / (place or "")
+    return folder if place is not None and (folder / "memory.max").exists() else None

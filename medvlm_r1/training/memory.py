@@ -1,0 +1,247 @@
+"""How much memory a run takes, from sizes alone: known before anything is loaded.
+
+Legend: P prompts of a step, G rollouts of a prompt, L prompt tokens (image tokens
+included), C completion tokens, H hidden size, V vocabulary, b bytes of a number in
+the training type (bfloat16: 2). All results are bytes.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PATCH_VALUES = 3 * 2 * 14 * 14  # colours, frames, height, width of what the vision tower calls a patch
+HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logits, the scaled copy, the result
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What of a model decides how much memory it takes.
+
+    ``kv_size`` is key-value heads times head size. ``trainable`` parameters have a gradient.
+
+    >>> QWEN2_VL_2B.parameters, QWEN2_VL_2B.layers
+    (2208985600, 28)
+    """
+
+    parameters: int
+    trainable: int
+    vocabulary: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_size: int
+    mlp: int
+    vision_layers: int
+    vision_hidden: int
+    vision_heads: int
+    vision_mlp: int
+    vision_trains: bool = True
+
+    @classmethod
+    def of(cls, model: Any) -> "ModelShape":
+        """The shape of a model of transformers; it may be on the meta device, without weights."""
+        text, vision = model.config.text_config, model.config.vision_config
+        parameters = list(model.parameters())
+        return cls(
+            sum(p.numel() for p in parameters),
+            sum(p.numel() for p in parameters if p.requires_grad),
+            text.vocab_size,
+            text.num_hidden_layers,
+            text.hidden_size,
+            text.num_attention_heads,
+            text.num_key_value_heads * text.hidden_size // text.num_attention_heads,
+            text.intermediate_size,
+            vision.depth,
+            vision.embed_dim,
+            vision.num_heads,
+            int(vision.embed_dim * vision.mlp_ratio),
+            any(p.requires_grad for p in model.model.visual.parameters()),
+        )
+
+
+QWEN2_VL_2B = ModelShape(2_208_985_600, 2_208_985_600, 151_936, 28, 1536, 12, 256, 8960, 32, 1280, 16, 5120)
+KNOWN = {"Qwen/Qwen2-VL-2B-Instruct": QWEN2_VL_2B}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The largest step of a run: P prompts of L tokens, G rollouts of C tokens each.
+
+    ``patches`` are those of one prompt's images, ``images`` the pictures of the whole run.
+    ``micro_prompts`` go through the model together in an update; the LM head takes
+    ``head_positions`` at a time. Supervised training has one rollout, which it does not generate.
+
+    >>> PAPER.micro_tokens  # 2 prompts of 768, 8 completions of 512
+    5632
+    """
+
+    prompts: int
+    rollouts: int
+    prompt_tokens: int
+    completion_tokens: int
+    patches: int
+    images: int
+    micro_prompts: int
+    head_positions: int
+    number_bytes: int = 2
+    reference: bool = True
+    generates: bool = True
+
+    @property
+    def micro_tokens(self) -> int:
+        """Tokens that the language model sees in the largest micro-batch."""
+        return self.micro_prompts * (self.prompt_tokens + self.rollouts * self.completion_tokens)
+
+
+PAPER = Workload(4, 4, 768, 512, 2048, 600, 2, 441)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Where a run's memory goes, in bytes.
+
+    Qwen2-VL-2B at the paper's setting: P = G = 4, C = 512, one image of 2,048 patches
+    (512 tokens) and 256 tokens of text a prompt, 600 images, bfloat16, two prompts a micro-batch:
+
+    =========== ============================================== ======
+    weights     2,208,985,600 x 2                                4.42
+    masters     2,208,985,600 x 4, float32 copies                8.84
+    moments     2,208,985,600 x 8, AdamW's two                  17.67
+    reference   2,208,985,600 x 2                                4.42
+    embeddings  600 x 512 x 1536 x 2, the reference's images     0.94
+    gradients   2,208,985,600 x 2                                4.42
+    activations 5,632 tokens x 2,897,216                        16.32
+    vision      4,096 patches x 1,898,800                        7.78
+    head        441 x 151,936 x 12                               0.80
+    packed      28 layers x 46,792,704 x 2                       2.62
+    images      8,192 patches x 1,898,800, from the rollout on  15.55
+    cache       (2 x 4 x 768 + 16 x 512) tokens x 28,672         0.41
+    pixels      600 x 2,048 x 1,176 x 4, on the host             5.78
+    =========== ============================================== ======
+
+    >>> {name: round(size / 1e9, 2) for name, size in plan(QWEN2_VL_2B, PAPER).parts.items()}
+    ... # doctest: +NORMALIZE_WHITESPACE
+    {'weights': 4.42, 'masters': 8.84, 'moments': 17.67, 'reference': 4.42, 'embeddings': 0.94, 'gradients': 4.42,
+     'activations': 16.32, 'vision': 7.78, 'head': 0.8, 'packed': 2.62, 'images': 15.55, 'cache': 0.41, 'pixels': 5.78}
+    """
+
+    weights: int
+    masters: int
+    moments: int
+    reference: int
+    embeddings: int
+    gradients: int
+    activations: int
+    vision: int
+    head: int
+    packed: int
+    images: int
+    cache: int
+    pixels: int
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """All parts by name; they are not all there at the same time."""
+        return asdict(self)
+
+    @property
+    def certain(self) -> int:
+        """What is held from the first optimiser step on, whatever the data: a device with less cannot do the run."""
+        return self.weights + self.masters + self.moments + self.reference
+
+    def phases(self, on_host: bool) -> dict[str, tuple[str, ...]]:
+        """The parts that each phase holds together. Pixels count where the device's memory is the host's.
+
+        In the optimiser's step the gradients are as wide as the masters. An update of several micro-batches holds
+        gradients and activations together; in a single one gradients come as activations go, and the peak is lower.
+        """
+        held = ("weights", "masters", "moments", "reference", "embeddings", "packed", *(["pixels"] if on_host else []))
+        stepped = "masters" if self.masters > self.gradients else "gradients"
+        rollout = {"rollout": (*held, "images", "cache")} if self.cache else {}
+        return rollout | {"update": (*held, "gradients", "activations", "vision", "head"), "step": (*held, stepped)}
+
+    def sizes(self, on_host: bool) -> dict[str, int]:
+        """What each phase needs."""
+        return {phase: sum(self.parts[part] for part in parts) for phase, parts in self.phases(on_host).items()}
+
+    def peak(self, on_host: bool) -> tuple[str, int]:
+        """The phase that needs most, and what it needs.
+
+        >>> phase, size = plan(QWEN2_VL_2B, PAPER).peak(on_host=False)
+        >>> phase, round(size / 1e9, 2)
+        ('update', 68.22)
+        """
+        return max(self.sizes(on_host).items(), key=lambda item: item[1])
+
+
+def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
+    """The memory plan of a model under a workload: sizes of what is kept, not what one operation borrows meanwhile."""
+    b, rows = work.number_bytes, work.prompts * work.rollouts
+    image_tokens = work.patches // 4
+    cached = 2 * work.prompts * work.prompt_tokens + rows * work.completion_tokens  # a prompt's as computed, and as decoding reads them
+    tower = vision_bytes(shape, b) if shape.vision_trains else 0
+    positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.completion_tokens)
+    return MemoryPlan(
+        weights=b * shape.parameters,
+        masters=4 * shape.trainable if b < 4 else 0,
+        moments=8 * shape.trainable,
+        reference=b * shape.parameters if work.reference else 0,
+        embeddings=b * work.images * image_tokens * shape.hidden if work.reference else 0,
+        gradients=b * shape.trainable,
+        activations=work.micro_tokens * decoder_bytes(shape, b),
+        vision=work.micro_prompts * work.patches * tower,
+        head=HEAD_BYTES * positions * shape.vocabulary,
+        packed=b * shape.layers * layer_weights(shape) if work.generates else 0,
+        images=work.prompts * work.patches * tower if work.generates else 0,
+        cache=cached * 2 * b * shape.kv_size * shape.layers if work.generates else 0,
+        pixels=4 * work.images * work.patches * PATCH_VALUES,
+    )
+
+
+def layer_weights(shape: ModelShape) -> int:
+    """Elements of a decoder layer's matrices, of which decoding has a copy of its own.
+
+    >>> 2 * 1536 * 1536 + 2 * 1536 * 256 + 3 * 1536 * 8960 == layer_weights(QWEN2_VL_2B)
+    True
+    """
+    return shape.hidden * (2 * shape.hidden + 2 * shape.kv_size + 3 * shape.mlp)
+
+
+def decoder_bytes(shape: ModelShape, b: int) -> int:
+    """What autograd keeps of one token in all decoder layers.
+
+    A layer keeps, of width H: two norms' inputs (in float32), what they normed and gave, the query, the attention's
+    output; of the key-value width: key and value; of the MLP's width: gate, its SiLU, up, their product; and the
+    attention's float32 log-sum of each head. Keys that an attention kernel repeats for its heads come on top.
+
+    >>> (1536 * (2 * 4 + 6 * 2) + 2 * (2 * 256 + 4 * 8960) + 4 * 12) * 28 == decoder_bytes(QWEN2_VL_2B, 2)
+    True
+    >>> decoder_bytes(QWEN2_VL_2B, 2)
+    2897216
+    """
+    layer = shape.hidden * (8 + 6 * b) + b * (2 * shape.kv_size + 4 * shape.mlp) + 4 * shape.heads
+    return layer * shape.layers
+
+
+def vision_bytes(shape: ModelShape, b: int) -> int:
+    """What autograd keeps of one patch in the vision tower.
+
+    A block keeps, of its width: two norms' inputs and outputs, query, key and value before and after the rotation
+    (the value once), attention's output twice; of the MLP's width: before, gate of and after the GELU. Then the patch
+    itself, and the merger's norm and GELU.
+
+    >>> (2 * (11 * 1280 + 3 * 5120) + 4 * 16) * 32 + 2 * (1176 + 4 * 1280) == vision_bytes(QWEN2_VL_2B, 2)
+    True
+    >>> vision_bytes(QWEN2_VL_2B, 2)
+    1898800
+    """
+    block = b * (11 * shape.vision_hidden + 3 * shape.vision_mlp) + 4 * shape.vision_heads
+    return block * shape.vision_layers + b * (PATCH_VALUES + 4 * shape.vision_hidden)
+
+
+def micro_prompts(prompts: int, group_tokens: int, budget: int) -> int:
+    """How many prompts share a micro-batch when a prompt and its completions have ``group_tokens``: whole groups while they fit.
+
+    >>> [micro_prompts(4, 2816, budget) for budget in (1, 4096, 6144, 16384)]
+    [1, 1, 2, 4]
+    """
+    return max(1, min(prompts, budget // group_tokens))

@@ -1,0 +1,135 @@
+"""The memory plan: sizes by hand, and what autograd really keeps."""
+
+from dataclasses import replace
+
+import hub_model
+import pytest
+import torch
+from conftest import picture
+from test_shared_prefix import groups_of
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from medvlm_r1.grpo.update import micro_batches
+from medvlm_r1.models import nano
+from medvlm_r1.models.encode import Encoder
+from medvlm_r1.models.families import prepare, skeleton
+from medvlm_r1.training.device import host_memory
+from medvlm_r1.training.memory import PAPER, QWEN2_VL_2B, ModelShape, decoder_bytes, micro_prompts, plan, vision_bytes
+
+
+def test_the_published_model_has_the_known_shape():
+    ids = {token: 151_640 + n for n, token in enumerate(hub_model.SPECIAL)}
+    with torch.device("meta"):
+        model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(**hub_model._config(hub_model.FULL, ids, 0)))
+    assert ModelShape.of(model) == QWEN2_VL_2B
+
+
+def test_a_skeleton_counts_what_the_loaded_model_has(hub_dir, policy):
+    assert ModelShape.of(skeleton(nano.BASE_DIR)).parameters == 2_830_080  # shared embeddings once
+    loaded = Qwen2VLForConditionalGeneration.from_pretrained(hub_dir)
+    assert ModelShape.of(skeleton(hub_dir)) == ModelShape.of(loaded)
+    policy.model.model.visual.requires_grad_(False)
+    shape = ModelShape.of(policy.model)
+    assert not shape.vision_trains
+    assert shape.parameters - shape.trainable == sum(p.numel() for p in policy.model.model.visual.parameters())
+
+
+def test_the_papers_plan_by_hand():
+    n = 2_208_985_600
+    made = plan(QWEN2_VL_2B, PAPER)
+    assert (made.weights, made.gradients, made.reference) == (2 * n, 2 * n, 2 * n)
+    assert (made.masters, made.moments) == (4 * n, 8 * n)
+    assert made.certain == 16 * n
+    assert made.activations == (2 * 768 + 8 * 512) * 2_897_216
+    assert made.vision == 2 * 2048 * 1_898_800
+    assert made.cache == (2 * 4 * 768 + 16 * 512) * 28 * 2 * 256 * 2
+    assert made.packed == 28 * 46_792_704 * 2
+    assert made.images == 4 * 2048 * 1_898_800
+    assert made.phases(on_host=False)["update"][-4:] == ("gradients", "activations", "vision", "head")
+    assert made.sizes(on_host=False)["step"] == 20 * n + made.embeddings + made.packed  # float32 gradients beside the masters
+    assert made.sizes(on_host=True)["update"] - made.sizes(on_host=False)["update"] == 600 * 2048 * 1176 * 4
+
+
+def test_float32_needs_no_masters_and_no_penalty_no_reference():
+    made = plan(QWEN2_VL_2B, replace(PAPER, number_bytes=4, reference=False))
+    assert (made.masters, made.reference, made.embeddings) == (0, 0, 0)
+    assert made.certain == 12 * 2_208_985_600  # weights and two moments
+
+
+def test_a_frozen_tower_keeps_no_activations_and_steps_nothing():
+    made = plan(replace(QWEN2_VL_2B, trainable=1_543_714_304, vision_trains=False), PAPER)
+    assert made.vision == made.images == 0 and made.moments == 8 * 1_543_714_304 and made.weights == 2 * 2_208_985_600
+
+
+@pytest.mark.parametrize("budget", [1, 99, 100, 199, 200, 1000])
+def test_micro_batches_are_cut_as_the_update_cuts_them(budget):
+    assert micro_prompts(3, 100, budget) == max(len(part) for part in micro_batches([100] * 3, range(3), budget))
+
+
+def kept_by_autograd(model, compute):
+    """Bytes of the distinct tensors that a forward pass keeps for backward, weights apart."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = compute()
+    del result
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.fixture
+def proportioned(tokenizer):
+    """The small model with Qwen2-VL-2B's ratio of MLP to hidden size, 35 : 6."""
+    torch.set_num_threads(1)
+    config = nano.build_config(tokenizer)
+    config.text_config.intermediate_size = 192 * 35 // 6
+    torch.manual_seed(0)
+    return prepare(Qwen2VLForConditionalGeneration(config), Encoder(tokenizer, nano.build_image_processor(), picture))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths_PG", [[[64] * 6], [[150] * 2, [150] * 2]], ids=["one prompt, G = 6", "two prompts, G = 2"])
+def test_the_estimate_is_what_an_update_keeps(proportioned, examples, lengths_PG, dtype):
+    proportioned.model.to(dtype)
+    batch = proportioned.encoder.groups(groups_of(proportioned, examples[: len(lengths_PG)], lengths_PG))
+    measured = kept_by_autograd(proportioned.model, lambda: proportioned.logprobs(batch))
+    shape, b = ModelShape.of(proportioned.model), dtype.itemsize
+    tokens = int(batch.prompts.lengths_P.sum()) + batch.n_tokens
+    logits = 4 * batch.n_tokens * shape.vocabulary  # so few that they are not recomputed
+    estimate = tokens * decoder_bytes(shape, b) + len(batch.prompts.pixels) * vision_bytes(shape, b) + logits
+    assert estimate == pytest.approx(measured, rel=0.15)
+
+
+def test_the_prompt_pass_alone_is_estimated_closely(proportioned, examples):
+    """Without completions no keys are repeated, so nothing but odds and ends may be missing."""
+    batch = proportioned.encoder.groups(groups_of(proportioned, examples[:1], [[1]])).prompts
+    measured = kept_by_autograd(proportioned.model, lambda: proportioned.prefill(batch))
+    shape = ModelShape.of(proportioned.model)
+    assert measured == pytest.approx(batch.ids_PL.shape[1] * decoder_bytes(shape, 4) + len(batch.pixels) * vision_bytes(shape, 4), rel=0.05)
+
+
+# ---------------------------------------------------------------- the device
+
+MEMINFO = "MemTotal:  1000 kB\nMemFree:  100 kB\nMemAvailable:  600 kB\nSwapTotal:  50 kB\nHugePages_Total:  0\n"
+
+
+def group(folder, limit, current=300_000, inactive=100_000):
+    for name, text in {"memory.max": limit, "memory.current": current, "memory.stat": f"anon 5\ninactive_file {inactive}"}.items():
+        (folder / name).write_text(f"{text}\n")
+    return folder
+
+
+def test_host_memory_counts_swap_in_all_and_a_containers_limit(tmp_path):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text(MEMINFO)
+    assert host_memory(meminfo, None) == (1050 * 1024, 600 * 1024)
+    assert host_memory(meminfo, group(tmp_path, "max")) == (1050 * 1024, 600 * 1024)
+    assert host_memory(meminfo, group(tmp_path, 500_000)) == (500_000 + 50 * 1024, 300_000)  # used: 300,000 less what gives way
+    total, free = host_memory(tmp_path / "none", None)  # not Linux
+    assert total == free > 2**28

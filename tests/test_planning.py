@@ -1,0 +1,117 @@
+"""A plan beside a device: what is refused, what is warned of, and with which remedy."""
+
+import json
+import math
+from dataclasses import replace
+
+import hub_model
+import pytest
+from huggingface_hub import constants
+
+from medvlm_r1 import planning
+from medvlm_r1.config import override
+from medvlm_r1.errors import ConfigError
+from medvlm_r1.grpo.trainer import GRPOConfig
+from medvlm_r1.planning import Prompts, forecast, gib
+from medvlm_r1.reasoning import render
+from medvlm_r1.recipes import find
+from medvlm_r1.sft.trainer import SFTConfig
+from medvlm_r1.training.device import Device
+from medvlm_r1.training.memory import PAPER, QWEN2_VL_2B
+
+GIB = 2**30
+PROMPTS = Prompts(768, 2048, 600)
+
+
+def gpu(total_gib, free_gib=None):
+    free = total_gib if free_gib is None else free_gib
+    return Device("a GPU", int(total_gib * GIB), int(free * GIB), is_host=False)
+
+
+def on(device, config=None, **changes):
+    return forecast(replace(config or GRPOConfig(), **changes), QWEN2_VL_2B, PROMPTS, device)
+
+
+def test_the_paper_recipe_is_the_paper_workload():
+    assert on(gpu(80)).work == PAPER
+
+
+def test_supervised_training_generates_nothing_and_takes_a_step_whole():
+    made = on(gpu(80), SFTConfig())
+    assert (made.work.micro_prompts, made.work.rollouts, made.work.completion_tokens) == (16, 1, 16)
+    assert made.plan.cache == made.plan.reference == 0 and "rollout" not in made.plan.sizes(False)
+    assert "lower prompts_per_step" in made.remedy() or "max_pixels" in made.remedy()
+
+
+def test_only_the_certain_parts_refuse():
+    """16 bytes a parameter are 32.92 GiB with the reference, 28.80 without; the whole plan is 63.5."""
+    assert gib(on(gpu(80)).plan.certain) == "32.9 GiB" and gib(on(gpu(80)).peak) == "63.5 GiB"
+    assert on(gpu(33)).impossible() == "" and not on(gpu(33)).fits
+    assert "32.9 GiB and a GPU has 32.0 GiB in all; set update.loss.kl_beta=0" in on(gpu(32)).impossible()
+    assert "choose a smaller model" in on(gpu(28)).impossible()
+    assert on(gpu(33, free_gib=1)).impossible() == ""  # what others hold today they may give back
+
+
+def test_a_refusal_comes_before_the_weights_are_read(tmp_path):
+    ids = {token: 151_640 + n for n, token in enumerate(hub_model.SPECIAL)}
+    (tmp_path / "config.json").write_text(json.dumps(hub_model._config(hub_model.FULL, ids, 0)))
+    (tmp_path / "preprocessor_config.json").write_text('{"min_pixels": 3136, "max_pixels": 12845056}')
+    config = GRPOConfig(model=str(tmp_path))
+    planning.check_weights(config, gpu(33))
+    with pytest.raises(ConfigError, match="take 32.9 GiB and a GPU has 32.0 GiB in all"):
+        planning.check_weights(config, gpu(32))
+
+
+def test_a_published_model_is_refused_before_it_is_fetched(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConfigError, match="Qwen2-VL-2B-Instruct"):
+        planning.check_weights(GRPOConfig(), gpu(32))
+    planning.check_weights(GRPOConfig(model="somebody/unknown"), gpu(1))  # the plan is made again once it is here
+    with pytest.raises(ConfigError, match="in all"):
+        on(gpu(32)).refuse()
+
+
+def test_tight_is_above_nine_tenths_of_what_is_free():
+    need = on(gpu(1)).peak / GIB
+    assert on(gpu(200, free_gib=need / 0.9 + 0.1)).fits
+    assert not on(gpu(200, free_gib=need / 0.9 - 0.1)).fits
+
+
+def test_the_remedy_names_the_largest_part_that_can_be_lowered():
+    assert on(gpu(80)).remedy() == (
+        "the largest part that can be lowered is activations (15.2 GiB): lower update.tokens_per_micro_batch to 2816"
+    )
+    lowered = replace(GRPOConfig().update, tokens_per_micro_batch=2816)
+    assert on(gpu(80), update=lowered).work.micro_prompts == 1  # the remedy works
+    alone = on(gpu(80), prompts_per_step=1)
+    assert "lower sampling.max_tokens or sampling.n" in alone.remedy()
+    seen = forecast(GRPOConfig(), QWEN2_VL_2B, Prompts(768, 20_480, 600), gpu(80))
+    assert "images" in seen.remedy() and "lower max_pixels" in seen.remedy()
+
+
+def test_where_nothing_can_be_lowered_the_model_is_too_large():
+    """No reference, hardly a token: the optimiser's step is the peak."""
+    config = override(GRPOConfig(), ["update.loss.kl_beta=0", "prompts_per_step=1", "sampling.n=2", "sampling.max_tokens=1"])
+    small = forecast(config, QWEN2_VL_2B, Prompts(8, 16, 1), gpu(80))
+    assert small.plan.peak(False)[0] == "step" and small.remedy() == planning.SMALLER
+
+
+def test_the_prompts_of_real_questions(policy, examples):
+    """84 x 84 px are 36 patches, 56 x 112 px 32; q3 has two images, and "a.png" is shared."""
+    short = ["sampling.n=2", "sampling.max_tokens=20"]
+    one, all_three = (override(GRPOConfig(template="think"), [f"prompts_per_step={n}", *short]) for n in (1, 3))
+    lengths = [len(policy.encoder.prompt_ids(render(example, "think"))) for example in examples]
+    assert Prompts.of(policy, one, examples) == Prompts(max(lengths), 72, 3)
+    assert Prompts.of(policy, all_three, examples) == Prompts(math.ceil(sum(lengths) / 3), 47, 3)  # (36 + 32 + 72) / 3
+
+
+def test_a_model_that_is_not_here_is_planned_by_its_published_sizes(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    made, assumed = planning.before_loading(GRPOConfig())
+    assert made.work == PAPER and "not here: its published sizes; assumes 600 images of at most 512 tokens" in assumed
+
+
+def test_an_image_budget_comes_from_the_models_own_processor(hub_dir):
+    made, assumed = planning.before_loading(find("nano", "grpo"))
+    assert made.work.patches == 36 and "config.json" in assumed  # 84 x 84 px
+    assert planning.before_loading(GRPOConfig(model=str(hub_dir), max_pixels=None))[0].work.prompt_tokens == 4096
