@@ -72,11 +72,12 @@ def used(config: Config, examples: Sequence[Example]) -> list[Example]:
     return [examples[row] for row in sorted({row for rows in steps for row in rows})]
 
 
-def prove(config: Config, policy: Policy, examples: Iterable[Example]) -> None:
+def prove(config: Config, policy: Policy, examples: Sequence[Example]) -> None:
     """Does every question fit the model, and can its gold answer earn every reward? Then no late step fails on one.
 
     Raises DataError or ImageError that names the question by id.
     """
+    policy.ahead(examples)
     for example in examples:
         check_prompt(policy, example, config.template)
         if isinstance(config, sft.SFTConfig):

@@ -1,10 +1,12 @@
 """The shared-prefix passes against the naive way: transformers' own forward, once per completion."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from conftest import transformers_way
+from conftest import picture, transformers_way
 
-from medvlm_r1.models.encode import mrope
+from medvlm_r1.models.encode import Encoder, mrope
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
@@ -105,3 +107,24 @@ def test_a_frozen_model_encodes_an_image_once_per_run(policy, examples):
     first, second = reference.logprobs(batch), reference.logprobs(batch)
     assert calls == [1, 1, 1]  # three distinct images, each on its own
     assert torch.equal(first, second)
+
+
+def test_images_prepared_ahead_are_the_same_and_prepared_once(policy, examples):
+    opened = []
+
+    def load(reference):
+        opened.append(reference)
+        if reference == "gone.png":
+            raise OSError("no such picture")
+        return picture(reference)
+
+    encoder = Encoder(policy.encoder.tokenizer, policy.encoder.image_processor, load)
+    encoder.ahead(examples)
+    encoder.ahead(examples)
+    for example in examples:
+        for reference in example.images:
+            assert encoder.pixels(reference).key == policy.encoder.pixels(reference).key
+    assert sorted(opened) == ["a.png", "b.png", "wide.png"]
+    encoder.ahead([replace(examples[0], images=("gone.png",))])  # the error comes when the picture is needed
+    with pytest.raises(OSError, match="no such picture"):
+        encoder.pixels("gone.png")

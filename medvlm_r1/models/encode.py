@@ -6,8 +6,11 @@ not fit the model is rejected by the example's id.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ from PIL import Image
 
 from medvlm_r1.errors import DataError
 from medvlm_r1.models.kept import Kept
-from medvlm_r1.types import Prompt, PromptBatch, RolloutGroup, TokenBatch
+from medvlm_r1.types import Example, Prompt, PromptBatch, RolloutGroup, TokenBatch
 
 KEPT_PIXEL_BYTES = 2**33  # 850 images of 512 visual tokens
 
@@ -44,6 +47,7 @@ class Encoder:
     view: Callable[[Image.Image], Image.Image] | None = None
     _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES))
     _ids: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    _coming: dict[str, Future] = field(default_factory=dict)
 
     @property
     def merge(self) -> int:
@@ -57,14 +61,23 @@ class Encoder:
         """The preprocessed image behind a reference, computed once."""
         kept = self._pixels.get(reference)
         if kept is None:
-            image = self.load_image(reference).convert("RGB")
-            image = self.view(image) if self.view else image
-            out = self.image_processor(images=[image], return_tensors="pt")
-            key = hashlib.sha256(out["pixel_values"].numpy().tobytes()).hexdigest()[:16]
-            grid = tuple(int(n) for n in out["image_grid_thw"][0])
-            kept = Pixels(out["pixel_values"], grid, key)
+            coming = self._coming.pop(reference, None)
+            kept = coming.result() if coming else self._prepare(reference)
             self._pixels.put(reference, kept, kept.patches.nbytes)
         return kept
+
+    def ahead(self, examples: Sequence[Example]) -> None:
+        """Prepare the images of these questions in the background, for a caller that will ask for them next."""
+        for reference in {reference for example in examples for reference in example.images}:
+            if reference not in self._coming and self._pixels.get(reference) is None:
+                self._coming[reference] = _background().submit(self._prepare, reference)
+
+    def _prepare(self, reference: str) -> Pixels:
+        image = self.load_image(reference).convert("RGB")
+        image = self.view(image) if self.view else image
+        out = self.image_processor(images=[image], return_tensors="pt")
+        key = hashlib.sha256(out["pixel_values"].numpy().tobytes()).hexdigest()[:16]
+        return Pixels(out["pixel_values"], tuple(int(n) for n in out["image_grid_thw"][0]), key)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of the whole conversation up to the assistant's first token."""
@@ -119,6 +132,11 @@ class Encoder:
         ids_RC, mask_RC = pad(rows, self.tokenizer.pad_token_id)
         prompt_of_R = torch.tensor([p for p, group in enumerate(groups) for _ in group.rollouts])
         return TokenBatch(self.prompts([group.prompt for group in groups]), ids_RC, mask_RC, prompt_of_R)
+
+
+@cache
+def _background() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
 
 
 def image_tokens(grid_thw: tuple[int, int, int], merge: int) -> int:

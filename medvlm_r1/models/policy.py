@@ -9,7 +9,7 @@ one after another, H hidden size, V vocabulary, D head size.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,7 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.kept import Kept
 from medvlm_r1.models.tree import Rows, Tree
 from medvlm_r1.reasoning import EVALUATED_AS
-from medvlm_r1.types import PromptBatch, TokenBatch
+from medvlm_r1.types import Example, PromptBatch, TokenBatch
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits held at a time: 256 MB in float32
 KEPT_IMAGE_BYTES = 2**31
@@ -124,6 +124,11 @@ class Policy:
         self._images.clear()
 
     # ---------------------------------------------------------------- images
+
+    def ahead(self, examples: Sequence[Example]) -> None:
+        """Prepare images while a GPU works; a CPU has no time to spare."""
+        if self.device.type != "cpu":
+            self.encoder.ahead(examples)
 
     def image_embeds(self, batch: PromptBatch) -> torch.Tensor:
         """Embeddings of all image slots in order, (image tokens, H); equal images are encoded once."""
