@@ -104,7 +104,7 @@ def _evaluating(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
     sub = _add(commands, "ask", "one question about one picture, with reasoning", ask)
     _asking(sub)
-    sub.add_argument("image", help="a PNG, JPEG, TIFF or BMP file")
+    sub.add_argument("image", help="a PNG, JPEG, TIFF, BMP or DICOM file, or a slice: head.nii.gz#axis=2&slice=17")
     sub.add_argument("question")
     sub.add_argument("--options", nargs="+", default=[], metavar="TEXT", help="the possible answers, in order of their letters; free text if left out")
 
