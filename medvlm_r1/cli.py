@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from medvlm_r1 import INTENDED_USE, __version__
+from medvlm_r1 import INTENDED_USE, __version__, data_commands
 from medvlm_r1.errors import MedVLMError
 
 EXAMPLES = {
@@ -91,6 +91,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--resume", action="store_true", help="go on with the run that is in the run directory")
         sub.add_argument("--dry-run", action="store_true", help="print the configuration and stop")
     _evaluating(commands)
+    data_commands.register(commands, data)
     _embedded(commands)
     return top
 
@@ -202,6 +203,12 @@ def ask(arguments: argparse.Namespace) -> int:
     for (letter, p), option in zip(answer.option_probs.items(), arguments.options, strict=True):
         print(f"  {letter}) {option:<24} {p:6.1%}  {'█' * round(30 * p)}")
     print(INTENDED_USE)
+    return 0
+
+
+def data(arguments: argparse.Namespace) -> int:
+    """``data convert``, ``inspect`` and ``split``."""
+    print(arguments.report(arguments))
     return 0
 
 
