@@ -20,6 +20,7 @@ from medvlm_r1.data.summary import ids_sha256, summary
 from medvlm_r1.errors import DataError, ImageError, RunError, nearest
 from medvlm_r1.types import LETTERS, Example
 
+Fault = tuple[str, str]  # reason, detail
 _MAGIC = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tif", b"MM\x00*": ".tif", b"BM": ".bmp"}
 
 
@@ -82,11 +83,11 @@ def sift(found: Iterable[Found], check: str = "none") -> Converted:
     done, row_of_id, probed = Converted(), {}, {}
     for row in found:
         example, kinds = repair(row.example)
-        reason, detail = (row.fault, example.answer) if row.fault else fault_of(example) or _picture_fault(example, check, probed)
-        if not reason:
-            example, reason, detail = _identify(example, row_of_id, row.where)
-        if reason:
-            done.rejected.append(Rejected(example.id, row.where, reason, detail))
+        fault = (row.fault, example.answer) if row.fault else fault_of(example) or _picture_fault(example, check, probed)
+        if not fault:
+            example, fault = _identify(example, row_of_id, row.where)
+        if fault:
+            done.rejected.append(Rejected(example.id, row.where, *fault))
             continue
         done.repaired.update([*kinds, *(["id repeated, numbered"] if example.id != row.example.id else [])])
         done.examples.append(example)
@@ -107,8 +108,8 @@ def repair(example: Example) -> tuple[Example, list[str]]:
     return (replace(example, answer=same[0]), ["answer spelled otherwise"]) if len(set(same)) == 1 else (example, [])
 
 
-def fault_of(example: Example) -> tuple[str, str]:
-    """(reason, detail) why a question cannot be asked or scored, or ("", "").
+def fault_of(example: Example) -> Fault | None:
+    """(reason, detail) why a question cannot be asked or scored, or None.
 
     A distractor that stands twice passes; the audit finds it. An answer that
     stands twice has two right letters.
@@ -116,8 +117,10 @@ def fault_of(example: Example) -> tuple[str, str]:
     >>> ask = lambda options, answer: Example("q1", ("a.png",), "Finding?", options, answer, "ct")
     >>> fault_of(ask(("cyst", "mass"), "liver"))
     ('answer not among the options', 'liver')
-    >>> [fault_of(ask(*row))[0] for row in ((("cyst",), "cyst"), (("cyst", "mass", "cyst"), "cyst"), (("mass", "mass", "cyst"), "cyst"), ((), "cyst"))]
-    ['fewer than 2 options', 'answer stands twice among the options', '', '']
+    >>> fault_of(ask(("cyst",), "cyst")), fault_of(ask(("cyst", "mass", "cyst"), "cyst"))
+    (('fewer than 2 options', 'cyst'), ('answer stands twice among the options', 'cyst'))
+    >>> fault_of(ask(("mass", "mass", "cyst"), "cyst")), fault_of(ask((), "cyst"))
+    (None, None)
     """
     n_options = len(example.options)
     faults = (
@@ -130,33 +133,33 @@ def fault_of(example: Example) -> tuple[str, str]:
         (n_options and example.answer not in example.options, "answer not among the options", example.answer),
         (example.options.count(example.answer) > 1, "answer stands twice among the options", example.answer),
     )
-    return next(((reason, detail) for is_wrong, reason, detail in faults if is_wrong), ("", ""))
+    return next(((reason, detail) for is_wrong, reason, detail in faults if is_wrong), None)
 
 
-def _picture_fault(example: Example, check: str, probed: dict[str, tuple[str, str]]) -> tuple[str, str]:
+def _picture_fault(example: Example, check: str, probed: dict[str, Fault | None]) -> Fault | None:
     for reference in example.images:
         if reference not in probed:
             try:
                 PROBES[check](reference)
-                probed[reference] = ("", "")
+                probed[reference] = None
             except ImageError as error:
                 probed[reference] = ("image missing" if not Path(place(reference)[0]).exists() else "image broken", str(error))
-        if probed[reference][0]:
+        if probed[reference]:
             return probed[reference]
-    return "", ""
+    return None
 
 
-def _identify(example: Example, row_of_id: dict[str, tuple[Example, str]], where: str) -> tuple[Example, str, str]:
+def _identify(example: Example, row_of_id: dict[str, tuple[Example, str]], where: str) -> tuple[Example, Fault | None]:
     """Gives a repeated id a number in order of the source; a row that repeats all of another is rejected."""
     wanted, number = example.id, 1
     while example.id in row_of_id:
         other, place_of_other = row_of_id[example.id]
         if example == other:
-            return example, "repeats another row", place_of_other
+            return example, ("repeats another row", place_of_other)
         number += 1
         example = replace(example, id=f"{wanted}~{number}")
     row_of_id[example.id] = (example, where)
-    return example, "", ""
+    return example, None
 
 
 def _placed(found: Iterable[Found], src: Path, out: Path, copy: bool) -> Iterator[Found]:

@@ -76,8 +76,8 @@ def _paper_train(examples: Sequence[Example], tested: dict[str, Example], seed: 
 
 
 def drawn(parts: Iterable[list[Example]], seed: int) -> list[list[Example]]:
-    """The parts in the order that ``seed`` draws: that of the SHA-256 of the seed and each part's least id."""
-    return sorted(parts, key=lambda part: hashlib.sha256(f"{seed}\n{min(e.id for e in part)}".encode()).digest())
+    """The parts in the order that ``seed`` draws: that of the SHA-256 of the seed and each part's least id; inside a part, by id."""
+    return sorted((sorted(part, key=lambda e: e.id) for part in parts), key=lambda part: hashlib.sha256(f"{seed}\n{part[0].id}".encode()).digest())
 
 
 def fingerprint(example: Example) -> str:

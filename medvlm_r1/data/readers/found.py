@@ -38,9 +38,11 @@ def tables(src: Path, suffixes: tuple[str, ...] = TABLES, layout: str = "") -> l
     """``src`` itself, or the tables in and below it, in order of their names. Raises DataError where there is none."""
     if src.is_file():
         return [src]
+    if not src.exists():
+        raise DataError(f'"{src}" does not exist; {layout}')
     found = sorted(path for suffix in suffixes for path in src.rglob(f"*{suffix}") if path.is_file())
     if not found:
-        raise DataError(f'"{src}" {"holds" if src.is_dir() else "does not exist; it should hold"} no {" or ".join(suffixes)} file; {layout}')
+        raise DataError(f'"{src}" holds no {" or ".join(suffixes)} file; {layout}')
     return found
 
 
