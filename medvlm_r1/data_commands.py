@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm_r1 import INTENDED_USE
-from medvlm_r1.errors import MedVLMError, RunError
+from medvlm_r1.errors import ConfigError, MedVLMError, RunError
 
 CORPORA = ("omnimedvqa", "huatuo-eval", "vqa-rad", "slake", "path-vqa", "pmc-vqa", "image-folder")  # readers.CORPORA, without its imports
 CHECKS = ("quick", "full", "none")
@@ -104,6 +104,8 @@ def split(arguments: argparse.Namespace) -> str:
     from medvlm_r1.data.split import paper_split, save
     from medvlm_r1.data.split import split as cut
 
+    if arguments.test_set and not arguments.paper:
+        raise ConfigError(f'--test-set "{arguments.test_set}" is for the paper\'s parts; add --paper, or drop it')
     examples = load_dataset(arguments.data)
     if arguments.paper:
         parts = paper_split(examples, arguments.seed, _questions(arguments.test_set))

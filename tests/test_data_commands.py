@@ -87,6 +87,7 @@ def test_a_drawn_set_can_be_inspected(command):
         (["split", "nowhere", "out"], ["nowhere", "does not exist"]),
         (["split", "phantom:mri", "out", "--test", "1.5"], ["1.5", "between 0 and 1"]),
         (["split", "phantom:mri", "out", "--paper"], ["0 mri, 0 ct, 0 xray", "--test-set"]),
+        (["split", "phantom:mri", "out", "--test-set", "t.json"], ["t.json", "add --paper"]),
         (["split", "phantom:mri", "out", "--paper", "--test-set", "gone.json"], ["gone.json"]),
     ],
 )

@@ -75,8 +75,9 @@ def omnimedvqa(tmp_path):
         omni(0),  # repeats the first
         omni(0, question="Which technique?", image_path="Images/Chest CT Scan/test/1.png"),  # another question under its id
         omni(11, option_B=..., option_C=..., option_D=..., gt_answer="MRI"),
+        omni(12, option_A=..., option_B=..., option_C=..., option_D=...),  # no open question: its options are lost
     ]
-    for number in range(12):
+    for number in range(13):
         picture(src / f"Images/Chest CT Scan/test/{number}.png")
     broken = src / "Images/Chest CT Scan/test/6.png"
     broken.write_bytes(broken.read_bytes()[:-30])
@@ -101,7 +102,7 @@ def test_omnimedvqa(omnimedvqa, tmp_path):
     assert rejected == {
         "chest_4": "answer not among the options", "chest_5": "image missing", "chest_6": "image broken",
         "chest_7": "answer stands twice among the options", "chest_10": "no question", "chest_0": "repeats another row",
-        "chest_11": "fewer than 2 options",
+        "chest_11": "fewer than 2 options", "chest_12": "fewer than 2 options",
     }  # fmt: skip
     assert report["repaired"] == {"answer spelled otherwise": 1, "id repeated, numbered": 1}
     assert report["modality"] == {"ct": 6, "mri": 1, "xray": 1}
@@ -246,11 +247,11 @@ def test_path_vqa(tmp_path):
 
 
 def test_a_parquet_table_holds_its_pictures(tmp_path):
-    arrow = pytest.importorskip("pyarrow")
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     data = picture(tmp_path / "a.png").read_bytes()
     (tmp_path / "src").mkdir()
     table = arrow.Table.from_pylist([{"image": {"bytes": data, "path": "a.png"}, "question": "Are they large?", "answer": "yes"}])
-    arrow.parquet.write_table(table, tmp_path / "src/train-00000-of-00001.parquet")
+    parquet.write_table(table, tmp_path / "src/train-00000-of-00001.parquet")
     rows, _, _ = converted("path-vqa", tmp_path / "src", tmp_path / "out")
     (row,) = rows.values()
     assert row["split"] == "train" and (tmp_path / "out" / row["image"][0]).read_bytes() == data

@@ -17,17 +17,19 @@ def omnimedvqa(src: Path) -> Iterator[Found]:
     for path in tables(folder if folder.is_dir() else src, (".json",), LAYOUT):
         for where, row in rows(path):
             image = text(row, "image_path")
+            options = tuple(option for letter in "ABCD" if (option := text(row, f"option_{letter}")))
             yield Found(
                 where,
                 Example(
                     id=text(row, "question_id"),
                     images=(str(root / image),) if image else (),
                     question=text(row, "question"),
-                    options=tuple(option for letter in "ABCD" if (option := text(row, f"option_{letter}"))),
+                    options=options,
                     answer=text(row, "gt_answer"),
                     modality=modality_of(text(row, "modality_type", "modality")),
                     question_type=plain(text(row, "question_type")),
                     group=image,
                     source=f"OmniMedVQA/{text(row, 'dataset') or path.stem}",
                 ),
+                fault="" if options else "fewer than 2 options",
             )
