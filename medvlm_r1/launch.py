@@ -17,7 +17,7 @@ from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.grpo import trainer as grpo
 from medvlm_r1.models.families import is_hub_id, load_policy, locate
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.preflight import Config, check, prove, questions, used
+from medvlm_r1.preflight import Config, check, check_apart, prove, questions, used
 from medvlm_r1.rewards.rubric import Rubric
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.sft import trainer as sft
@@ -35,6 +35,7 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
     check(config)
     checkpoint.check_run(run_dir, config, resume)
     examples = questions(config.data)
+    check_apart(config, examples)
     device = this_device()  # looked at before the model takes its share
     planning.check_weights(config, device)
     with memory_errors():

@@ -6,6 +6,7 @@ from functools import reduce
 from typing import Any
 
 from medvlm_r1.data.dataset import Dataset, check_images, load_dataset
+from medvlm_r1.data.leak import require_apart
 from medvlm_r1.data.views import VIEWS
 from medvlm_r1.errors import ConfigError, DataError, ImageError, MedVLMError, nearest
 from medvlm_r1.grpo import trainer as grpo
@@ -64,6 +65,12 @@ def questions(spec: str) -> Dataset:
     examples = load_dataset(spec)
     check_images(examples)
     return examples
+
+
+def check_apart(config: Config, examples: Sequence[Example]) -> None:
+    """Raises DataError where a training question shares a picture or a group with the test set that the configuration names."""
+    if config.test:
+        require_apart(examples, load_dataset(config.test))
 
 
 def used(config: Config, examples: Sequence[Example]) -> list[Example]:

@@ -44,6 +44,12 @@ def test_sft_knows_its_own_keys(refused):
 # ---------------------------------------------------------------- data
 
 
+def test_nothing_is_trained_on_that_shares_a_picture_with_the_test_set(refused, manifest, tmp_path):
+    named = ["--set", f"test={manifest}?modality=ct"]
+    refused(["train", "paper", "--model", "nano", "--data", manifest, *named, "--run-dir", tmp_path / "run"], "share something with the test set")
+    assert not (tmp_path / "run").exists()
+
+
 def line(name="q2", image="good.png", **more):
     return hub_model.question(name, [image], "axial") | more
 

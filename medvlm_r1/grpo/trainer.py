@@ -22,10 +22,14 @@ from medvlm_r1.types import Example, RolloutGroup
 
 @dataclass(frozen=True)
 class GRPOConfig:
-    """A whole run. The defaults are the paper's (300 steps of 4 prompts, G = 4)."""
+    """A whole run. The defaults are the paper's (300 steps of 4 prompts, G = 4).
+
+    ``test`` names the questions that nothing may be trained on.
+    """
 
     model: str = "Qwen/Qwen2-VL-2B-Instruct"
     data: str = ""
+    test: str = ""
     template: str = "paper-train"
     view: str = "image"
     rewards: dict[str, float] = field(default_factory=lambda: {"format": 1.0, "accuracy": 1.0})

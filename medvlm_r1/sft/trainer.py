@@ -18,10 +18,14 @@ from medvlm_r1.types import Completion, Example, Rollout, RolloutGroup
 
 @dataclass(frozen=True)
 class SFTConfig:
-    """A whole run; ``target`` is "letter" (the paper's baseline) or "trace" (gold reasoning)."""
+    """A whole run; ``target`` is "letter" (the paper's baseline) or "trace" (gold reasoning).
+
+    ``test`` names the questions that nothing may be trained on.
+    """
 
     model: str = "Qwen/Qwen2-VL-2B-Instruct"
     data: str = ""
+    test: str = ""
     template: str = "paper-direct"
     view: str = "image"
     target: str = "letter"

@@ -1,0 +1,403 @@
+"""Each corpus in its own layout, with the faults that its real copies have, against the manifest it must become."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from medvlm_r1.data.convert import convert
+from medvlm_r1.data.dataset import load_dataset
+from medvlm_r1.data.images import load_image
+from medvlm_r1.data.readers import CORPORA
+from medvlm_r1.errors import DataError, ImageError, RunError
+
+OPENRAD = Path(__file__).parents[2] / "shared" / "data" / "openrad"
+
+
+def picture(path, grey=90):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (8, 6), grey).save(path)
+    return path
+
+
+def write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def write_csv(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def converted(corpus, src, out, **options):
+    """(rows of the manifest by id, reasons of the rejected by id, report)."""
+    report = convert(corpus, src, out, **options)
+    lines = [json.loads(line) for line in (out / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert report["rows"] == len(lines) + len(rejected) and sum(report["rejected"].values()) == len(rejected)
+    return {row["id"]: row for row in lines}, {row["id"]: row["reason"] for row in rejected}, report
+
+
+# ---------------------------------------------------------------- OmniMedVQA
+
+
+def omni(number, **changes):
+    row = {
+        "dataset": "Chest CT Scan", "question_id": f"chest_{number}", "question_type": "Modality Recognition",
+        "question": "What imaging technique is this?", "gt_answer": "CT", "image_path": f"Images/Chest CT Scan/test/{number}.png",
+        "option_A": "MRI", "option_B": "CT", "option_C": "X-ray", "option_D": "PET", "modality_type": "CT(Computed Tomography)",
+    }  # fmt: skip
+    return {key: value for key, value in (row | changes).items() if value is not ...}
+
+
+@pytest.fixture
+def omnimedvqa(tmp_path):
+    src = tmp_path / "OmniMedVQA"
+    rows = [
+        omni(0),
+        omni(1, option_C=..., option_D=...),
+        omni(2, modality_type=..., modality="MR (Mag-netic Resonance Imaging)"),
+        omni(3, gt_answer="ct."),
+        omni(4, gt_answer="Ultrasound"),
+        omni(5, image_path="Images/Chest CT Scan/test/gone.png"),
+        omni(6),  # its picture is cut short
+        omni(7, option_A="CT"),  # two right letters
+        omni(8, option_A="PET"),  # a distractor twice is only odd
+        omni(9, option_C="", option_D=None),
+        omni(10, question=""),
+        omni(0),  # repeats the first
+        omni(0, question="Which technique?", image_path="Images/Chest CT Scan/test/1.png"),  # another question under its id
+        omni(11, option_B=..., option_C=..., option_D=..., gt_answer="MRI"),
+        omni(12, option_A=..., option_B=..., option_C=..., option_D=...),  # no open question: its options are lost
+    ]
+    for number in range(13):
+        picture(src / f"Images/Chest CT Scan/test/{number}.png")
+    broken = src / "Images/Chest CT Scan/test/6.png"
+    broken.write_bytes(broken.read_bytes()[:-30])
+    write_json(src / "QA_information/Open-access/Chest CT Scan.json", rows)
+    xray = omni(0, dataset="MIAS", question_id="mias_0", modality_type="X-Ray", question_type="Disease Diagnosis", image_path="Images/MIAS/a.jpg")
+    picture(src / "Images/MIAS/a.jpg")
+    write_json(src / "QA_information/Restricted-access/MIAS.json", [xray])
+    return src
+
+
+def test_omnimedvqa(omnimedvqa, tmp_path):
+    rows, rejected, report = converted("omnimedvqa", omnimedvqa, tmp_path / "out")
+    assert rows["chest_0"] == {
+        "id": "chest_0", "image": ["../OmniMedVQA/Images/Chest CT Scan/test/0.png"], "question": "What imaging technique is this?",
+        "options": ["MRI", "CT", "X-ray", "PET"], "answer": "CT", "modality": "ct", "question_type": "modality-recognition",
+        "group": "Images/Chest CT Scan/test/0.png", "source": "OmniMedVQA/Chest CT Scan",
+    }  # fmt: skip
+    assert list(rows) == ["chest_0", "chest_1", "chest_2", "chest_3", "chest_8", "chest_9", "chest_0~2", "mias_0"]
+    assert rows["chest_1"]["options"] == rows["chest_9"]["options"] == ["MRI", "CT"]
+    assert (rows["chest_2"]["modality"], rows["mias_0"]["modality"]) == ("mri", "xray")
+    assert rows["chest_3"]["answer"] == "CT"
+    assert rejected == {
+        "chest_4": "answer not among the options", "chest_5": "image missing", "chest_6": "image broken",
+        "chest_7": "answer stands twice among the options", "chest_10": "no question", "chest_0": "repeats another row",
+        "chest_11": "fewer than 2 options", "chest_12": "fewer than 2 options",
+    }  # fmt: skip
+    assert report["repaired"] == {"answer spelled otherwise": 1, "id repeated, numbered": 1}
+    assert report["modality"] == {"ct": 6, "mri": 1, "xray": 1}
+    assert [e.id for e in load_dataset(str(tmp_path / "out"))] == list(rows)
+    assert load_image(load_dataset(str(tmp_path / "out"))[0].images[0]).size == (8, 6)
+
+
+def test_one_table_of_omnimedvqa_finds_its_pictures(omnimedvqa, tmp_path):
+    rows, _, _ = converted("omnimedvqa", omnimedvqa / "QA_information/Restricted-access/MIAS.json", tmp_path / "out")
+    assert rows["mias_0"]["image"] == ["../OmniMedVQA/Images/MIAS/a.jpg"]
+
+
+def test_a_rejected_row_says_where_and_what(omnimedvqa, tmp_path):
+    convert("omnimedvqa", omnimedvqa, tmp_path / "out")
+    first = json.loads((tmp_path / "out" / "rejected.jsonl").read_text().splitlines()[0])
+    assert first == {"id": "chest_4", "where": "Chest CT Scan.json: item 5", "reason": "answer not among the options", "detail": "Ultrasound"}
+
+
+@pytest.mark.parametrize(("check", "broken"), [("quick", True), ("full", True), ("none", False)])
+def test_how_deep_pictures_are_looked_into(omnimedvqa, tmp_path, check, broken):
+    rows, rejected, report = converted("omnimedvqa", omnimedvqa, tmp_path / "out", check=check)
+    assert ("chest_6" in rejected) == broken == ("chest_5" in rejected)
+    assert report["images_checked"] == check
+
+
+def test_only_a_full_check_sees_damage_inside(tmp_path):
+    """The quick check reads header and end; this is the price of its speed, and training decodes every picture anyway."""
+    src = tmp_path / "src"
+    for name in ("a/1.png", "b/2.png"):
+        picture(src / name)
+    damaged = src / "b/2.png"
+    data = bytearray(damaged.read_bytes())
+    data[data.index(b"IDAT") + 6] ^= 0xFF
+    damaged.write_bytes(data)
+    with pytest.raises(ImageError):
+        load_image(str(damaged))
+    assert converted("image-folder", src, tmp_path / "quick", check="quick")[1] == {}
+    assert converted("image-folder", src, tmp_path / "full", check="full")[1] == {"b/2.png": "image broken"}
+
+
+def test_a_jpeg_with_something_behind_its_end_is_whole(tmp_path):
+    """Scanners pad files; where the quick look fails, the decoder has the last word."""
+    for name in ("a/1.jpg", "b/2.jpg"):
+        path = picture(tmp_path / "src" / name)
+        path.write_bytes(path.read_bytes() + b"\0" * 500)
+    assert converted("image-folder", tmp_path / "src", tmp_path / "out")[1] == {}
+
+
+def test_copied_pictures_travel_with_the_manifest(omnimedvqa, tmp_path):
+    rows, _, _ = converted("omnimedvqa", omnimedvqa, tmp_path / "out", copy=True)
+    assert rows["chest_0"]["image"] == ["images/Images/Chest CT Scan/test/0.png"]
+    (tmp_path / "out").rename(tmp_path / "moved")
+    assert load_image(load_dataset(str(tmp_path / "moved"))[0].images[0]).size == (8, 6)
+
+
+# ---------------------------------------------------------------- HuatuoGPT-Vision's evaluation set
+
+
+def test_huatuo_eval(tmp_path):
+    row = {
+        "image": ["images/brain1.png"], "question": "What is apparent?", "options": ["Hemorrhage", "Acute infarct"], "answer": "Acute infarct",
+        "dataset": "OmniMedVQA", "subset": "MR (Mag-netic Resonance Imaging)",
+    }  # fmt: skip
+    rows = [row, row | {"image": ["images/brain1.png", "images/brain2.png"]}, row | {"image": []}, row | {"answer": "B"}, row | {"options": None}]
+    for name in ("brain1", "brain2"):
+        picture(tmp_path / f"src/images/{name}.png")
+    write_json(tmp_path / "src/medical_evaluation.json", rows)
+    rows, rejected, _ = converted("huatuo-eval", tmp_path / "src", tmp_path / "out")
+    assert rows["medical_evaluation-00000"] == {
+        "id": "medical_evaluation-00000", "image": ["../src/images/brain1.png"], "question": "What is apparent?",
+        "options": ["Hemorrhage", "Acute infarct"], "answer": "Acute infarct", "modality": "mri", "group": "images/brain1.png", "source": "OmniMedVQA",
+    }  # fmt: skip
+    assert rows["medical_evaluation-00001"]["image"] == ["../src/images/brain1.png", "../src/images/brain2.png"]
+    assert rows["medical_evaluation-00004"]["options"] == []  # an open question
+    assert rejected == {"medical_evaluation-00002": "no image", "medical_evaluation-00003": "answer not among the options"}
+
+
+# ---------------------------------------------------------------- VQA-RAD, SLAKE, PathVQA
+
+
+def test_vqa_rad(tmp_path):
+    row = {
+        "qid": 1, "phrase_type": "freeform", "image_name": "synpic1.jpg", "image_organ": "HEAD", "question": "Is there a mass?", "answer": "Yes",
+        "answer_type": "CLOSED ", "question_type": "PRES",
+    }  # fmt: skip
+    others = [
+        {"qid": 2, "phrase_type": "test_para", "image_organ": "CHEST", "question": "Where?", "answer": "Right lung", "answer_type": "OPEN"},
+        {"qid": 3, "image_organ": "ABD", "question": "How many?", "answer": 2, "answer_type": "OPEN"},
+        {"qid": 4, "image_name": "gone.jpg"},
+        {"qid": 5, "answer": None},
+    ]
+    picture(tmp_path / "src/VQA_RAD Image Folder/synpic1.jpg")
+    write_json(tmp_path / "src/VQA_RAD Dataset Public.json", [row, *(row | other for other in others)])
+    rows, rejected, _ = converted("vqa-rad", tmp_path / "src", tmp_path / "out")
+    assert rows["vqa-rad-1"] == {
+        "id": "vqa-rad-1", "image": ["../src/VQA_RAD Image Folder/synpic1.jpg"], "question": "Is there a mass?", "options": ["yes", "no"],
+        "answer": "yes", "modality": "ct-or-mri", "question_type": "pres", "group": "synpic1.jpg", "source": "VQA-RAD", "split": "train",
+    }  # fmt: skip
+    assert [(rows[f"vqa-rad-{n}"][key], rows[f"vqa-rad-{n}"]["options"]) for n, key in ((2, "answer"), (3, "answer"))] == [("Right lung", []), ("2", [])]
+    assert [(r["modality"], r["split"]) for r in rows.values()] == [("ct-or-mri", "train"), ("xray", "test"), ("ct", "train")]
+    assert rejected == {"vqa-rad-4": "image missing", "vqa-rad-5": "no answer"}
+
+
+def test_vqa_rad_of_the_hub_exported_to_json_lines(tmp_path):
+    picture(tmp_path / "src/a.jpg")
+    (tmp_path / "src/test.jsonl").write_text(json.dumps({"image": "a.jpg", "question": "Is it normal?", "answer": "no"}) + "\n")
+    rows, _, _ = converted("vqa-rad", tmp_path / "src", tmp_path / "out")
+    assert rows["vqa-rad-test-00000"]["split"] == "test" and rows["vqa-rad-test-00000"]["modality"] == "unknown"
+
+
+def test_slake(tmp_path):
+    row = {
+        "img_id": 1, "img_name": "xmlab1/source.jpg", "question": "Which organ is it?", "answer": "Liver", "q_lang": "en", "location": "Abdomen",
+        "modality": "CT", "answer_type": "OPEN", "base_type": "vqa", "content_type": "Organ", "triple": ["vhead", "_", "_"], "qid": 0,
+    }  # fmt: skip
+    chinese = {"qid": 1, "question": "这是什么器官?", "answer": "肝脏", "q_lang": "zh"}
+    mislabelled = {"qid": 2, "question": "有肿瘤吗?", "answer": "No"}
+    closed = {"qid": 3, "question": "Is it healthy?", "answer": "No", "answer_type": "CLOSED", "modality": "MRI"}
+    picture(tmp_path / "src/imgs/xmlab1/source.jpg")
+    write_json(tmp_path / "src/train.json", [row, row | chinese, row | mislabelled])
+    write_json(tmp_path / "src/validation.json", [row | closed])
+    write_json(tmp_path / "src/mask.json", {"1": "background"})  # no question set
+    rows, rejected, report = converted("slake", tmp_path / "src", tmp_path / "out")
+    assert rows["slake-0"] == {
+        "id": "slake-0", "image": ["../src/imgs/xmlab1/source.jpg"], "question": "Which organ is it?", "options": [], "answer": "Liver",
+        "modality": "ct", "question_type": "organ", "group": "xmlab1", "source": "SLAKE", "split": "train",
+    }  # fmt: skip
+    assert (rows["slake-3"]["options"], rows["slake-3"]["answer"], rows["slake-3"]["split"]) == (["yes", "no"], "no", "validation")
+    assert rejected == {"slake-1": "not English", "slake-2": "not English"} and report["rejected"] == {"not English": 2}
+
+
+def test_path_vqa(tmp_path):
+    picture(tmp_path / "src/pics/1.jpg")
+    write_csv(tmp_path / "src/train.csv", [{"image": "pics/1.jpg", "question": "Where are the cells?", "answer": "in the wall"}])
+    write_csv(tmp_path / "src/test.csv", [{"image": "pics/1.jpg", "question": "Are they large?", "answer": "YES"}])
+    rows, _, _ = converted("path-vqa", tmp_path / "src", tmp_path / "out")
+    assert rows["path-vqa-train-00000"] == {
+        "id": "path-vqa-train-00000", "image": ["../src/pics/1.jpg"], "question": "Where are the cells?", "options": [], "answer": "in the wall",
+        "modality": "pathology", "group": "pics/1.jpg", "source": "PathVQA", "split": "train",
+    }  # fmt: skip
+    assert (rows["path-vqa-test-00000"]["options"], rows["path-vqa-test-00000"]["answer"]) == (["yes", "no"], "yes")
+
+
+def test_a_parquet_table_holds_its_pictures(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    data = picture(tmp_path / "a.png").read_bytes()
+    (tmp_path / "src").mkdir()
+    table = arrow.Table.from_pylist([{"image": {"bytes": data, "path": "a.png"}, "question": "Are they large?", "answer": "yes"}])
+    parquet.write_table(table, tmp_path / "src/train-00000-of-00001.parquet")
+    rows, _, _ = converted("path-vqa", tmp_path / "src", tmp_path / "out")
+    (row,) = rows.values()
+    assert row["split"] == "train" and (tmp_path / "out" / row["image"][0]).read_bytes() == data
+
+
+def test_parquet_without_pyarrow_names_both_remedies(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "train.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"train.parquet.*pip install pyarrow, or export it"):
+        convert("path-vqa", tmp_path, tmp_path / "out")
+
+
+# ---------------------------------------------------------------- PMC-VQA
+
+
+def test_pmc_vqa(tmp_path):
+    row = {
+        "Figure_path": "PMC1064097_F1.jpg", "Question": "What is the uptake pattern?", "Answer": "Focal uptake", "Choice A": " A:Diffuse uptake ",
+        "Choice B": " B:Focal uptake ", "Choice C": " C: No uptake ", "Choice D": " D:Ring ", "Answer_label": "B",
+    }  # fmt: skip
+    others = [
+        {"Answer": "Diffuse uptake"},  # the letter says B
+        {"Answer": "Nodular uptake"},  # among no choices
+        {"Answer_label": "E"},
+        {"Figure_path": "PMC2_F2.jpg"},  # not there
+        {"Answer": "focal uptake."},
+    ]
+    picture(tmp_path / "src/images/PMC1064097_F1.jpg")
+    write_csv(tmp_path / "src/train.csv", [row, *(row | other for other in others)])
+    newer = {"index": 7, "Figure_path": row["Figure_path"], "Caption": "A, b", "Question": "Which?", **{k: v for k, v in row.items() if "Choice" in k}}
+    write_csv(tmp_path / "src/test_2.csv", [newer | {"Answer": "C", "split": "test"}])
+    rows, rejected, _ = converted("pmc-vqa", tmp_path / "src", tmp_path / "out")
+    assert rows["pmc-vqa-train-0"] == {
+        "id": "pmc-vqa-train-0", "image": ["../src/images/PMC1064097_F1.jpg"], "question": "What is the uptake pattern?",
+        "options": ["Diffuse uptake", "Focal uptake", "No uptake", "Ring"], "answer": "Focal uptake", "modality": "unknown", "group": "PMC1064097",
+        "source": "PMC-VQA", "split": "train",
+    }  # fmt: skip
+    assert (rows["pmc-vqa-test_2-7"]["answer"], rows["pmc-vqa-test_2-7"]["split"]) == ("No uptake", "test")
+    assert rows["pmc-vqa-train-5"]["answer"] == "Focal uptake"
+    differ = "choice and answer differ"
+    assert rejected == {"pmc-vqa-train-1": differ, "pmc-vqa-train-2": differ, "pmc-vqa-train-3": differ, "pmc-vqa-train-4": "image missing"}
+
+
+# ---------------------------------------------------------------- any folder of labelled pictures
+
+
+def test_sub_folders_name_the_labels(tmp_path):
+    for name in ("train/CT/cyst/1.png", "train/CT/mass/2.png", "test/CT/normal/3.png", "test/CT/stone/4.png", "test/CT/scar/5.png", "test/X-Ray/normal/6.png"):
+        picture(tmp_path / "src" / name)
+    rows, rejected, _ = converted("image-folder", tmp_path / "src", tmp_path / "out")
+    first = rows["train/CT/cyst/1.png"]
+    assert {key: first[key] for key in ("question", "answer", "modality", "split", "group")} == {
+        "question": "What does this CT image show?", "answer": "cyst", "modality": "ct", "split": "train", "group": "train/CT/cyst/1.png",
+    }  # fmt: skip
+    assert all(len(set(row["options"])) == 4 and set(row["options"]) <= {"cyst", "mass", "normal", "stone", "scar"} for row in rows.values())
+    assert rejected == {"test/X-Ray/normal/6.png": "the only label of its modality"}
+    again, _, _ = converted("image-folder", tmp_path / "src", tmp_path / "again")
+    assert [row["options"] for row in again.values()] == [row["options"] for row in rows.values()]
+
+
+def test_a_table_of_labels(tmp_path):
+    for name in ("1.png", "2.png", "ct/3.png"):
+        picture(tmp_path / "src" / name)
+    table = [
+        {"file": "1.png", "label": "left", "modality": "X-Ray", "split": "test", "group": "p1"},
+        {"file": "2.png", "label": "right", "modality": "X-Ray", "split": "", "group": ""},
+        {"file": "ct/3.png", "label": "", "modality": "", "split": "", "group": ""},
+    ]
+    write_csv(tmp_path / "src/labels.csv", table)
+    rows, rejected, _ = converted("image-folder", tmp_path / "src", tmp_path / "out")
+    assert [(row["answer"], sorted(row["options"]), row["modality"], row["group"]) for row in rows.values()] == [
+        ("left", ["left", "right"], "xray", "p1"), ("right", ["left", "right"], "xray", "2.png"),
+    ]  # fmt: skip
+    assert rows["1.png"]["split"] == "test" and "split" not in rows["2.png"]
+    assert list(rejected) == ["ct/3.png"]
+
+
+def test_the_place_of_the_answer_tells_nothing(tmp_path):
+    """Of 400 questions with 4 options each letter is right about 100 times (3 sigma: 26)."""
+    write_csv(tmp_path / "labels.csv", [{"file": f"{n}.png", "label": "abcd"[n % 4]} for n in range(400)])
+    rows, _, _ = converted("image-folder", tmp_path, tmp_path / "out", check="none")
+    places = [row["options"].index(row["answer"]) for row in rows.values()]
+    assert all(74 <= places.count(place) <= 126 for place in range(4))
+
+
+def test_slices_of_a_volume_are_labelled_by_their_reference(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    import numpy as np
+
+    (tmp_path / "src").mkdir()
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path / "src/head.nii.gz")
+    rows = [{"file": f"head.nii.gz#axis=2&slice={n}", "label": label} for n, label in ((1, "skull base"), (4, "vertex"), (9, "vertex"))]
+    write_csv(tmp_path / "src/labels.csv", rows)
+    rows, rejected, _ = converted("image-folder", tmp_path / "src", tmp_path / "out", copy=True)
+    assert [row["image"] for row in rows.values()] == [["images/head.nii.gz#axis=2&slice=1"], ["images/head.nii.gz#axis=2&slice=4"]]
+    assert rejected == {"head.nii.gz#axis=2&slice=9": "image broken"}
+    assert load_image(load_dataset(str(tmp_path / "out"))[0].images[0]).size == (4, 5)
+
+
+@pytest.mark.skipif(not OPENRAD.is_dir(), reason="shared/data/openrad is not here")
+def test_real_labelled_images(tmp_path):
+    rows, rejected, report = converted("image-folder", OPENRAD, tmp_path / "out")
+    assert len(rows) == 7361 and rejected == {} and report["modality"] == {"ct": 533, "mri": 4600, "xray": 2228}
+    assert sorted(rows["mri/00000.jpg"]["options"]) == ["glioma", "meningioma", "no tumor", "pituitary"]
+
+
+# ---------------------------------------------------------------- the source as a whole
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_a_folder_of_something_else_is_refused_with_the_layout(corpus, tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(DataError, match=f"{tmp_path.name}.*(has|wants|is one)"):
+        convert(corpus, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match="nowhere"):
+        convert(corpus, tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_a_broken_table_is_named(tmp_path):
+    (tmp_path / "train.json").write_text('[{"img_name": ')
+    with pytest.raises(DataError, match="train.json: cannot be read"):
+        convert("slake", tmp_path, tmp_path / "out")
+    (tmp_path / "train.json").write_text("[1, 2]")
+    with pytest.raises(DataError, match="train.json: item 1 must be a JSON object"):
+        convert("slake", tmp_path, tmp_path / "out")
+
+
+def test_a_source_without_one_good_row_is_refused_with_its_first_fault(tmp_path):
+    write_json(tmp_path / "train.json", [{"qid": 3, "q_lang": "zh", "question": "?", "answer": "x"}])
+    with pytest.raises(DataError, match="no row .* 1 rejected .*item 1, not English"):
+        convert("slake", tmp_path, tmp_path / "out")
+
+
+def test_a_manifest_is_not_overwritten(omnimedvqa, tmp_path):
+    convert("omnimedvqa", omnimedvqa, tmp_path / "out")
+    with pytest.raises(RunError, match="already holds a manifest"):
+        convert("omnimedvqa", omnimedvqa, tmp_path / "out")
+
+
+def test_the_same_source_gives_the_same_bytes(omnimedvqa, tmp_path):
+    for name in ("one", "two"):
+        convert("omnimedvqa", omnimedvqa, tmp_path / name)
+    assert (tmp_path / "one/manifest.jsonl").read_bytes() == (tmp_path / "two/manifest.jsonl").read_bytes()
+
+
+def test_an_unknown_corpus_is_named(tmp_path):
+    with pytest.raises(DataError, match='"slaek" is unknown; did you mean "slake"'):
+        convert("slaek", tmp_path, tmp_path / "out")
