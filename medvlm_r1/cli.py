@@ -27,6 +27,10 @@ EXAMPLES = {
     "ask": """examples:
   medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both
   medvlm-r1 ask --model runs/mine/checkpoints/step-300 scan.png "What is abnormal?" --json""",
+    "audit": """examples:
+  medvlm-r1 audit --data questions.jsonl --html runs/audit.html                  every check, learnt from its own questions
+  medvlm-r1 audit --data "q.jsonl?split=test" --train "q.jsonl?split=train" --html runs/audit.html
+  medvlm-r1 audit --data q.jsonl --images none --json                            the texts alone, for a script""",
     "demo": """examples:
   medvlm-r1 demo              the whole story, in under five minutes on two cores
   medvlm-r1 demo --quick      a small form of it, to see that everything works
@@ -91,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--resume", action="store_true", help="go on with the run that is in the run directory")
         sub.add_argument("--dry-run", action="store_true", help="print the configuration and stop")
     _evaluating(commands)
+    _auditing(commands)
     _embedded(commands)
     return top
 
@@ -107,6 +112,17 @@ def _evaluating(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("image", help="a PNG, JPEG, TIFF or BMP file")
     sub.add_argument("question")
     sub.add_argument("--options", nargs="+", default=[], metavar="TEXT", help="the possible answers, in order of their letters; free text if left out")
+
+
+def _auditing(commands: argparse._SubParsersAction) -> None:
+    sub = _add(commands, "audit", "what a question set gives away without its pictures, and what its pictures repeat", audit)
+    sub.add_argument("--data", required=True, help="the questions to audit: a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("--train", metavar="DATA", help="what a model is trained on; if left out, the text prior learns from other questions of --data")
+    sub.add_argument("--train-size", type=_whole(1), default=600, metavar="N", help="questions the text prior learns from (default: %(default)s)")
+    sub.add_argument("--draws", type=_whole(1), default=20, metavar="K", help="how often they are drawn anew (default: %(default)s)")
+    sub.add_argument("--images", choices=("files", "all", "none"), default="files", help="pictures to compare; all: phantoms too (default: %(default)s)")
+    sub.add_argument("--html", type=Path, metavar="FILE", help="write the audit as a page")
+    sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _asking(sub: argparse.ArgumentParser) -> None:
@@ -178,6 +194,17 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     summary = evaluating.run(arguments)
     print(json.dumps(summary, indent=2) if arguments.json else f"report: {arguments.out / 'report.html'}")
+    return 0
+
+
+def audit(arguments: argparse.Namespace) -> int:
+    """``audit``: the verdict, or everything as JSON; the page in --html."""
+    from medvlm_r1 import auditing
+
+    report = auditing.run(arguments)
+    print(json.dumps(report, indent=2) if arguments.json else auditing.summary(report))
+    if arguments.html and not arguments.json:
+        print(f"\nreport: {arguments.html}")
     return 0
 
 

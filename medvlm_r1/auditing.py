@@ -1,0 +1,92 @@
+"""``medvlm-r1 audit``: what a question set measures, before any model is asked."""
+
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from medvlm_r1.data.audit.bias import balance, cues, never_gold, positions
+from medvlm_r1.data.audit.duplicates import duplicates, n_pictures
+from medvlm_r1.data.audit.leaks import groups_cut, leaks
+from medvlm_r1.data.audit.prior import by_modality, chance, learning_curve, text_prior, transfer, within
+from medvlm_r1.data.dataset import load_dataset
+from medvlm_r1.data.images import load_image
+from medvlm_r1.evaluating import writing
+from medvlm_r1.evaluation.audit_page import render_audit
+from medvlm_r1.evaluation.audit_verdict import name, verdict
+from medvlm_r1.types import Example
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """How much text the prior learns from, how often, and which pictures are opened ("files", "all" or "none").
+
+    >>> AuditConfig(draws=5)
+    AuditConfig(train_size=600, draws=5, images='files')
+    """
+
+    train_size: int = 600
+    draws: int = 20
+    images: str = "files"
+
+
+def run(arguments: Namespace) -> Report:
+    """Load, audit, write the page if asked for; returns the report."""
+    examples = list(load_dataset(arguments.data))
+    train = list(load_dataset(arguments.train)) if arguments.train else None
+    config = AuditConfig(arguments.train_size, arguments.draws, arguments.images)
+    page: Path | None = arguments.html
+    if page:
+        with writing(page.parent, "--html"):
+            page.parent.mkdir(parents=True, exist_ok=True)
+    with Progress(console=Console(stderr=True), disable=None) as progress:
+        bar = progress.add_task("pictures", total=n_pictures(examples, train, config.images))
+        report = {"data": arguments.data, "train": arguments.train} | audit(examples, train, config, lambda n: progress.advance(bar, n))
+    if page:
+        with writing(page, "--html"):
+            page.write_text(render_audit(report, load_image))
+    return report
+
+
+def audit(examples: Sequence[Example], train: Sequence[Example] | None, config: AuditConfig, done: Callable[[int], None] = lambda n: None) -> Report:
+    """Every check, as plain numbers for JSON, and the verdict on them.
+
+    Without ``train`` the text prior learns from other questions of the same
+    modality, and nothing is said about a split. ``done`` hears of every picture.
+    """
+    size, draws = config.train_size, config.draws
+    has_options = bool(by_modality(examples))
+    own = within(examples, draws, size)
+    report: Report = {
+        "questions": len(examples),
+        "chance": chance(examples),
+        "text_prior": text_prior(train, examples, draws, size) if train and has_options else own,
+        "within": own,
+        "learning_curve": learning_curve(train, examples, draws, size) if has_options else {},
+        "transfer": transfer(train or examples, examples, draws, size) if has_options else {},
+        "positions": positions(examples),
+        "cues": cues(examples),
+        "never_gold": never_gold(examples),
+        "balance": balance(examples),
+        "leaks": leaks(examples),
+        "groups_cut": groups_cut(train or (), examples),
+        "duplicates": duplicates(examples, train, load_image, config.images, done),
+    }
+    findings = verdict(report)
+    return report | {"findings": findings, "verdict": " ".join(findings)}
+
+
+def summary(report: Report) -> str:
+    """The report for a terminal: the verdict, then chance and text prior by modality."""
+    lines = [f"- {sentence}" for sentence in report["findings"]] + [""]
+    lines.append(f"{'':<14}{'chance':>8}{'text prior':>12}   95 % interval")
+    for modality, cell in report["text_prior"].items():
+        low, high = (f"{100 * x:.1f}" for x in cell["ci95"])
+        lines.append(f"{name(modality):<14}{100 * report['chance'][modality]:>8.1f}{100 * cell['accuracy']:>12.1f}   {low}–{high}")
+    return "\n".join(lines)
