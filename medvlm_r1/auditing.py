@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from medvlm_r1.data.audit.bias import balance, cues, never_gold, positions
 from medvlm_r1.data.audit.duplicates import duplicates, n_pictures
-from medvlm_r1.data.audit.leaks import groups_cut, leaks
+from medvlm_r1.data.audit.giveaways import giveaways, groups_cut
 from medvlm_r1.data.audit.prior import by_modality, chance, learning_curve, text_prior, transfer, within
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
@@ -74,7 +74,7 @@ def audit(examples: Sequence[Example], train: Sequence[Example] | None, config: 
         "cues": cues(examples),
         "never_gold": never_gold(examples),
         "balance": balance(examples),
-        "leaks": leaks(examples),
+        "leaks": giveaways(examples),
         "groups_cut": groups_cut(train or (), examples),
         "duplicates": duplicates(examples, train, load_image, config.images, done),
     }

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from medvlm_r1 import INTENDED_USE, __version__
+from medvlm_r1 import INTENDED_USE, __version__, data_commands
 from medvlm_r1.errors import MedVLMError
 
 EXAMPLES = {
@@ -96,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--dry-run", action="store_true", help="print the configuration and stop")
     _evaluating(commands)
     _auditing(commands)
+    data_commands.register(commands, data)
     _embedded(commands)
     return top
 
@@ -109,7 +110,7 @@ def _evaluating(commands: argparse._SubParsersAction) -> None:
     sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
     sub = _add(commands, "ask", "one question about one picture, with reasoning", ask)
     _asking(sub)
-    sub.add_argument("image", help="a PNG, JPEG, TIFF or BMP file")
+    sub.add_argument("image", help="a PNG, JPEG, TIFF, BMP or DICOM file, or a slice: head.nii.gz#axis=2&slice=17")
     sub.add_argument("question")
     sub.add_argument("--options", nargs="+", default=[], metavar="TEXT", help="the possible answers, in order of their letters; free text if left out")
 
@@ -229,6 +230,12 @@ def ask(arguments: argparse.Namespace) -> int:
     for (letter, p), option in zip(answer.option_probs.items(), arguments.options, strict=True):
         print(f"  {letter}) {option:<24} {p:6.1%}  {'█' * round(30 * p)}")
     print(INTENDED_USE)
+    return 0
+
+
+def data(arguments: argparse.Namespace) -> int:
+    """``data convert``, ``inspect`` and ``split``."""
+    print(arguments.report(arguments))
     return 0
 
 

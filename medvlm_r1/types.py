@@ -21,6 +21,7 @@ class Example:
     ``phantom:…`` for a picture that is drawn when it is asked for.
     ``group`` is what a split must not cut (patient, study, document).
     ``reasoning`` is a gold trace where one is known; no reward ever reads it.
+    ``split`` is the part that the source puts it in ("train", "test"), if any.
 
     >>> Example(id="mri-00017", images=("images/00017.png",), question="Which side is the lesion on?",
     ...         options=("left", "right"), answer="right", modality="mri").letter
@@ -37,6 +38,7 @@ class Example:
     group: str = ""
     source: str = ""
     reasoning: str = ""
+    split: str = ""
 
     @property
     def letter(self) -> str:

@@ -1,13 +1,15 @@
-"""Open a picture by its reference: a file, or ``scheme:…`` for one that is drawn when asked for.
+"""Open a picture by its reference: a file, a place in one, or ``scheme:…`` for one that is drawn when asked for.
 
-A new file kind is one line of OPENERS, a new scheme one line of SCHEMES.
+A place is what follows "#": ``cine.dcm#frame=3``, ``head.nii.gz#axis=2&slice=17``.
+A new file kind is one line of OPENERS or PLACED, a new scheme one line of SCHEMES.
 """
 
 import difflib
 import hashlib
 import re
 import struct
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,34 +17,37 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medvlm_r1.data.phantom import sets
+from medvlm_r1.data.window import window
 from medvlm_r1.errors import ImageError, nearest
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+PlacedOpener = Callable[[Path, dict[str, int]], Image.Image]
 
 
 def load_image(reference: str) -> Image.Image:
     """The picture that a reference names, decoded to its last pixel, as 8-bit RGB.
 
     Grey levels beyond 8 bits are stretched from their least to their greatest
-    value; transparency is laid over white, as Qwen's own loader does; a rotation
-    in the EXIF header is applied; of several frames the first is taken.
+    value, those of DICOM and NIfTI through a window (``data.dicom``, ``data.nifti``);
+    transparency is laid over white, as Qwen's own loader does; a rotation in the
+    EXIF header is applied; of several frames the first is taken unless one is named.
 
     Raises ImageError where the picture is missing, truncated, of an unknown kind or no image.
     """
     scheme = scheme_of(reference)
     if scheme in SCHEMES:
         return SCHEMES[scheme](reference).convert("RGB")
-    path = Path(reference)
+    name, keys = place(reference)
+    path = Path(name)
     if scheme and not path.exists():
         hint = nearest(scheme, SCHEMES)
         raise ImageError(f'image "{reference}" is of the unknown kind "{scheme}:"{hint}; or give the path of a file here')
-    opener = OPENERS.get(path.suffix.lower())
-    if opener is None:
-        kinds = ", ".join(OPENERS)
-        raise ImageError(f'image "{reference}" has the unknown suffix "{path.suffix}"; convert it to one of {kinds}')
     _require_file(path, reference)
+    opener = _opener(path, keys, reference)
     try:
         return to_rgb(opener(path))
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         raise ImageError(f'image "{reference}" is not an image; replace the file or drop the question') from error
     except Image.DecompressionBombError as error:
@@ -59,6 +64,18 @@ def scheme_of(reference: str) -> str:
     """
     match = re.match(r"([A-Za-z][A-Za-z0-9+-]+):", reference)
     return match[1] if match else ""
+
+
+def place(reference: str) -> tuple[str, dict[str, int]]:
+    """The file of a reference, and the place in it.
+
+    >>> place("head.nii.gz#axis=2&slice=17"), place("case #3.png")
+    (('head.nii.gz', {'axis': 2, 'slice': 17}), ('case #3.png', {}))
+    """
+    match = re.fullmatch(r"(.+)#([a-z]+=-?\d+(?:&[a-z]+=-?\d+)*)", reference, re.DOTALL)
+    if not match:
+        return reference, {}
+    return match[1], {key: int(value) for key, _, value in (pair.partition("=") for pair in match[2].split("&"))}
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -85,9 +102,43 @@ def content_hash(image: Image.Image) -> str:
 def _stretch(levels: np.ndarray) -> Image.Image:
     if not np.isfinite(levels).all():
         raise ValueError("it holds values that are not finite")
-    low, high = levels.min(), levels.max()
-    scaled = (levels - low) * (255.0 / max(high - low, 1e-12))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
+    return window(levels, levels.min(), levels.max())
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that decides who opens a file, ".dcm" for a DICOM file that has none.
+
+    >>> kind_of(Path("a/b.PNG")), kind_of(Path("head.nii.gz")), kind_of(Path("notes.gz"))
+    ('.png', '.nii.gz', '.gz')
+    """
+    name = path.name.lower()
+    if name.endswith(".nii.gz"):
+        return ".nii.gz"
+    suffix = path.suffix.lower()
+    return ".dcm" if suffix not in {*OPENERS, *PLACED} and _has_dicom_mark(path) else suffix
+
+
+def _has_dicom_mark(path: Path) -> bool:
+    """PS3.10 7.1: 128 bytes, then DICM. Archives name their files by UID, which looks like a suffix."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _opener(path: Path, keys: dict[str, int], reference: str) -> Callable[[Path], Image.Image]:
+    kind = kind_of(path)
+    if kind in PLACED:
+        known, opener = PLACED[kind]()
+        for key in keys:
+            if key not in known:
+                raise ImageError(f'image "{reference}" has the unknown key "{key}"{nearest(key, known)}')
+        return lambda path: opener(path, keys)
+    if kind not in OPENERS:
+        raise ImageError(f'image "{reference}" has the unknown suffix "{path.suffix}"; convert it to one of {", ".join([*OPENERS, *PLACED])}')
+    if keys:
+        raise ImageError(f'image "{reference}" is a single picture; drop what follows "#"')
+    return OPENERS[kind]
 
 
 def _require_file(path: Path, reference: str) -> None:
@@ -109,7 +160,20 @@ def _open_pillow(path: Path) -> Image.Image:
         return image
 
 
-OPENERS: dict[str, Callable[[Path], Image.Image]] = dict.fromkeys(
-    (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _open_pillow
-)
+def _dicom() -> tuple[Sequence[str], PlacedOpener]:
+    try:
+        from medvlm_r1.data import dicom
+    except ModuleNotFoundError as error:
+        raise ImageError('a DICOM file needs pydicom; pip install "medvlm-r1[dicom]"') from error
+    return dicom.KEYS, dicom.open_dicom
+
+
+def _nifti() -> tuple[Sequence[str], PlacedOpener]:
+    from medvlm_r1.data import nifti
+
+    return nifti.KEYS, nifti.open_nifti
+
+
+OPENERS: dict[str, Callable[[Path], Image.Image]] = dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _open_pillow)
+PLACED = {".dcm": _dicom, ".dicom": _dicom, ".nii": _nifti, ".nii.gz": _nifti}  # imported when first needed
 SCHEMES: dict[str, Callable[[str], Image.Image]] = {"phantom": sets.open_reference}

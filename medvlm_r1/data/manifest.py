@@ -3,9 +3,10 @@
 import dataclasses
 import gzip
 import json
+import os
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from medvlm_r1.types import LETTERS, Example
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
 _REQUIRED = ("id", "image", "question", "options", "answer", "modality")
-_TEXTS = ("id", "question", "answer", "modality", "question_type", "group", "source", "reasoning")
+_TEXTS = ("id", "question", "answer", "modality", "question_type", "group", "source", "reasoning", "split")
 
 
 def read_manifest(path: Path, filters: dict[str, str]) -> list[Example]:
@@ -46,6 +47,42 @@ def read_manifest(path: Path, filters: dict[str, str]) -> list[Example]:
     if not examples:
         _explain_empty(path, filters, keys, seen)
     return examples
+
+
+def write_manifest(path: Path, examples: Iterable[Example]) -> None:
+    """One line a question, image paths relative to the manifest's folder; gzipped if ``path`` ends in .gz.
+
+    The file appears whole or not at all, and the same questions give the same bytes.
+    """
+    folder = path.parent.resolve()
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as raw:
+        packed = gzip.GzipFile("", "wb", mtime=0, fileobj=raw) if path.suffix == ".gz" else raw
+        with packed as file:
+            for example in examples:
+                file.write((json.dumps(to_row(example, folder), ensure_ascii=False) + "\n").encode())
+    partial.replace(path)
+
+
+def to_row(example: Example, folder: Path) -> dict[str, Any]:
+    """A question as a line of a manifest in ``folder``.
+
+    >>> e = Example("q1", ("data/a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri", split="test")
+    >>> to_row(e, Path("data").resolve())["image"], to_row(e, Path("out").resolve())["image"], to_row(e, Path("out").resolve())["split"]
+    (['a.png'], ['../data/a.png'], 'test')
+    """
+    row: dict[str, Any] = {"id": example.id, "image": [_relative(reference, folder) for reference in example.images]}
+    for key in FIELDS:
+        value = getattr(example, key)
+        if key not in ("id", "images") and (value or key in _REQUIRED):
+            row[key] = list(value) if isinstance(value, tuple) else value
+    return row
+
+
+def _relative(reference: str, folder: Path) -> str:
+    if scheme_of(reference) in SCHEMES:
+        return reference
+    return Path(os.path.relpath(reference, folder)).as_posix()
 
 
 def _explain_empty(path: Path, filters: dict[str, str], keys: set[str], seen: dict[str, set[str]]) -> None:

@@ -49,6 +49,7 @@ def _example(modality: str, split: str, index: int) -> Example:
         group=f"phantom-patient-{drawn.scene.patient}",
         source=f"phantom-{split}",
         reasoning=reasoning(drawn),
+        split=split,
     )
 
 

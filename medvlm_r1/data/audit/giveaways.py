@@ -12,7 +12,7 @@ from medvlm_r1.types import Example
 MIN_QUESTIONS = 5  # a wording or a source with fewer questions has one answer by accident
 
 
-def leaks(examples: Sequence[Example]) -> dict[str, dict[str, Any]]:
+def giveaways(examples: Sequence[Example]) -> dict[str, dict[str, Any]]:
     """Kind of leak -> how many questions, and the ids of a few.
 
     names_source: the question or an option holds the source's name.
@@ -21,7 +21,7 @@ def leaks(examples: Sequence[Example]) -> dict[str, dict[str, Any]]:
     source_fixes_answer: of several sources, this one has the same answer to all its questions, five at least.
 
     >>> e = Example("q1", ("images/glioma/17.png",), "Finding?", ("glioma", "no tumour"), "glioma", "mri")
-    >>> leaks([e])["path_names_answer"]
+    >>> giveaways([e])["path_names_answer"]
     {'questions': 1, 'of': 1, 'examples': ['q1']}
     """
     sources = {e.source for e in examples}
