@@ -38,20 +38,35 @@ class AuditConfig:
 
 def run(arguments: Namespace) -> Report:
     """Load, audit, write the page if asked for; returns the report."""
-    examples = list(load_dataset(arguments.data))
-    train = list(load_dataset(arguments.train)) if arguments.train else None
+    examples, train, names = sides(arguments.data, arguments.train)
     config = AuditConfig(arguments.train_size, arguments.draws, arguments.images)
     page: Path | None = arguments.html
     if page:
         with writing(page.parent, "--html"):
             page.parent.mkdir(parents=True, exist_ok=True)
-    with Progress(console=Console(stderr=True), disable=None) as progress:
-        bar = progress.add_task("pictures", total=n_pictures(examples, train, config.images))
-        report = {"data": arguments.data, "train": arguments.train} | audit(examples, train, config, lambda n: progress.advance(bar, n))
+    with Progress(console=Console(stderr=True)) as progress:
+        total = n_pictures(examples, train, config.images)
+        bar = progress.add_task("pictures", total=total, visible=total > 0)
+        report = names | audit(examples, train, config, lambda n: progress.advance(bar, n))
     if page:
         with writing(page, "--html"):
             page.write_text(render_audit(report, load_image))
     return report
+
+
+def sides(data: str, train: str | None) -> tuple[Sequence[Example], Sequence[Example] | None, dict[str, str | None]]:
+    """The questions to audit, those trained on, and what to call them.
+
+    Where no training set is named and ``data`` holds a part "train" among
+    others, that part is what the others are held against.
+    """
+    examples = load_dataset(data)
+    if train:
+        return examples, load_dataset(train), {"data": data, "train": train}
+    parts = {is_train: [e for e in examples if (e.split == "train") == is_train] for is_train in (False, True)}
+    if not (parts[False] and parts[True]):
+        return examples, None, {"data": data, "train": None}
+    return parts[False], parts[True], {"data": f"{data}, all but split=train", "train": f"{data}, split=train"}
 
 
 def audit(examples: Sequence[Example], train: Sequence[Example] | None, config: AuditConfig, done: Callable[[int], None] = lambda n: None) -> Report:

@@ -118,7 +118,7 @@ def _evaluating(commands: argparse._SubParsersAction) -> None:
 def _auditing(commands: argparse._SubParsersAction) -> None:
     sub = _add(commands, "audit", "what a question set gives away without its pictures, and what its pictures repeat", audit)
     sub.add_argument("--data", required=True, help="the questions to audit: a manifest, a folder with one, or phantom:mri")
-    sub.add_argument("--train", metavar="DATA", help="what a model is trained on; if left out, the text prior learns from other questions of --data")
+    sub.add_argument("--train", metavar="DATA", help="what a model is trained on; if left out, the split=train part of --data, else its other questions")
     sub.add_argument("--train-size", type=_whole(1), default=600, metavar="N", help="questions the text prior learns from (default: %(default)s)")
     sub.add_argument("--draws", type=_whole(1), default=20, metavar="K", help="how often they are drawn anew (default: %(default)s)")
     sub.add_argument("--images", choices=("files", "all", "none"), default="files", help="pictures to compare; all: phantoms too (default: %(default)s)")
@@ -234,7 +234,7 @@ def ask(arguments: argparse.Namespace) -> int:
 
 
 def data(arguments: argparse.Namespace) -> int:
-    """``data convert``, ``inspect`` and ``split``."""
+    """``data convert``, ``inspect``, ``split`` and ``harden``."""
     print(arguments.report(arguments))
     return 0
 

@@ -80,7 +80,7 @@ def bars(title: str, rows: Sequence[Bar], chance: float) -> Markup:
     parts = [_grid(height)]
     for row, bar in enumerate(rows):
         top = ROW_PX * row + 4
-        box = '<rect class="bar {}" x="0" y="{}" width="{}" height="{}"/>'
+        box = '<rect class="level {}" x="0" y="{}" width="{}" height="{}"/>'
         parts.append(Markup(box).format(bar.role, top, _x(bar.value), ROW_PX - 8))
         if bar.ci95:
             parts.append(_line("whisker", *bar.ci95, top + ROW_PX / 2 - 4, top + ROW_PX / 2 - 4))
@@ -167,7 +167,7 @@ def curves(title: str, series: dict[str, Points]) -> Markup:
 
 
 def growth(title: str, series: dict[str, Points], chances: dict[str, float], x_name: str) -> Markup:
-    """One line per name over doubling sizes, its chance dashed beside it; y from 0 to 100 %."""
+    """One line per name over doubling sizes, its chance dotted beside it; y from 0 to 100 %."""
     sizes = sorted({x for points in series.values() for x, _ in points})
     if not sizes:
         return Markup("")
@@ -178,8 +178,8 @@ def growth(title: str, series: dict[str, Points], chances: dict[str, float], x_n
     for index, (name, points) in enumerate(series.items()):
         level = [(math.log2(x), 100 * chances[name]) for x in (sizes[0], sizes[-1])]
         line = [(math.log2(x), 100 * y) for x, y in points]
-        parts.append(frame.path(f"raw run{index}", level, "4 3"))
-        parts.append(frame.path(f"run run{index}", line, ""))
+        parts.append(frame.path(f"guess run{index}", level, "1 3"))
+        parts.append(frame.path(f"run run{index}", line, DASHES[index % len(DASHES)]))
         parts += [frame.end(f"run{index}", point) for point in line]
     spoken = "; ".join(f"{name} from {_percent(p[0][1])} to {_percent(p[-1][1])}" for name, p in series.items())
     return Markup(

@@ -4,6 +4,7 @@ C classes of pictures with the same hash; N pictures; those of the training set
 come behind those that are audited.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from medvlm_r1.data.images import SCHEMES, scheme_of
 from medvlm_r1.types import Example
 
 WHICH = ("files", "all", "none")
+SKIPPED = ("missing", "unreadable", "drawn", "not_asked")
 EXAMPLES = 6
 _NONE = -1  # no group
 
@@ -44,7 +46,7 @@ class Pictures:
     found: list[Fingerprint]
     group_N: np.ndarray
     is_train_N: np.ndarray
-    answers: dict[str, str]
+    examples: list[Example]  # the first question that shows each
 
 
 def duplicates(
@@ -54,34 +56,38 @@ def duplicates(
 
     within: a twin among the audited, in another group (patient); across: one in
     ``train``. "near" counts the exact ones too. ``which`` names the pictures to
-    open: "files", "all" (drawn ones too) or "none".
+    open: "files", "all" (drawn ones too) or "none". "skipped" counts those of
+    ``examples`` that were not opened; ``done`` hears of every one that was.
     """
     sides = [_references(examples), _references(train or ())]
-    report: dict[str, Any] = {
-        "pictures": len(sides[0]),
-        "shared_references": len(sides[0].keys() & sides[1].keys()),
-        "skipped": {"drawn": 0, "missing": 0, "unreadable": 0, "not_asked": 0},
-        "reasons": [],
-        "near_bits": NEAR_BITS,
-    }
-    chosen = [[r for r in side if _wanted(r, which, report["skipped"])] for side in sides]
+    skipped = dict.fromkeys(SKIPPED, 0)
+    reasons: list[str] = []
     kept: list[tuple[Fingerprint, bool]] = []
-    for is_train, references in enumerate(chosen):
-        for count, result in enumerate(fingerprints(references, load_image), start=1):
+    for is_train, side in enumerate(sides):
+        fates = {reference: _fate(reference, which) for reference in side}
+        for result in fingerprints([reference for reference, fate in fates.items() if not fate], load_image):
             if isinstance(result, Failure):
-                report["skipped"]["unreadable"] += 1
-                report["reasons"] = [*report["reasons"], result.reason][:EXAMPLES]
+                fates[result.reference] = "unreadable"
+                reasons.append(result.reason)
             else:
                 kept.append((result, bool(is_train)))
             done(1)
+        if not is_train:
+            skipped |= Counter(fate for fate in fates.values() if fate)
     pictures = _pictures(kept, sides)
-    report["hashed"] = int((~pictures.is_train_N).sum())
-    return report | _twins(pictures, has_train=train is not None)
+    return {
+        "pictures": len(sides[0]),
+        "hashed": int((~pictures.is_train_N).sum()),
+        "skipped": skipped,
+        "reasons": reasons[:EXAMPLES],
+        "shared_references": len(sides[0].keys() & sides[1].keys()),
+        "near_bits": NEAR_BITS,
+    } | _twins(pictures, has_train=train is not None)
 
 
 def n_pictures(examples: Sequence[Example], train: Sequence[Example] | None, which: str) -> int:
     """How many pictures ``duplicates`` will open."""
-    return sum(_wanted(r, which, {}) for side in (examples, train or ()) for r in _references(side))
+    return sum(not _fate(reference, which) for side in (examples, train or ()) for reference in _references(side))
 
 
 def _references(examples: Sequence[Example]) -> dict[str, Example]:
@@ -93,25 +99,20 @@ def _references(examples: Sequence[Example]) -> dict[str, Example]:
     return found
 
 
-def _wanted(reference: str, which: str, skipped: dict[str, int]) -> bool:
+def _fate(reference: str, which: str) -> str:
+    """Why a picture is not opened, or ""."""
     is_drawn = scheme_of(reference) in SCHEMES
     if which == "none":
-        reason = "not_asked"
-    elif is_drawn and which == "files":
-        reason = "drawn"
-    elif not is_drawn and not Path(reference).exists():
-        reason = "missing"
-    else:
-        return True
-    skipped[reason] = skipped.get(reason, 0) + 1
-    return False
+        return "not_asked"
+    if is_drawn:
+        return "drawn" if which == "files" else ""
+    return "" if Path(reference.partition("#")[0]).exists() else "missing"
 
 
 def _pictures(kept: Sequence[tuple[Fingerprint, bool]], sides: Sequence[dict[str, Example]]) -> Pictures:
     shown = [sides[is_train][f.reference] for f, is_train in kept]
-    answers = {f.reference: e.answer for (f, _), e in zip(kept, shown, strict=True)}
     is_train_N = np.array([is_train for _, is_train in kept], dtype=bool)
-    return Pictures([f for f, _ in kept], numbers([cluster(e) for e in shown]), is_train_N, answers)
+    return Pictures([f for f, _ in kept], numbers([cluster(e) for e in shown]), is_train_N, shown)
 
 
 def _twins(pictures: Pictures, has_train: bool) -> dict[str, Any]:
@@ -123,10 +124,15 @@ def _twins(pictures: Pictures, has_train: bool) -> dict[str, Any]:
     near_within, near_across = _has_twin(near_N, pairs_P2, pictures)
     pairs = [*_examples(pictures, near_across, "across"), *_examples(pictures, near_within, "within")]
     return {
-        "within": {"exact": int(exact_within.sum()), "near": int(near_within.sum())},
-        "across": {"exact": int(exact_across.sum()), "near": int(near_across.sum())} if has_train else None,
+        "within": _counts(exact_within, near_within, pictures),
+        "across": _counts(exact_across, near_across, pictures) if has_train else None,
         "examples": [asdict(pair) for pair in pairs],
     }
+
+
+def _counts(is_exact_N: np.ndarray, is_near_N: np.ndarray, pictures: Pictures) -> dict[str, Any]:
+    near_of = Counter(pictures.examples[row].modality for row in np.flatnonzero(is_near_N))
+    return {"exact": int(is_exact_N.sum()), "near": int(is_near_N.sum()), "near_by_modality": dict(near_of)}
 
 
 def _has_twin(class_N: np.ndarray, adjacent_P2: np.ndarray, pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
@@ -168,5 +174,5 @@ def _examples(pictures: Pictures, has_twin_N: np.ndarray, where: str) -> Iterato
             continue
         used |= {int(row), other}
         first, second = pictures.found[row], pictures.found[other]
-        answers = (pictures.answers[first.reference], pictures.answers[second.reference])
+        answers = (pictures.examples[row].answer, pictures.examples[other].answer)
         yield Twin(first.reference, second.reference, where, int(distance_N[other]), first.pixels == second.pixels, answers)

@@ -34,14 +34,15 @@ def giveaways(examples: Sequence[Example]) -> dict[str, dict[str, Any]]:
 
 
 def groups_cut(train: Iterable[Example], test: Iterable[Example]) -> list[str]:
-    """The groups (patients, studies, documents) that have questions on both sides, sorted.
+    """The groups (patients, studies, documents) of one source that have questions on both sides, sorted.
 
     >>> a = Example("q1", (), "Which?", (), "x", "mri", group="patient-1")
     >>> b = Example("q2", (), "Which?", (), "x", "mri", group="patient-1")
     >>> groups_cut([a], [b])
     ['patient-1']
     """
-    return sorted({e.group for e in train if e.group} & {e.group for e in test})
+    sides = [{(e.source, e.group) for e in side if e.group} for side in (train, test)]
+    return sorted({group for _, group in sides[0] & sides[1]})
 
 
 def _names_source(example: Example) -> bool:
