@@ -12,9 +12,10 @@ from rich.progress import Progress
 from medvlm_r1.data.audit.bias import balance, cues, never_gold, positions
 from medvlm_r1.data.audit.duplicates import duplicates, n_pictures
 from medvlm_r1.data.audit.giveaways import giveaways, groups_cut
-from medvlm_r1.data.audit.prior import by_modality, chance, learning_curve, text_prior, transfer, within
+from medvlm_r1.data.audit.prior import TextPrior, chance, separate
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
+from medvlm_r1.errors import DataError
 from medvlm_r1.evaluating import writing
 from medvlm_r1.evaluation.audit_page import render_audit
 from medvlm_r1.evaluation.audit_verdict import name, verdict
@@ -75,16 +76,16 @@ def audit(examples: Sequence[Example], train: Sequence[Example] | None, config: 
     Without ``train`` the text prior learns from other questions of the same
     modality, and nothing is said about a split. ``done`` hears of every picture.
     """
-    size, draws = config.train_size, config.draws
-    has_options = bool(by_modality(examples))
-    own = within(examples, draws, size)
+    if train and not separate(train, examples):
+        raise DataError("no training question with options shows other pictures than those audited; name another --train, or leave it out")
+    size, prior = config.train_size, TextPrior(examples, train, config.draws)
     report: Report = {
         "questions": len(examples),
         "chance": chance(examples),
-        "text_prior": text_prior(train, examples, draws, size) if train and has_options else own,
-        "within": own,
-        "learning_curve": learning_curve(train, examples, draws, size) if has_options else {},
-        "transfer": transfer(train or examples, examples, draws, size) if has_options else {},
+        "text_prior": prior.measure(size),
+        "within": prior.own(size),
+        "learning_curve": prior.curve(size),
+        "transfer": prior.transfer(size),
         "positions": positions(examples),
         "cues": cues(examples),
         "never_gold": never_gold(examples),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medvlm_r1.data.audit.prior import chance, learning_curve, separate, text_prior, transfer, within
+from medvlm_r1.data.audit.prior import TextPrior, chance, separate, text_prior
 from medvlm_r1.data.audit.wording import Wording
 from medvlm_r1.errors import DataError
 from medvlm_r1.types import Example
@@ -86,10 +86,12 @@ def test_groups_are_drawn_whole_and_never_asked_about_themselves():
     """Each group has a wording of its own: what was learnt from a group tells its answer, and nothing else."""
     rows = [Example(f"q{i}", (f"{i}.png",), "?", (f"yes {i // 4}", f"no {i // 4}"), f"yes {i // 4}", "mri", group=f"p{i // 4}") for i in range(40)]
     own = [Example(e.id, e.images, e.question, (f"a{e.group}", f"b{e.group}"), f"a{e.group}", "mri", group=e.group) for e in rows]
-    assert within(own, draws=4)["mri"]["accuracy"] == 0.5
-    assert within(rows, draws=4)["mri"]["accuracy"] == 1.0  # "yes" is a word that the groups share
-    assert within(rows, draws=4, train_size=12)["mri"]["train"] == 12
-    assert within(own[:4]) == {}  # one group: nothing to learn from
+    assert TextPrior(own, draws=4).own(600)["mri"]["accuracy"] == 0.5
+    assert TextPrior(rows, draws=4).own(600)["mri"]["accuracy"] == 1.0  # "yes" is a word that the groups share
+    assert TextPrior(rows, draws=4).own(12)["mri"]["train"] == 12
+    assert TextPrior(own[:4]).own(600) == {}  # one group: nothing to learn from
+    other_ids = [Example(f"t{e.id}", (), e.question, e.options, e.answer, "mri", group=e.group) for e in own]
+    assert text_prior(other_ids[:20], own, draws=2)["mri"]["accuracy"] == 0.5  # the same groups in a training set of its own
 
 
 def test_the_interval_knows_that_a_group_is_one_observation():
@@ -105,20 +107,18 @@ def test_the_interval_knows_that_a_group_is_one_observation():
 def test_the_curve_grows_to_the_wanted_size_or_to_what_there_is():
     pool = [question(f"t{i}", ["yes", "no"], "yes") for i in range(120)]
     test = [question("v", ["no", "yes"], "yes")]
-    assert [c["train"] for c in learning_curve(pool, test, 2, 60)["mri"]] == [25, 50, 60]
-    assert [c["train"] for c in learning_curve(pool, test, 2, 600)["mri"]] == [25, 50, 100, 120]
-    assert [c["train"] for c in learning_curve(None, pool, 2, 600)["mri"]] == [25, 50, 60]
+    assert [c["train"] for c in TextPrior(test, pool, 2).curve(60)["mri"]] == [25, 50, 60]
+    assert [c["train"] for c in TextPrior(test, pool, 2).curve(600)["mri"]] == [25, 50, 100, 120]
+    assert [c["train"] for c in TextPrior(pool, None, 2).curve(600)["mri"]] == [25, 50, 60]
 
 
 def test_what_one_modality_tells_about_another():
     mri = [question(f"m{i}", ["yes", "no"], "yes") for i in range(10)]
     ct = [question(f"c{i}", ["yes", "no"], "no", "ct") for i in range(10)]
     asked = [question("v", ["yes", "no"], "yes"), question("w", ["yes", "no"], "no", "ct")]
-    found = transfer([*mri, *ct], asked, draws=2)
-    assert {source: {m: c["accuracy"] for m, c in cells.items()} for source, cells in found.items()} == {
-        "mri": {"mri": 1.0, "ct": 0.0},
-        "ct": {"mri": 0.0, "ct": 1.0},
-    }
+    wanted = {"mri": {"mri": 1.0, "ct": 0.0}, "ct": {"mri": 0.0, "ct": 1.0}}
+    for prior in (TextPrior(asked, [*mri, *ct], draws=2), TextPrior([*mri, *ct], draws=2)):
+        assert {source: {m: c["accuracy"] for m, c in cells.items()} for source, cells in prior.transfer(600).items()} == wanted
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def _bars(report: dict[str, Any]) -> Markup:
     for modality, cell in report["text_prior"].items():
         guess, own = report["chance"][modality], report["within"].get(modality)
         rows = [Bar("Chance", guess, role="baseline"), Bar("Text prior", cell["accuracy"], tuple(cell["ci95"]))]
-        if own and own is not cell:
+        if own and report["train"]:
             rows.append(Bar("… own modality", own["accuracy"], tuple(own["ci95"]), "own"))
         panels.append(charts.bars(modality_name(modality), rows, guess))
     return Markup("").join(panels)

@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import PurePath
+from functools import lru_cache
 from typing import Any
 
-from medvlm_r1.data.audit.wording import normal, words
+from medvlm_r1.data.audit.wording import normal, split_words, words
 from medvlm_r1.data.images import scheme_of
 from medvlm_r1.types import Example
 
@@ -46,8 +46,12 @@ def groups_cut(train: Iterable[Example], test: Iterable[Example]) -> list[str]:
 
 
 def _names_source(example: Example) -> bool:
-    name = words(example.source)
-    return bool(name) and any(_holds(words(text), name) for text in (example.question, *example.options))
+    return any(_names(text, example.source) for text in (example.question, *example.options))
+
+
+@lru_cache(maxsize=1 << 16)
+def _names(text: str, source: str) -> bool:
+    return bool(words(source)) and _holds(words(text), words(source))
 
 
 def _path_names_answer(example: Example) -> bool:
@@ -55,8 +59,8 @@ def _path_names_answer(example: Example) -> bool:
     for reference in example.images:
         if scheme_of(reference) or not answer:
             continue
-        parts = PurePath(reference).parts[-3:]  # further up, folders name the disk and not the picture
-        told = words(" ".join(parts))
+        parts = reference.replace("\\", "/").rsplit("/", 3)[-3:]  # further up, folders name the disk and not the picture
+        told = split_words(" ".join(parts))
         if _holds(told, answer) and not any(_holds(told, name) for name in wrong if name):
             return True
     return False

@@ -29,71 +29,102 @@ def chance(examples: Sequence[Example]) -> dict[str, float]:
     return {modality: sum(1 / len(e.options) for e in part) / len(part) for modality, part in by_modality(examples).items()}
 
 
+class TextPrior:
+    """One question set, and the questions that a prior of its texts may learn from: ``train``, or else the set itself.
+
+    A training question is learnt from only if none of its pictures, nor its id,
+    is in ``test``. Questions of one group or picture are learnt together, and a
+    draw never asks about a group that it learnt from. The texts are read once.
+
+    Of a cell, "accuracy" is what a guess among the best options earns on average:
+    options that score the same share the credit. "accuracy_first_of_ties" lets
+    the first of them win. "ci95" covers the choice of training and of test
+    questions; "train" is the number of questions learnt from, in each of "draws".
+    """
+
+    def __init__(self, test: Sequence[Example], train: Sequence[Example] | None = None, draws: int = 20, seed: int = 0) -> None:
+        asked, pool = [e for e in test if e.options], separate(train or (), test)
+        self.draws, self.seed = draws, seed
+        self.wording = Wording([*asked, *pool])
+        self.cluster_N = numbers([cluster(e) for e in (*asked, *pool)])
+        self.asked = _rows_by_modality(asked, 0)
+        self.pool = None if train is None else _rows_by_modality(pool, len(asked))
+
+    def measure(self, size: int) -> dict[str, Cell]:
+        """Modality -> cell, learnt from all of the training set, or where there is none from the modality's own questions."""
+        return self.own(size) if self.pool is None else self._cells(_joined(self.pool), self.asked, size)
+
+    def own(self, size: int) -> dict[str, Cell]:
+        """Modality -> cell, learnt from at most half of its own questions; a modality of one group is left out.
+
+        Not leave-one-out: where answers are balanced, what is left after one is
+        taken out is tilted against it. Halves are tilted too, but less.
+        """
+        cells: dict[str, Cell] = {}
+        for modality, rows in self.asked.items():
+            cells |= self._cells(rows, {modality: rows}, min(size, len(rows) // 2))
+        return cells
+
+    def curve(self, size: int) -> dict[str, list[Cell]]:
+        """Modality -> cells of ``measure`` for growing numbers of questions, up to ``size`` or what there is."""
+        curve: dict[str, list[Cell]] = {}
+        for step in [*(s for s in SIZES if s < size), size]:
+            for modality, cell in self.measure(step).items():
+                points = curve.setdefault(modality, [])
+                if not points or points[-1]["train"] < cell["train"]:
+                    points.append(cell)
+        return curve
+
+    def transfer(self, size: int) -> dict[str, dict[str, Cell]]:
+        """Modality learnt from -> modality asked -> cell."""
+        if self.pool is not None:
+            return {source: self._cells(rows, self.asked, size) for source, rows in self.pool.items()}
+        own = self.own(size)
+        found = {}
+        for source, rows in self.asked.items():
+            cells = self._cells(rows, {m: others for m, others in self.asked.items() if m != source}, size)
+            found[source] = {m: cell for m in self.asked if (cell := (own if m == source else cells).get(m))}
+        return {source: cells for source, cells in found.items() if cells}
+
+    def _cells(self, learn: np.ndarray, ask: dict[str, np.ndarray], size: int) -> dict[str, Cell]:
+        if not ask or min(size, len(learn)) < 1:
+            return {}
+        asked_N = _joined(ask)
+        shared_DN, first_DN, is_asked_DN = [], [], []
+        for drawn in self._drawn(learn, size):
+            shared_N, first_N = self.wording.credits(drawn, asked_N)
+            is_learnt_G = np.zeros(self.cluster_N.max() + 1, dtype=bool)
+            is_learnt_G[self.cluster_N[drawn]] = True
+            is_asked_DN.append(~is_learnt_G[self.cluster_N[asked_N]])
+            shared_DN.append(shared_N * is_asked_DN[-1])
+            first_DN.append(first_N * is_asked_DN[-1])
+        columns = np.split(np.array([shared_DN, first_DN, is_asked_DN], dtype=float), np.cumsum([len(rows) for rows in ask.values()])[:-1], axis=2)
+        return {
+            modality: _cell(part_3DN, self.cluster_N[rows], min(size, len(learn)))
+            for (modality, rows), part_3DN in zip(ask.items(), columns, strict=True)
+            if part_3DN[2].any(1).all()
+        }
+
+    def _drawn(self, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        """``size`` of the rows: whole clusters in random order, the last one cut."""
+        rng = np.random.default_rng(self.seed)
+        _, cluster_N = np.unique(self.cluster_N[rows], return_inverse=True)
+        for _ in range(self.draws):
+            place_G = rng.permutation(cluster_N.max() + 1)
+            yield rows[np.argsort(place_G[cluster_N], kind="stable")[:size]]
+
+
 def text_prior(
     train: Sequence[Example], test: Sequence[Example], draws: int = 20, train_size: int = 600, seed: int = 0
 ) -> dict[str, Cell]:
-    """Accuracy per modality of a prior fitted to the text of ``train_size`` questions, mean over ``draws`` of them.
+    """Accuracy per modality of a prior learnt from ``train_size`` questions, mean over ``draws`` of them; see ``TextPrior``.
 
-    A training question is drawn only if none of its pictures, nor its id, is in
-    ``test``; where fewer than ``train_size`` remain, all are taken. Questions of
-    one group or picture are drawn together. "train" is the number fitted.
-
-    "accuracy" is what a guess among the best options earns on average: options
-    that score the same share the credit. "accuracy_first_of_ties" lets the first
-    of them win. ``ci95`` covers the choice of training and of test questions.
-    Raises DataError if nothing is left to fit.
+    Where fewer than ``train_size`` may be learnt from, all are taken. Raises DataError if none may.
     """
-    parts = by_modality(test)
-    pool = separate(train, test)
-    if not pool or not parts:
+    prior = TextPrior(test, train, draws, seed)
+    if not prior.pool or not prior.asked:
         raise DataError("a text prior needs questions with options, and training questions whose images are not tested")
-    wording = Wording([*pool, *(e for part in parts.values() for e in part)])
-    learnt = list(_drawn([cluster(e) for e in pool], min(train_size, len(pool)), draws, np.random.default_rng(seed)))
-    result, start = {}, len(pool)
-    for modality, part in parts.items():
-        asked = np.arange(start, start := start + len(part))
-        credits = [wording.credits(rows, asked) for rows in learnt]
-        result[modality] = _cell(credits, np.ones((draws, len(part)), dtype=bool), part, len(learnt[0]))
-    return result
-
-
-def within(examples: Sequence[Example], draws: int = 20, train_size: int = 600, seed: int = 0) -> dict[str, Cell]:
-    """The same per modality, fitted to its own other questions: at most half of them, whole groups at a time.
-
-    A draw asks the questions whose group it did not learn from. A modality of one
-    group only is left out. Not leave-one-out: where answers are balanced, what is
-    left after one is taken out is tilted against it.
-    """
-    result = {}
-    for modality, part in by_modality(examples).items():
-        names = [cluster(e) for e in part]
-        if len(set(names)) < 2:
-            continue
-        wording, everyone = Wording(part), np.arange(len(part))
-        numbers_N = numbers(names)
-        learnt = list(_drawn(names, max(1, min(train_size, len(part) // 2)), draws, np.random.default_rng(seed)))
-        is_asked_DN = np.array([~np.isin(numbers_N, numbers_N[rows]) for rows in learnt])
-        if is_asked_DN.any(1).all():
-            result[modality] = _cell([wording.credits(rows, everyone) for rows in learnt], is_asked_DN, part, len(learnt[0]))
-    return result
-
-
-def learning_curve(train: Sequence[Example] | None, test: Sequence[Example], draws: int = 20, train_size: int = 600) -> dict[str, list[Cell]]:
-    """``text_prior``, or ``within`` where there is no ``train``, for growing numbers of training questions up to ``train_size``."""
-    curve: dict[str, list[Cell]] = {}
-    for size in [*(s for s in SIZES if s < train_size), train_size]:
-        cells = within(test, draws, size) if train is None else text_prior(train, test, draws, size)
-        for modality, cell in cells.items():
-            points = curve.setdefault(modality, [])
-            if not points or points[-1]["train"] < cell["train"]:
-                points.append(cell)
-    return curve
-
-
-def transfer(train: Sequence[Example], test: Sequence[Example], draws: int = 20, train_size: int = 600) -> dict[str, dict[str, Cell]]:
-    """Modality learnt from -> modality asked -> cell; a modality without a usable question to learn from is left out."""
-    parts = by_modality(train)
-    return {m: text_prior(part, test, draws, train_size) for m, part in parts.items() if separate(part, test)}
+    return prior.measure(train_size)
 
 
 def separate(train: Sequence[Example], test: Sequence[Example]) -> list[Example]:
@@ -131,26 +162,29 @@ def by_modality(examples: Sequence[Example]) -> dict[str, list[Example]]:
     return parts
 
 
-def _drawn(names: Sequence[str], size: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Rows of ``size`` questions: whole clusters in random order, the last one cut."""
-    numbers_N = numbers(names)
-    for _ in range(draws):
-        place_G = rng.permutation(numbers_N.max() + 1)
-        yield np.argsort(place_G[numbers_N], kind="stable")[:size]
+def _rows_by_modality(examples: Sequence[Example], start: int) -> dict[str, np.ndarray]:
+    rows: dict[str, list[int]] = {}
+    for row, example in enumerate(examples, start):
+        rows.setdefault(example.modality, []).append(row)
+    return {modality: np.array(part) for modality, part in rows.items()}
 
 
-def _cell(credits: Sequence[tuple[np.ndarray, np.ndarray]], is_asked_DN: np.ndarray, part: Sequence[Example], size: int) -> Cell:
-    shared_DN, first_DN = (np.array(values) * is_asked_DN for values in zip(*credits, strict=True))
+def _joined(rows: dict[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([*rows.values(), np.empty(0, dtype=np.int64)]).astype(np.int64)
+
+
+def _cell(part_3DN: np.ndarray, cluster_N: np.ndarray, size: int) -> Cell:
+    shared_DN, first_DN, is_asked_DN = part_3DN
     return {
         "accuracy": float(shared_DN.sum() / is_asked_DN.sum()),
         "accuracy_first_of_ties": float(first_DN.sum() / is_asked_DN.sum()),
-        "ci95": _interval(shared_DN, is_asked_DN, numbers([cluster(e) for e in part])),
+        "ci95": _interval(shared_DN, is_asked_DN, np.unique(cluster_N, return_inverse=True)[1]),
         "train": size,
         "draws": len(shared_DN),
     }
 
 
-def _interval(credit_DN: np.ndarray, is_asked_DN: np.ndarray, numbers_N: np.ndarray) -> list[float]:
+def _interval(credit_DN: np.ndarray, is_asked_DN: np.ndarray, cluster_N: np.ndarray) -> list[float]:
     """Mean ± 1.96 standard errors, of draws and of clusters of questions together, within 0 … 1.
 
     A formula and not a bootstrap: with 100,000 questions that would take minutes.
@@ -159,7 +193,7 @@ def _interval(credit_DN: np.ndarray, is_asked_DN: np.ndarray, numbers_N: np.ndar
     mean = credit_DN.sum() / asked
     means_D = credit_DN.sum(1) / is_asked_DN.sum(1)
     of_draws = means_D.var(ddof=1) / len(means_D) if len(means_D) > 1 else 0.0
-    residual_G = np.bincount(numbers_N, (credit_DN - mean * is_asked_DN).sum(0))
+    residual_G = np.bincount(cluster_N, (credit_DN - mean * is_asked_DN).sum(0))
     n = len(residual_G)
     of_questions = n / max(1, n - 1) * (residual_G**2).sum() / asked**2
     half = 1.96 * float(np.sqrt(of_draws + of_questions))

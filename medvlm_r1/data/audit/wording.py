@@ -32,7 +32,12 @@ def words(option: str) -> tuple[str, ...]:
     >>> words("X-ray, AP view.")
     ('x', 'ray', 'ap', 'view')
     """
-    return tuple(_WORD.findall(option.lower()))
+    return split_words(option)
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """``words`` for texts that stand once, and would only fill its memory."""
+    return tuple(_WORD.findall(text.lower()))
 
 
 class Wording:
