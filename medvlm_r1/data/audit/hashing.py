@@ -47,7 +47,7 @@ class Failure:
 
 
 def fingerprints(references: Sequence[str], load_image: LoadImage, workers: int = 2) -> Iterator[Fingerprint | Failure]:
-    """One for each reference, in order; no more than a block of pictures is ever open.
+    """One for each reference, in order; no more pictures are open at a time than there are workers.
 
     Threads and not processes: decoding and hashing release the interpreter's lock.
     """
