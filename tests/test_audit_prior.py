@@ -94,6 +94,29 @@ def test_groups_are_drawn_whole_and_never_asked_about_themselves():
     assert text_prior(other_ids[:20], own, draws=2)["mri"]["accuracy"] == 0.5  # the same groups in a training set of its own
 
 
+def test_a_draw_learns_from_as_many_questions_as_it_says():
+    rows = [Example(f"q{i}", (), "?", ("yes", "no"), "yes", "mri", group=f"p{i // 5}") for i in range(40)]
+    prior = TextPrior(rows, draws=3)
+    draws = [set(drawn.tolist()) for drawn in prior._drawn(prior.asked["mri"], 12)]
+    assert [len(drawn) for drawn in draws] == [12] * 3
+    assert all(len({row // 5 for row in drawn}) == 3 for drawn in draws)  # two whole groups and a part of a third
+
+
+def test_scores_that_differ_by_rounding_alone_are_ties():
+    """Two options whose words have the same odds in reverse order: one sum, and two floating-point results."""
+    odds = [(1, 4), (0, 2), (0, 3), (3, 3), (3, 1)]  # (gold, distractor) of a to e, and of j to f
+    learnt = [
+        question(f"{word}{i}", [word, "other"], word if i < gold else "other")
+        for word, (gold, wrong) in zip("abcdefghij", odds + odds[::-1], strict=True)
+        for i in range(gold + wrong)
+    ]
+    wording = Wording([*learnt, question("x", ["a b c d e", "f g h i j", "k"], "a b c d e")])
+    rows = range(len(learnt))
+    first, second, _ = wording.scores(rows)[wording.text_NK[-1]]
+    assert first != second and first == pytest.approx(second)
+    assert wording.credits(rows, [len(learnt)])[0].tolist() == [0.5]
+
+
 def test_the_interval_knows_that_a_group_is_one_observation():
     def rows(group_size):
         answers = ["yes" if i // 10 % 2 else "no" for i in range(80)]

@@ -41,6 +41,13 @@ def test_what_may_be_true_too_is_never_a_distractor():
     assert found["d"] == {"X-ray", "CT", "CT scan.", "Tomogram"}
 
 
+def test_an_answer_is_a_distractor_as_often_as_it_is_an_answer():
+    answers = ["cyst"] * 60 + ["abscess"] * 20 + ["mass"] * 100
+    made = harden([question(f"{i}", [answer, "x"], answer) for i, answer in enumerate(answers)])
+    beside_mass = [option for e in made.examples if e.answer == "mass" for option in e.options if option != "mass"]
+    assert len(beside_mass) == 100 and 65 <= beside_mass.count("cyst") <= 85  # 75 wanted: 60 of 80, give or take 4.3
+
+
 def test_a_kind_with_one_answer_is_left_out_and_free_text_passes():
     lonely, free = question("a", ["MRI", "CT"], "MRI", kind="technique"), question("b", [], "a mass")
     made = harden([lonely, free])
