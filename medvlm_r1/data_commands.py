@@ -1,4 +1,4 @@
-"""``medvlm-r1 data``: convert a corpus, look into a question set, split it. Each command returns the text to print."""
+"""``medvlm-r1 data``: convert a corpus, look into a question set, split it, make it harder. Each command returns the text to print."""
 
 import argparse
 import json
@@ -29,12 +29,15 @@ EXAMPLES = {
   medvlm-r1 data split data/mine data/mine-split --test 0.2 --seed 1
   medvlm-r1 data split data/omnimedvqa data/paper --paper              600 MRI to train, the paper's 900 to test
   medvlm-r1 data split data/omnimedvqa data/paper --paper --test-set authors_900.json""",
+    "harden": """examples:
+  medvlm-r1 data harden data/omnimedvqa data/omnimedvqa-hard
+  medvlm-r1 data harden "data/mine?split=test" data/mine-hard --seed 1""",
 }
 
 
 def register(commands: argparse._SubParsersAction, run: Callable[[argparse.Namespace], int]) -> None:
-    """Add ``data`` and its three commands; ``run`` prints what ``arguments.report`` returns."""
-    top = _add(commands, "data", "convert, inspect and split question sets")
+    """Add ``data`` and its four commands; ``run`` prints what ``arguments.report`` returns."""
+    top = _add(commands, "data", "convert, inspect, split and harden question sets")
     actions = top.add_subparsers(dest="action", required=True, metavar="ACTION")
     sub = _add(actions, "convert", "a corpus in its own layout becomes a manifest; wrong rows are rejected by id")
     sub.set_defaults(run=run, report=convert)
@@ -54,6 +57,11 @@ def register(commands: argparse._SubParsersAction, run: Callable[[argparse.Names
     sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     sub.add_argument("--paper", action="store_true", help="MedVLM-R1's own parts, out of a converted OmniMedVQA")
     sub.add_argument("--test-set", metavar="T", help="with --paper: take the 900 from this manifest, or from the authors' JSON file")
+    sub = _add(actions, "harden", "distractors drawn anew from answers to questions of the same modality and type")
+    sub.set_defaults(run=run, report=harden)
+    sub.add_argument("data", metavar="D", help="a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl")
+    sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     for sub in actions.choices.values():
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -121,6 +129,23 @@ def split(arguments: argparse.Namespace) -> str:
         for name, part in report.items()
     ]
     return "\n".join([*lines, f'use them as "{arguments.out}?split=train" and "{arguments.out}?split=test"'])
+
+
+def harden(arguments: argparse.Namespace) -> str:
+    """``data harden``: how many questions have new distractors, and how many could have none."""
+    from medvlm_r1.data import harden as hard
+    from medvlm_r1.data.dataset import load_dataset
+
+    made = hard.harden(load_dataset(arguments.data), arguments.seed)
+    with _writing(arguments.out):
+        hard.save(made, arguments.out)
+    path = arguments.out / "manifest.jsonl"
+    if arguments.json:
+        return json.dumps({"manifest": str(path), "questions": len(made.examples), "left_out": [e.id for e in made.left_out]}, indent=2)
+    lines = [f"{len(made.examples):,} questions: {path}"]
+    if made.left_out:
+        lines.append(f"{len(made.left_out):,} left out, since their modality and type have no second answer, such as {made.left_out[0].id}")
+    return "\n".join([*lines, f"see what is left to read off the texts: medvlm-r1 audit --data {arguments.out}"])
 
 
 def table(counts: dict[str, Any], names: Sequence[str]) -> list[str]:

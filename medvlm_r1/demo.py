@@ -16,7 +16,7 @@ from rich.table import Table
 
 from medvlm_r1 import INTENDED_USE, launch
 from medvlm_r1.config import to_dict
-from medvlm_r1.data.audit import text_prior
+from medvlm_r1.data.audit.prior import text_prior
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation import metrics

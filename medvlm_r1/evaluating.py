@@ -78,11 +78,11 @@ def check_out(out: Path) -> None:
 
 
 @contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turns the disk's errors into a RunError that names --out."""
+def writing(out: Path, option: str = "--out") -> Iterator[None]:
+    """Turns the disk's errors into a RunError that names the option."""
     try:
         yield
     except MedVLMError:
         raise
     except OSError as error:
-        raise RunError(f'cannot write "{out}" ({error.strerror or error}); choose another --out, or free some space there') from error
+        raise RunError(f'cannot write "{out}" ({error.strerror or error}); choose another {option}, or free some space there') from error

@@ -23,7 +23,8 @@ ROWS = (
     {"data", "rewards", "models", "training"},
     {"rollout"},
     {"grpo", "sft", "evaluation", "serving"},
-    {"cli", "launch", "data_commands", "preflight", "planning", "rehearsal", "demo", "ask", "doctor", "evaluating", "recipes", "__main__"},
+    {"cli", "arguments", "launch", "data_commands", "preflight", "planning", "rehearsal", "demo", "ask", "doctor", "evaluating",
+     "auditing", "recipes", "__main__"},
 )
 OPEN_ROWS = (0, len(ROWS) - 1)
 LOOPS = {f"{PACKAGE}/grpo/trainer.py", f"{PACKAGE}/sft/trainer.py"}

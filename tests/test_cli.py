@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from medvlm_r1 import cli, doctor, launch
+from medvlm_r1 import arguments, cli, doctor, launch
 from medvlm_r1.errors import EngineError, RunError
 from medvlm_r1.grpo import trainer as grpo
 from medvlm_r1.models import families, nano
@@ -28,10 +28,10 @@ from medvlm_r1.training import checkpoint
 
 
 def commands_and_examples():
-    return [(name, line.split("  ")[0].strip()) for name, text in cli.EXAMPLES.items() for line in text.splitlines()[1:] for line in [line.strip()]]
+    return [(name, line.split("  ")[0].strip()) for name, text in arguments.EXAMPLES.items() for line in text.splitlines()[1:] for line in [line.strip()]]
 
 
-@pytest.mark.parametrize("name", ["train", "sft", "eval", "ask", "demo", "study", "nano", "doctor"])
+@pytest.mark.parametrize("name", ["train", "sft", "eval", "audit", "ask", "demo", "study", "nano", "doctor"])
 def test_every_command_explains_itself_with_examples(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0 and "examples:" in out and f"  medvlm-r1 {name}" in out and "Research use only" in out
@@ -40,12 +40,12 @@ def test_every_command_explains_itself_with_examples(command, name):
 @pytest.mark.parametrize(("name", "example"), commands_and_examples())
 def test_the_examples_are_commands_that_exist(name, example):
     words = shlex.split(example)
-    arguments = cli.parser().parse_args(words[1:])
-    assert words[:2] == ["medvlm-r1", arguments.command] and arguments.command == name
+    parsed = arguments.parser(cli.RUNS).parse_args(words[1:])
+    assert words[:2] == ["medvlm-r1", parsed.command] and parsed.command == name
 
 
 def test_help_starts_at_once_without_loading_torch():
-    lines = "import sys, medvlm_r1.cli; medvlm_r1.cli.parser(); sys.exit('torch' in sys.modules)"
+    lines = "import sys, medvlm_r1.cli; medvlm_r1.cli.parser(medvlm_r1.cli.RUNS); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", lines], check=False).returncode == 0
 
 
@@ -354,7 +354,7 @@ def test_a_command_without_a_run_just_stops(command, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "doctor", interrupt)
+    monkeypatch.setitem(cli.RUNS, "doctor", interrupt)
     assert command("doctor") == (130, "", "\nmedvlm-r1: stopped\n")
 
 
@@ -401,3 +401,9 @@ def test_something_is_said_while_a_large_model_loads(taught, tmp_path, capsys):
         file.truncate(2**31)  # a hole: no disk is filled
     launch.load_model(str(large))
     assert capsys.readouterr().err == f"loading {large}, 2.0 GiB\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    line = f"{sys.executable} -m medvlm_r1.cli train nano --dry-run | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""

@@ -60,6 +60,36 @@ def forest(title: str, marks: Sequence[Mark], chance: float | None) -> Markup:
     return _strip(title, [mark.label for mark in marks], parts, f"{title}, accuracy: {spoken}")
 
 
+@dataclass(frozen=True)
+class Bar:
+    """One row of a bar chart, in fractions of 1; ``role`` is "baseline" or "prior".
+
+    >>> Bar("Text prior", 0.992, (0.98, 1.0)).role
+    'prior'
+    """
+
+    label: str
+    value: float
+    ci95: tuple[float, float] | None = None
+    role: str = "prior"
+
+
+def bars(title: str, rows: Sequence[Bar], chance: float) -> Markup:
+    """A bar and its 95 % interval per row, its value behind it, and a dashed line at chance."""
+    height = ROW_PX * len(rows)
+    parts = [_grid(height)]
+    for row, bar in enumerate(rows):
+        top = ROW_PX * row + 4
+        box = '<rect class="level {}" x="0" y="{}" width="{}" height="{}"/>'
+        parts.append(Markup(box).format(bar.role, top, _x(bar.value), ROW_PX - 8))
+        if bar.ci95:
+            parts.append(_line("whisker", *bar.ci95, top + ROW_PX / 2 - 4, top + ROW_PX / 2 - 4))
+        parts.append(Markup('<text class="value" x="100%" dx="10" y="{}">{}</text>').format(top + 14, f"{100 * bar.value:.1f}"))
+    parts.append(_line("chance", chance, chance, 0, height))
+    spoken = "; ".join(f"{bar.label} {_percent(bar.value)}" for bar in rows)
+    return _strip(title, [bar.label for bar in rows], parts, f"{title}, accuracy: {spoken}")
+
+
 def dumbbells(title: str, rows: Sequence[Change], chance: float | None = None) -> Markup:
     """Hollow dot before, filled dot after, one row per question type."""
     height = ROW_PX * len(rows)
@@ -136,6 +166,27 @@ def curves(title: str, series: dict[str, Points]) -> Markup:
     ).format(title, f"{title} over training steps: {spoken}", _Frame.WIDTH, _Frame.HEIGHT, Markup("").join(parts))
 
 
+def growth(title: str, series: dict[str, Points], chances: dict[str, float], x_name: str) -> Markup:
+    """One line per name over doubling sizes, its chance dotted beside it; y from 0 to 100 %."""
+    sizes = sorted({x for points in series.values() for x, _ in points})
+    if not sizes:
+        return Markup("")
+    frame = _Frame(math.log2(sizes[0]), math.log2(sizes[-1]), 0, 100)
+    shown = [size for i, size in enumerate(sizes) if i in (0, len(sizes) - 1) or size * 1.4 < sizes[-1]]
+    parts = [frame.grid([0, 25, 50, 75, 100]), *(_text(frame.x(math.log2(size)), frame.BOTTOM + 16, "middle", f"{size:g}") for size in shown)]
+    parts.append(_text(frame.RIGHT, frame.HEIGHT - 1, "end", x_name))
+    for index, (name, points) in enumerate(series.items()):
+        level = [(math.log2(x), 100 * chances[name]) for x in (sizes[0], sizes[-1])]
+        line = [(math.log2(x), 100 * y) for x, y in points]
+        parts.append(frame.path(f"guess run{index}", level, "1 3"))
+        parts.append(frame.path(f"run run{index}", line, DASHES[index % len(DASHES)]))
+        parts += [frame.end(f"run{index}", point) for point in line]
+    spoken = "; ".join(f"{name} from {_percent(p[0][1])} to {_percent(p[-1][1])}" for name, p in series.items())
+    return Markup(
+        '<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>'
+    ).format(title, f"{title}: {spoken}", frame.WIDTH, frame.HEIGHT, Markup("").join(parts))
+
+
 class _Frame:
     """From data to view-box coordinates."""
 
@@ -153,13 +204,13 @@ class _Frame:
         return round(self.BOTTOM - (self.BOTTOM - self.TOP) * (value - self.y_low) / self.y_span, 1)
 
     def axes(self, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> Markup:
-        parts = []
-        for y in y_ticks:
-            parts.append(_line_px("grid", self.LEFT, self.RIGHT, self.y(y)))
-            parts.append(_text(self.LEFT - 6, self.y(y) + 4, "end", f"{y:g}"))
-        parts += [_text(self.x(x), self.BOTTOM + 16, "middle", f"{x:g}") for x in x_ticks]
+        parts = [self.grid(y_ticks), *(_text(self.x(x), self.BOTTOM + 16, "middle", f"{x:g}") for x in x_ticks)]
         parts.append(_text(self.RIGHT, self.HEIGHT - 1, "end", "step"))
         return Markup("").join(parts)
+
+    def grid(self, y_ticks: Sequence[float]) -> Markup:
+        lines = [_line_px("grid", self.LEFT, self.RIGHT, self.y(y)) for y in y_ticks]
+        return Markup("").join([*lines, *(_text(self.LEFT - 6, self.y(y) + 4, "end", f"{y:g}") for y in y_ticks)])
 
     def path(self, name: str, points: Points, dash: str) -> Markup:
         d = "M" + " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)

@@ -86,10 +86,11 @@ class Picture:
 
 def pictures(sample: Sample, load_image: LoadImage) -> list[Picture]:
     """The images of a question, at most four, small enough for one page."""
-    return [_picture(reference, load_image) for reference in sample.images[:_MAX_PICTURES]]
+    return [picture(reference, load_image) for reference in sample.images[:_MAX_PICTURES]]
 
 
-def _picture(reference: str, load_image: LoadImage) -> Picture:
+def picture(reference: str, load_image: LoadImage) -> Picture:
+    """One image, small enough for a page, or the reason why it cannot be shown."""
     try:
         image = load_image(reference)
     except ImageError as error:  # the page shows the reason in the picture's place

@@ -11,7 +11,7 @@ from medvlm_r1.evaluation.statistics import holm
 
 Pair = tuple[Sample, Sample]
 
-MODALITIES = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "oct": "OCT", "us": "Ultrasound"}
+MODALITIES = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "oct": "OCT", "us": "Ultrasound", "ultrasound": "Ultrasound"}
 LABELS = {
     "chance": "Chance",
     "text_prior": "Text prior",

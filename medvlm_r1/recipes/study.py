@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 from medvlm_r1 import launch
-from medvlm_r1.data.audit import text_prior
+from medvlm_r1.data.audit.prior import text_prior
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.run import EvalConfig

@@ -1,0 +1,150 @@
+"""What can be written after ``medvlm-r1``: commands, options, examples."""
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from medvlm_r1 import INTENDED_USE, __version__, data_commands
+
+Run = Callable[[argparse.Namespace], int]
+
+EXAMPLES = {
+    "train": """examples:
+  medvlm-r1 train nano                               the embedded model on the phantom, a minute on a CPU
+  medvlm-r1 train paper --data questions.jsonl       Qwen2-VL-2B on your own questions
+  medvlm-r1 train paper --model ./my-qwen2-vl --data questions.jsonl --set steps=100 --set optim.lr=2e-6
+  medvlm-r1 train nano --resume                      go on where Ctrl-C stopped it""",
+    "sft": """examples:
+  medvlm-r1 sft nano
+  medvlm-r1 sft nano-traces --run-dir runs/traces""",
+    "eval": """examples:
+  medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
+  medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval""",
+    "ask": """examples:
+  medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both
+  medvlm-r1 ask --model runs/mine/checkpoints/step-300 scan.png "What is abnormal?" --json""",
+    "audit": """examples:
+  medvlm-r1 audit --data questions.jsonl --html runs/audit.html                  every check, learnt from its own questions
+  medvlm-r1 audit --data "q.jsonl?split=test" --train "q.jsonl?split=train" --html runs/audit.html
+  medvlm-r1 audit --data q.jsonl --images none --json                            the texts alone, for a script""",
+    "demo": """examples:
+  medvlm-r1 demo              the whole story, in under five minutes on two cores
+  medvlm-r1 demo --quick      a small form of it, to see that everything works
+  medvlm-r1 demo --resume     go on where Ctrl-C stopped it""",
+    "study": """examples:
+  medvlm-r1 study --seeds 5   all arms and controls; what is finished is not done again""",
+    "nano": """examples:
+  medvlm-r1 nano --out runs/nano_base""",
+    "doctor": """examples:
+  medvlm-r1 doctor
+  medvlm-r1 doctor paper                             will this recipe fit the memory that is here?
+  medvlm-r1 doctor paper --set prompts_per_step=8 --json""",
+}
+QUICK_START = """first steps:
+  medvlm-r1 demo                                     the whole story, in under five minutes on two cores
+  medvlm-r1 train paper --data questions.jsonl       Qwen2-VL-2B on your own questions
+  medvlm-r1 COMMAND --help                           options and examples of one command"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage of every option before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
+    """All commands and their options; ``runs`` says what each does."""
+    top = Parser(
+        prog="medvlm-r1", description=f"Teach a vision-language model to reason about radiology images. {INTENDED_USE}",
+        epilog=QUICK_START, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    top.add_argument("--version", action="version", version=f"medvlm-r1 {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for kind, what in (("train", "reinforcement learning (GRPO)"), ("sft", "supervised fine-tuning, the baseline")):
+        sub = _add(commands, kind, what, runs[kind])
+        sub.add_argument("recipe", help="a recipe's name; --dry-run shows what it says")
+        sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
+        sub.add_argument("--data", help="a manifest, a folder with one, or phantom:mri")
+        sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value; may be repeated")
+        sub.add_argument("--run-dir", type=Path, help="where the run goes; runs/RECIPE-FINGERPRINT if left out")
+        sub.add_argument("--resume", action="store_true", help="go on with the run that is in the run directory")
+        sub.add_argument("--dry-run", action="store_true", help="print the configuration and stop")
+    _evaluating(commands, runs)
+    _auditing(commands, runs["audit"])
+    data_commands.register(commands, runs["data"])
+    _embedded(commands, runs)
+    return top
+
+
+def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -> None:
+    sub = _add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", runs["eval"])
+    _asking(sub)
+    sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("--arms", default="image,blank", help="what the model is shown, comma-separated (default: %(default)s)")
+    sub.add_argument("--samples", type=_whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")
+    sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
+    sub = _add(commands, "ask", "one question about one picture, with reasoning", runs["ask"])
+    _asking(sub)
+    sub.add_argument("image", help="a PNG, JPEG, TIFF, BMP or DICOM file, or a slice: head.nii.gz#axis=2&slice=17")
+    sub.add_argument("question")
+    sub.add_argument("--options", nargs="+", default=[], metavar="TEXT", help="the possible answers, in order of their letters; free text if left out")
+
+
+def _auditing(commands: argparse._SubParsersAction, run: Run) -> None:
+    sub = _add(commands, "audit", "what a question set gives away without its pictures, and what its pictures repeat", run)
+    sub.add_argument("--data", required=True, help="the questions to audit: a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("--train", metavar="DATA", help="what a model is trained on; if left out, the split=train part of --data, else its other questions")
+    sub.add_argument("--train-size", type=_whole(1), default=600, metavar="N", help="questions the text prior learns from (default: %(default)s)")
+    sub.add_argument("--draws", type=_whole(1), default=20, metavar="K", help="how often they are drawn anew (default: %(default)s)")
+    sub.add_argument("--images", choices=("files", "all", "none"), default="files", help="pictures to compare; all: phantoms too (default: %(default)s)")
+    sub.add_argument("--html", type=Path, metavar="FILE", help="write the audit as a page")
+    sub.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _asking(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--model", required=True, help="a directory, a hub id, or nano")
+    sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
+    sub.add_argument("--max-tokens", type=_whole(1), default=512, metavar="N", help="longest answer, in tokens (default: %(default)s)")
+    sub.add_argument("--max-pixels", type=_whole(28**2), metavar="N", help="shrink larger images to this many pixels; the model's own limit if left out")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def whole(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"wants {least} or more, got {text}")
+        return int(text)
+
+    return whole
+
+
+def _embedded(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -> None:
+    sub = _add(commands, "demo", "the whole story on embedded data and weights", runs["demo"])
+    sub.add_argument("--quick", action="store_true", help="a small form, for a check")
+    sub.add_argument("--run-dir", type=Path, default=Path("runs/demo"))
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--resume", action="store_true", help="go on where it was stopped")
+    sub = _add(commands, "study", "all arms and controls over several seeds", runs["study"])
+    sub.add_argument("--seeds", type=int, default=5)
+    sub.add_argument("--jobs", type=int, default=2, help="seeds at a time, one thread each (default: %(default)s)")
+    sub.add_argument("--run-dir", type=Path, default=Path("runs/study"))
+    sub = _add(commands, "nano", "rebuild the embedded base model's weights", runs["nano"])
+    sub.add_argument("--out", type=Path, default=Path("runs/nano_base"))
+    sub = _add(commands, "doctor", "hardware, versions and a recipe's memory plan, each with its remedy", runs["doctor"])
+    sub.add_argument("recipe", nargs="?", help="plan the memory of this recipe")
+    sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value; may be repeated")
+    sub.add_argument("--json", action="store_true")
+
+
+def _add(commands: argparse._SubParsersAction, name: str, what: str, run: Run) -> argparse.ArgumentParser:
+    sub = commands.add_parser(
+        name, help=what, description=f"{what}. {INTENDED_USE}",
+        epilog=EXAMPLES.get(name), formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    sub.set_defaults(run=run)
+    return sub
