@@ -169,9 +169,23 @@ class Tree:
         if not self.completions.total:
             return prompts
         own_q, own_k, own_v = (self.completions.pad(x).transpose(1, 2) for x in (qc, kc, vc))
-        keys, values = (torch.cat([x.index_select(0, self.prompt_of_R), own], 2) for x, own in ((k, own_k), (v, own_v)))
+        keys, values = (torch.cat([self._of_each_completion(x), own], 2) for x, own in ((k, own_k), (v, own_v)))
         out = F.scaled_dot_product_attention(own_q, keys, values, attn_mask=self._mask_R1CX, enable_gqa=True)
         return torch.cat([prompts, self.completions.flat(out.transpose(1, 2)).flatten(1)])
+
+    @cached_property
+    def _even(self) -> int:
+        """Completions of each prompt where all have as many, in order; else 0."""
+        prompts = len(self.prompts.lengths_N)
+        group = len(self.prompt_of_R) // prompts
+        in_order = torch.arange(prompts, device=self.prompt_of_R.device).repeat_interleave(group)
+        return group if torch.equal(self.prompt_of_R, in_order) else 0
+
+    def _of_each_completion(self, x_PKLD: torch.Tensor) -> torch.Tensor:
+        """Each completion's prompt: (R, K, L, D). Groups of one size are expanded, whose gradient is a sum and no scatter."""
+        if not self._even:
+            return x_PKLD.index_select(0, self.prompt_of_R)
+        return x_PKLD[:, None].expand(-1, self._even, -1, -1, -1).flatten(0, 1)
 
     @cached_property
     def _mask_R1CX(self) -> torch.Tensor:
