@@ -20,7 +20,8 @@ EXAMPLES = {
   medvlm-r1 sft nano-traces --run-dir runs/traces""",
     "eval": """examples:
   medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
-  medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval""",
+  medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval
+  medvlm-r1 eval --model http://127.0.0.1:8000/v1 --data questions.jsonl --out runs/served     any OpenAI-compatible endpoint""",
     "ask": """examples:
   medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both
   medvlm-r1 ask --model runs/mine/checkpoints/step-300 scan.png "What is abnormal?" --json""",

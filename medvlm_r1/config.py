@@ -7,6 +7,7 @@ dataclasses, declared beside the code that reads it.
 import dataclasses
 import hashlib
 import json
+import os
 import types
 import typing
 from typing import Any
@@ -108,3 +109,8 @@ def fingerprint(config: Any) -> str:
     """
     text = json.dumps(to_dict(config), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def secret(name: str) -> str:
+    """What an environment variable holds, "" if nothing: keys do not belong into commands, which others can read."""
+    return os.environ.get(name, "")

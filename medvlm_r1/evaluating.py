@@ -10,41 +10,41 @@ from rich.console import Console
 from rich.progress import Progress
 
 from medvlm_r1 import launch, preflight
+from medvlm_r1.answering import answerer
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, MedVLMError, RunError
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.report import render_report
-from medvlm_r1.evaluation.run import EvalConfig
+from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample, write_samples
 from medvlm_r1.evaluation.story import Story
 
 
 def run(arguments: Namespace) -> dict:
-    """Evaluate every arm, write samples, summary.json and report.html; returns the summary."""
+    """Evaluate every arm, write samples, summary.json and report.html; returns the summary.
+
+    Completions are recorded as they come: the same command again asks only for those that are missing.
+    """
     out: Path = arguments.out
     names = arm_names(arguments.arms)
     check_out(out)
     examples = preflight.questions(arguments.data)
     with launch.memory_errors():
-        policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
-        template = arguments.template or policy.template
-        probe = policy.viewing(None)  # keeps what it prepares; gone before the arms prepare theirs
-        for example in examples:
-            preflight.check_prompt(probe, example, template)
-        del probe
+        asked = answerer(arguments, examples)
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         arms: dict[str, list[Sample]] = {}
         with Progress(console=Console(stderr=True)) as progress:
             for name in names:
                 bar = progress.add_task(name, total=len(examples))
-                config = EvalConfig(template, arguments.samples, arguments.max_tokens, arm=name)
-                arms[name] = launch.evaluate_policy(policy, examples, config, lambda done, bar=bar: progress.update(bar, completed=done))
+                config = EvalConfig(asked.template, arguments.samples, arguments.max_tokens, arm=name)
+                arms[name] = evaluate(asked.under(name, out), examples, config, lambda done, bar=bar: progress.update(bar, completed=done))
                 with writing(out):
                     write_samples(out / f"samples-{name}.jsonl", arms[name])
     settings = {key: getattr(arguments, key) for key in ("model", "data", "samples", "max_tokens", "max_pixels", "dtype")}
-    settings["template"] = template
-    summary = metrics.summary(arms, {}, [("image", name) for name in names if name != "image"]) | {"settings": settings}
+    settings |= {"template": asked.template, "answered_by": asked.identity}
+    failed = {name: sum(s.status == "failed" for s in samples) for name, samples in arms.items()}
+    summary = metrics.summary(arms, {}, [("image", name) for name in names if name != "image"]) | {"failed": failed, "settings": settings}
     title = f"{arguments.model} on {arguments.data}"
     story = Story(title, dict(reversed(arms.items())), labels={"image": "With image"}, settings=settings)
     with writing(out):
@@ -68,13 +68,21 @@ def arm_names(text: str) -> list[str]:
 
 
 def check_out(out: Path) -> None:
-    """Raises RunError unless ``out`` is new, empty, or what a stopped evaluation left."""
-    if (out / "summary.json").exists():
-        raise RunError(f"{out} already holds an evaluation or a run; choose another --out")
+    """Raises RunError unless ``out`` is new, empty, or what an evaluation left that was stopped or had failures."""
     with writing(out):
-        others = [file.name for file in out.iterdir() if not file.match("samples-*.jsonl")] if out.exists() else []
+        if (out / "summary.json").exists() and not _has_failures(out / "summary.json"):
+            raise RunError(f"{out} already holds an evaluation or a run; choose another --out")
+        ours = ("samples-*.jsonl", "completions-*.jsonl", "summary.json", "report.html")
+        others = [file.name for file in out.iterdir() if not any(map(file.match, ours))] if out.exists() else []
     if others:
         raise RunError(f'{out} is not empty (it holds "{others[0]}"); choose another --out')
+
+
+def _has_failures(summary: Path) -> bool:
+    try:
+        return any(json.loads(summary.read_text())["failed"].values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False  # not ours
 
 
 @contextmanager

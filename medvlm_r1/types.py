@@ -63,8 +63,10 @@ class Prompt:
 class Completion:
     """What the model wrote after a prompt, token by token.
 
-    ``logprobs`` are those of the sampler, natural logarithm, one per token.
+    ``logprobs`` are those of the sampler, natural logarithm, one per token; an
+    endpoint that gives text alone leaves both empty.
     ``finished`` is False when the token limit cut it off.
+    ``error`` says why there is no answer where an endpoint gave none.
 
     >>> Completion((7, 8, 2), (-0.1, -0.2, -0.01), "<answer>B</answer>", finished=True).finished
     True
@@ -74,6 +76,7 @@ class Completion:
     logprobs: tuple[float, ...]
     text: str
     finished: bool
+    error: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Small real things that many tests share: a tiny model, a few questions, pictures from memory."""
 
+import fake_endpoint
 import hub_model
 import numpy as np
 import pytest
@@ -52,6 +53,20 @@ def transformers_way(policy):
     visual = policy.model.model.visual
     visual.set_attn_implementation("sdpa")
     del visual.patch_embed.forward
+
+
+@pytest.fixture
+def serve():
+    """Starts endpoints that answer in turn with what they are given: (status, headers, body)."""
+    servers = []
+
+    def start(*answers):
+        servers.append(fake_endpoint.Server(*answers))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.reasoning import parse, render
+from medvlm_r1.reasoning import Reasoned, parse, render
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.types import Completion, Example
 
@@ -37,6 +37,12 @@ def evaluate(
     return samples
 
 
+def _status(completion: Completion, read: Reasoned) -> str:
+    if completion.error:
+        return "failed"
+    return read.status if completion.finished or read.answer else "truncated"
+
+
 def score(example: Example, greedy: Completion, drawn: Sequence[Completion], arm: str) -> Sample:
     """Read the completions by the one rule."""
     count = len(example.options)
@@ -51,9 +57,9 @@ def score(example: Example, greedy: Completion, drawn: Sequence[Completion], arm
         gold=example.letter,
         images=example.images,
         arm=arm,
-        text=greedy.text,
+        text=greedy.text or greedy.error,
         answer=read.answer,
-        status=read.status if greedy.finished or read.answer else "truncated",
+        status=_status(greedy, read),
         correct=read.answer == example.letter,
         n_tokens=len(greedy.token_ids),
         sampled_correct=tuple(parse(completion.text, count).answer == example.letter for completion in drawn),

@@ -12,7 +12,7 @@ from pathlib import Path
 from medvlm_r1.errors import DataError, nearest
 from medvlm_r1.types import LETTERS
 
-STATUSES = ("answered", "unparsed", "truncated", "abstained")
+STATUSES = ("answered", "unparsed", "truncated", "abstained", "failed")  # the last: an endpoint gave no completion
 
 
 @dataclass(frozen=True)

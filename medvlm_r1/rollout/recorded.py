@@ -1,0 +1,75 @@
+"""An engine that never asks twice: completions are kept in a file and come from there when asked again.
+
+A key holds everything that decides a completion: who answers, the prompt's text,
+its pictures, how it is sampled. An evaluation that is killed goes on where it
+stopped and ends with the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medvlm_r1.rollout.engine import Engine, Sampling
+from medvlm_r1.training.appending import AppendFile, disk_errors
+from medvlm_r1.types import Completion, Prompt
+
+
+@dataclass
+class Recorded:
+    """Wraps ``engine``.
+
+    ``identity`` says who answers (a hash of the weights; an address and a model's
+    name), ``image_key`` gives a picture's content hash. Failed completions are not kept.
+    """
+
+    engine: Engine
+    path: Path
+    identity: str
+    image_key: Callable[[str], str]
+    _known: dict[str, Completion] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with disk_errors(self.path):
+            self._known = _load(self.path)
+        self._file = AppendFile(self.path)
+
+    def sync(self, policy: Any) -> None:
+        """See Engine.sync."""
+        self.engine.sync(policy)
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """See Engine.generate. Only prompts with a completion missing are asked, all of theirs together."""
+        keys_PG = [[self.key(prompt, sampling, k) for k in range(sampling.n)] for prompt in prompts]
+        missing = [p for p, keys_G in enumerate(keys_PG) if any(key not in self._known for key in keys_G)]
+        fresh = dict(zip(missing, self.engine.generate([prompts[p] for p in missing], sampling), strict=True)) if missing else {}
+        found = {keys_PG[p][k]: c for p, group in fresh.items() for k, c in enumerate(group)}
+        self._keep({key: completion for key, completion in found.items() if not completion.error})
+        return [[self._known.get(key) or found[key] for key in keys_G] for keys_G in keys_PG]
+
+    def key(self, prompt: Prompt, sampling: Sampling, k: int) -> str:
+        """32 hex digits. How many completions are drawn beside this one does not matter."""
+        images = [self.image_key(reference) for reference in prompt.example.images]
+        settings = {name: value for name, value in asdict(sampling).items() if name != "n"}
+        text = json.dumps([self.identity, prompt.example.id, prompt.text, images, settings, k], ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+    def _keep(self, completions: dict[str, Completion]) -> None:
+        rows = ({"key": key, **asdict(c)} for key, c in completions.items())
+        self._file.append("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "backslashreplace"))
+        self._known |= completions
+
+
+def _load(path: Path) -> dict[str, Completion]:
+    """What an earlier run left; a row that its end cut off is dropped."""
+    if not path.exists():
+        return {}
+    with path.open("rb+") as file:
+        lines = file.readlines()
+        if lines and not lines[-1].endswith(b"\n"):
+            file.truncate(sum(map(len, lines[:-1])))
+            lines.pop()
+    rows = [json.loads(line) for line in lines]
+    return {row.pop("key"): Completion(**{n: tuple(v) if isinstance(v, list) else v for n, v in row.items()}) for row in rows}

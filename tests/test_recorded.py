@@ -1,0 +1,70 @@
+"""Nothing is asked twice, and nothing else is taken for it."""
+
+from dataclasses import replace
+
+import pytest
+
+from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.recorded import Recorded
+from medvlm_r1.types import Completion
+
+
+class Counting:
+    """An engine that says what it is asked, and how often it was."""
+
+    def __init__(self, fails=()):
+        self.asked, self.fails = [], set(fails)
+
+    def generate(self, prompts, sampling):
+        self.asked += [prompt.example.id for prompt in prompts]
+        return [
+            [Completion((), (), f"{p.example.id} {k}", True, "down" if p.example.id in self.fails else "") for k in range(sampling.n)]
+            for p in prompts
+        ]
+
+
+@pytest.fixture
+def prompts(examples):
+    return [render(example, "think") for example in examples]
+
+
+def recorded(tmp_path, engine, identity="w1", image_key=str.upper):
+    return Recorded(engine, tmp_path / "c.jsonl", identity, image_key)
+
+
+def test_what_is_known_is_not_asked_again_in_this_process_or_the_next(tmp_path, prompts):
+    engine, sampling = Counting(), Sampling(2, 1.0, 8)
+    first = recorded(tmp_path, engine)
+    said = first.generate(prompts[:2], sampling)
+    assert first.generate(prompts, sampling)[:2] == said and engine.asked == ["q1", "q2", "q3"]
+    again = Counting()
+    assert recorded(tmp_path, again).generate(prompts[:2], sampling) == said and again.asked == []
+    assert recorded(tmp_path, again).generate(prompts[:1], replace(sampling, n=1)) == [said[0][:1]] and again.asked == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sampling": Sampling(1, 0.5, 8)}, {"sampling": Sampling(1, 1.0, 9)}, {"sampling": Sampling(1, 1.0, 8, seed=1)},
+        {"identity": "w2"}, {"image_key": str.lower}, {"template": "direct"},
+    ],
+)  # fmt: skip
+def test_everything_that_decides_an_answer_is_in_the_key(tmp_path, examples, change):
+    asked = []
+    for more in ({}, change):
+        engine = Counting()
+        prompt = render(examples[0], more.get("template", "think"))
+        with_these = {name: value for name, value in more.items() if name in ("identity", "image_key")}
+        recorded(tmp_path, engine, **with_these).generate([prompt], more.get("sampling", Sampling(1, 1.0, 8)))
+        asked.append(engine.asked)
+    assert asked == [["q1"], ["q1"]]
+
+
+def test_a_failure_is_handed_on_but_not_kept(tmp_path, prompts):
+    engine, sampling = Counting(fails=["q2"]), Sampling(1)
+    record = recorded(tmp_path, engine)
+    assert [group[0].error for group in record.generate(prompts, sampling)] == ["", "down", ""]
+    engine.fails.clear()
+    assert [group[0].error for group in record.generate(prompts, sampling)] == ["", "", ""]
+    assert engine.asked == ["q1", "q2", "q3", "q2"]

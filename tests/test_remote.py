@@ -1,0 +1,108 @@
+"""An endpoint that answers, stumbles, lies or is not there: a small server in this process."""
+
+import base64
+import io
+import json
+import socket
+
+import pytest
+from conftest import picture
+from PIL import Image
+
+from medvlm_r1.errors import EngineError, ImageError
+from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.remote import Endpoint, RemoteEngine, served_model
+
+GOOD = {"choices": [{"message": {"content": "<think>x</think><answer>B</answer>"}, "finish_reason": "stop"}]}
+
+
+def engine_at(url, **more):
+    waits = []
+    engine = RemoteEngine(Endpoint(url, "m", **more), picture, waits.append)
+    engine.waits = waits
+    return engine
+
+
+def test_a_request_carries_picture_prompt_and_sampling(serve, examples):
+    server = serve((200, {}, GOOD))
+    prompt = render(examples[2], "think")
+    [[completion]] = engine_at(server.url, key="secret").generate([prompt], Sampling(1, 0.0, 64))
+    assert (completion.text, completion.finished, completion.error) == ("<think>x</think><answer>B</answer>", True, "")
+    [body] = server.asked
+    *images, text = body["messages"][0]["content"]
+    assert text == {"type": "text", "text": prompt.text}
+    sent = [Image.open(io.BytesIO(base64.b64decode(image["image_url"]["url"].partition(",")[2]))) for image in images]
+    assert [image.tobytes() for image in sent] == [picture(name).tobytes() for name in ("a.png", "b.png")]
+    assert (body["model"], body["temperature"], body["max_tokens"], body["top_p"]) == ("m", 0.0, 64, 1.0)
+    assert server.keys == ["Bearer secret"]
+
+
+def test_every_completion_has_a_seed_of_its_own_and_its_place(serve, examples):
+    server = serve((200, {}, GOOD))
+    prompts = [render(example, "think") for example in examples]
+    completions_PG = engine_at(server.url, concurrency=4).generate(prompts, Sampling(3, 1.0, 8, seed=5))
+    assert [len(completions_G) for completions_G in completions_PG] == [3, 3, 3]
+    assert len({body["seed"] for body in server.asked}) == 9
+
+
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(serve, examples):
+    server = serve((429, {"Retry-After": "7"}, {"error": "slow down"}), (503, {}, {}), (200, {}, GOOD))
+    engine = engine_at(server.url)
+    [[completion]] = engine.generate([render(examples[0], "think")], Sampling(1))
+    assert completion.finished and engine.waits == [7.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says", "asked"),
+    [
+        ((400, {}, {"error": "no such model"}), "status 400", 1),  # asking again cannot help
+        ((401, {}, {}), "status 401", 1),
+        ((500, {}, {}), "status 500", 3),
+        ((200, {}, b"<html>"), "cannot be read", 3),
+        ((200, {}, {"choices": []}), "no choice in it", 3),
+        ((200, {}, {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}), "no text in it", 3),
+        ((200, {}, {"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}), "no text in it", 3),
+    ],
+)
+def test_what_cannot_be_had_is_said(serve, examples, answer, says, asked):
+    server = serve(answer)
+    [[completion]] = engine_at(server.url, attempts=3).generate([render(examples[0], "think")], Sampling(1))
+    assert says in completion.error and server.url in completion.error
+    assert (completion.text, completion.finished, len(server.asked)) == ("", False, asked)
+
+
+def test_a_server_that_is_down_or_slow(serve, examples):
+    prompt = render(examples[0], "think")
+    [[down]] = engine_at("http://127.0.0.1:9/v1", attempts=2).generate([prompt], Sampling(1))
+    assert "no connection" in down.error
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the call, never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        [[slow]] = engine_at(url, attempts=2, timeout_s=0.2).generate([prompt], Sampling(1))
+    assert "no answer within 0.2 s" in slow.error
+
+
+def test_a_missing_picture_costs_its_question_alone(serve, examples):
+    server = serve((200, {}, GOOD))
+
+    def load(reference):
+        if "wide" in reference:
+            raise ImageError(f'image "{reference}" is missing')
+        return picture(reference)
+
+    engine = RemoteEngine(Endpoint(server.url, "m"), load)
+    errors = [completion.error for [completion] in engine.generate([render(example, "think") for example in examples], Sampling(1))]
+    assert errors == ["", 'image "wide.png" is missing', ""] and len(server.asked) == 2
+
+
+def test_the_one_served_model_needs_no_name(serve):
+    assert served_model(serve((200, {}, {"data": [{"id": "mine"}]})).url) == "mine"
+    with pytest.raises(EngineError, match="serves a, b; name one"):
+        served_model(serve((200, {}, {"data": [{"id": "a"}, {"id": "b"}]})).url)
+    with pytest.raises(EngineError, match="is the server up"):
+        served_model("http://127.0.0.1:9/v1")
+
+
+def test_it_takes_no_weights(policy):
+    with pytest.raises(EngineError, match="cannot take over weights"):
+        engine_at("http://x/v1").sync(policy)
