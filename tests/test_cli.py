@@ -274,8 +274,7 @@ def test_the_disks_error_is_dug_out_of_safetensors(tmp_path):
     class Full:
         encoder = None
 
-        @property
-        def model(self):
+        def save_weights(self, out):
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     class Steps:
