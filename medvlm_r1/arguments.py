@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from medvlm_r1 import INTENDED_USE, __version__, data_commands
+from medvlm_r1.presets import PRESETS
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -20,7 +21,8 @@ EXAMPLES = {
   medvlm-r1 sft nano-traces --run-dir runs/traces""",
     "eval": """examples:
   medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
-  medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval""",
+  medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval
+  medvlm-r1 eval --preset medvlm-r1 --data "data/paper?split=test" --out runs/released     the released checkpoint, as its authors ask it""",
     "ask": """examples:
   medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both
   medvlm-r1 ask --model runs/mine/checkpoints/step-300 scan.png "What is abnormal?" --json""",
@@ -105,9 +107,10 @@ def _auditing(commands: argparse._SubParsersAction, run: Run) -> None:
 
 
 def _asking(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", required=True, help="a directory, a hub id, or nano")
+    sub.add_argument("--model", help="a directory, a hub id, or nano")
+    sub.add_argument("--preset", choices=sorted(PRESETS), help="ask as the authors of a published checkpoint did, and load it where --model is left out")
     sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
-    sub.add_argument("--max-tokens", type=_whole(1), default=512, metavar="N", help="longest answer, in tokens (default: %(default)s)")
+    sub.add_argument("--max-tokens", type=_whole(1), metavar="N", help="longest answer, in tokens (default: 512)")
     sub.add_argument("--max-pixels", type=_whole(28**2), metavar="N", help="shrink larger images to this many pixels; the model's own limit if left out")
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")

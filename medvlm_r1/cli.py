@@ -79,8 +79,9 @@ def _dry_run(config: Any) -> dict[str, Any]:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """``eval``: samples.jsonl per arm, summary.json and report.html in --out."""
-    from medvlm_r1 import evaluating
+    from medvlm_r1 import evaluating, presets
 
+    presets.apply(arguments)
     summary = evaluating.run(arguments)
     print(json.dumps(summary, indent=2) if arguments.json else f"report: {arguments.out / 'report.html'}")
     return 0
@@ -100,8 +101,9 @@ def audit(arguments: argparse.Namespace) -> int:
 def ask(arguments: argparse.Namespace) -> int:
     """``ask``: reasoning, answer and option probabilities."""
     from medvlm_r1 import ask as asking
-    from medvlm_r1 import launch, preflight
+    from medvlm_r1 import launch, preflight, presets
 
+    presets.apply(arguments)
     example = asking.question(arguments.image, arguments.question, tuple(arguments.options))
     with launch.memory_errors():
         policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
