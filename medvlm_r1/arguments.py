@@ -34,6 +34,10 @@ EXAMPLES = {
   medvlm-r1 demo              the whole story, in under five minutes on two cores
   medvlm-r1 demo --quick      a small form of it, to see that everything works
   medvlm-r1 demo --resume     go on where Ctrl-C stopped it""",
+    "reproduce": """examples:
+  medvlm-r1 reproduce --data data/paper --dry-run    after: medvlm-r1 data split data/omnimedvqa data/paper --paper
+  medvlm-r1 reproduce --data data/paper --out runs/reproduce
+  medvlm-r1 reproduce --data data/paper --recipe medvlm_r1_lora_24gb --model ./Qwen2-VL-2B-Instruct""",
     "study": """examples:
   medvlm-r1 study --seeds 5   all arms and controls; what is finished is not done again""",
     "nano": """examples:
@@ -75,6 +79,7 @@ def parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
         sub.add_argument("--resume", action="store_true", help="go on with the run that is in the run directory")
         sub.add_argument("--dry-run", action="store_true", help="print the configuration and stop")
     _evaluating(commands, runs)
+    _reproducing(commands, runs["reproduce"])
     _auditing(commands, runs["audit"])
     data_commands.register(commands, runs["data"])
     _embedded(commands, runs)
@@ -93,6 +98,17 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub.add_argument("image", help="a PNG, JPEG, TIFF, BMP or DICOM file, or a slice: head.nii.gz#axis=2&slice=17")
     sub.add_argument("question")
     sub.add_argument("--options", nargs="+", default=[], metavar="TEXT", help="the possible answers, in order of their letters; free text if left out")
+
+
+def _reproducing(commands: argparse._SubParsersAction, run: Run) -> None:
+    sub = _add(commands, "reproduce", "the paper's table beside yours: base, SFT and GRPO, trained and evaluated; what is finished is not done again", run)
+    sub.add_argument("--data", required=True, help="OmniMedVQA, converted and split with: medvlm-r1 data split D OUT --paper")
+    sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
+    sub.add_argument("--recipe", default="medvlm_r1_mri", help="a recipe with both trainings (default: %(default)s)")
+    sub.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="where everything goes (default: %(default)s)")
+    sub.add_argument("--dry-run", action="store_true", help="print the stages and stop")
+    sub.add_argument("--json", action="store_true", help="print the table's numbers as JSON")
+    sub.set_defaults(resume=True)  # the same command goes on where it was stopped
 
 
 def _auditing(commands: argparse._SubParsersAction, run: Run) -> None:

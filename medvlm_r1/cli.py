@@ -141,6 +141,19 @@ def demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def reproduce(arguments: argparse.Namespace) -> int:
+    """``reproduce``: every stage that is not finished, then the table."""
+    from medvlm_r1 import reproducing
+
+    plan = reproducing.plan_of(arguments.data, arguments.recipe, arguments.model)
+    if arguments.dry_run:
+        print(reproducing.outlook(plan, arguments.out))
+        return 0
+    summary = reproducing.run(plan, arguments.out)
+    print(json.dumps(summary, indent=2) if arguments.json else reproducing.table(summary))
+    return 0
+
+
 def study(arguments: argparse.Namespace) -> int:
     """``study``: every arm and control, ``--seeds`` times; finished ones are not done again."""
     from medvlm_r1.recipes import study as recipe
@@ -179,7 +192,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 RUNS = {
     "train": train, "sft": train, "eval": evaluate, "ask": ask, "audit": audit, "data": data,
-    "demo": demo, "study": study, "nano": nano, "doctor": doctor,
+    "reproduce": reproduce, "demo": demo, "study": study, "nano": nano, "doctor": doctor,
 }  # fmt: skip
 
 
