@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from medvlm_r1 import INTENDED_USE, __version__, data_commands
+from medvlm_r1.presets import PRESETS
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -21,7 +22,8 @@ EXAMPLES = {
     "eval": """examples:
   medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
   medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval
-  medvlm-r1 eval --model http://127.0.0.1:8000/v1 --data questions.jsonl --out runs/served     any OpenAI-compatible endpoint""",
+  medvlm-r1 eval --model http://127.0.0.1:8000/v1 --data questions.jsonl --out runs/served     any OpenAI-compatible endpoint
+  medvlm-r1 eval --preset medvlm-r1 --data "data/paper?split=test" --out runs/released     the released checkpoint, as its authors ask it""",
     "ask": """examples:
   medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both
   medvlm-r1 ask --model runs/mine/checkpoints/step-300 scan.png "What is abnormal?" --json""",
@@ -33,6 +35,10 @@ EXAMPLES = {
   medvlm-r1 demo              the whole story, in under five minutes on two cores
   medvlm-r1 demo --quick      a small form of it, to see that everything works
   medvlm-r1 demo --resume     go on where Ctrl-C stopped it""",
+    "reproduce": """examples:
+  medvlm-r1 reproduce --data data/paper --dry-run    after: medvlm-r1 data split data/omnimedvqa data/paper --paper
+  medvlm-r1 reproduce --data data/paper --out runs/reproduce
+  medvlm-r1 reproduce --data data/paper --recipe medvlm_r1_lora_24gb --model ./Qwen2-VL-2B-Instruct""",
     "study": """examples:
   medvlm-r1 study --seeds 5   all arms and controls; what is finished is not done again""",
     "nano": """examples:
@@ -74,6 +80,7 @@ def parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
         sub.add_argument("--resume", action="store_true", help="go on with the run that is in the run directory")
         sub.add_argument("--dry-run", action="store_true", help="print the configuration and stop")
     _evaluating(commands, runs)
+    _reproducing(commands, runs["reproduce"])
     _auditing(commands, runs["audit"])
     data_commands.register(commands, runs["data"])
     _embedded(commands, runs)
@@ -94,6 +101,17 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub.add_argument("--options", nargs="+", default=[], metavar="TEXT", help="the possible answers, in order of their letters; free text if left out")
 
 
+def _reproducing(commands: argparse._SubParsersAction, run: Run) -> None:
+    sub = _add(commands, "reproduce", "the paper's table beside yours: base, SFT and GRPO, trained and evaluated; what is finished is not done again", run)
+    sub.add_argument("--data", required=True, help="OmniMedVQA, converted and split with: medvlm-r1 data split D OUT --paper")
+    sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
+    sub.add_argument("--recipe", default="medvlm_r1_mri", help="a recipe with both trainings (default: %(default)s)")
+    sub.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="where everything goes (default: %(default)s)")
+    sub.add_argument("--dry-run", action="store_true", help="print the stages and stop")
+    sub.add_argument("--json", action="store_true", help="print the table's numbers as JSON")
+    sub.set_defaults(resume=True)  # the same command goes on where it was stopped
+
+
 def _auditing(commands: argparse._SubParsersAction, run: Run) -> None:
     sub = _add(commands, "audit", "what a question set gives away without its pictures, and what its pictures repeat", run)
     sub.add_argument("--data", required=True, help="the questions to audit: a manifest, a folder with one, or phantom:mri")
@@ -106,9 +124,10 @@ def _auditing(commands: argparse._SubParsersAction, run: Run) -> None:
 
 
 def _asking(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", required=True, help="a directory, a hub id, or nano")
+    sub.add_argument("--model", help="a directory, a hub id, or nano")
+    sub.add_argument("--preset", choices=sorted(PRESETS), help="ask as the authors of a published checkpoint did, and load it where --model is left out")
     sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
-    sub.add_argument("--max-tokens", type=_whole(1), default=512, metavar="N", help="longest answer, in tokens (default: %(default)s)")
+    sub.add_argument("--max-tokens", type=_whole(1), metavar="N", help="longest answer, in tokens (default: 512)")
     sub.add_argument("--max-pixels", type=_whole(28**2), metavar="N", help="shrink larger images to this many pixels; the model's own limit if left out")
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")

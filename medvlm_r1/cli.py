@@ -79,8 +79,9 @@ def _dry_run(config: Any) -> dict[str, Any]:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """``eval``: samples.jsonl per arm, summary.json and report.html in --out. Exit code 1 where an endpoint left questions unanswered."""
-    from medvlm_r1 import evaluating
+    from medvlm_r1 import evaluating, presets
 
+    presets.apply(arguments)
     summary = evaluating.run(arguments)
     print(json.dumps(summary, indent=2) if arguments.json else f"report: {arguments.out / 'report.html'}")
     if failed := sum(summary["failed"].values()):
@@ -102,8 +103,9 @@ def audit(arguments: argparse.Namespace) -> int:
 def ask(arguments: argparse.Namespace) -> int:
     """``ask``: reasoning, answer and option probabilities."""
     from medvlm_r1 import ask as asking
-    from medvlm_r1 import launch, preflight
+    from medvlm_r1 import launch, preflight, presets
 
+    presets.apply(arguments)
     example = asking.question(arguments.image, arguments.question, tuple(arguments.options))
     with launch.memory_errors():
         policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
@@ -138,6 +140,19 @@ def demo(arguments: argparse.Namespace) -> int:
     sizes = Sizes.quick() if arguments.quick else Sizes()
     command = run(Demo(arguments.run_dir, sizes, arguments.seed, Console(), arguments.resume))
     print(f"Ask it yourself:\n  {command}")
+    return 0
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """``reproduce``: every stage that is not finished, then the table."""
+    from medvlm_r1 import reproducing
+
+    plan = reproducing.plan_of(arguments.data, arguments.recipe, arguments.model)
+    if arguments.dry_run:
+        print(reproducing.outlook(plan, arguments.out))
+        return 0
+    summary = reproducing.run(plan, arguments.out)
+    print(json.dumps(summary, indent=2) if arguments.json else reproducing.table(summary))
     return 0
 
 
@@ -179,7 +194,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 RUNS = {
     "train": train, "sft": train, "eval": evaluate, "ask": ask, "audit": audit, "data": data,
-    "demo": demo, "study": study, "nano": nano, "doctor": doctor,
+    "reproduce": reproduce, "demo": demo, "study": study, "nano": nano, "doctor": doctor,
 }  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from medvlm_r1.errors import ConfigError, EngineError, nearest
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.grpo import trainer as grpo
+from medvlm_r1.models.adapt import adapt, table
 from medvlm_r1.models.families import is_hub_id, load_policy, locate
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import Config, check, check_apart, prove, questions, used
@@ -41,6 +42,8 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
     with memory_errors():
         policy = load_model(config.model, config.dtype, config.max_pixels).viewing(view_of(config.view))
         policy.template = config.template
+        adapt(policy.model, config.trainable, config.seed)
+        notice("\n".join(map(str, table(policy.model))))
         asked = used(config, examples)
         prove(config, policy, asked)
         checkpoint.open_run(run_dir, config, resume)

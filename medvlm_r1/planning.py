@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from medvlm_r1.errors import ConfigError, ModelError
 from medvlm_r1.grpo.trainer import GRPOConfig
+from medvlm_r1.models.adapt import Trainable, adapt
 from medvlm_r1.models.families import image_budget, locate, skeleton
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS, Policy
 from medvlm_r1.preflight import Config
@@ -18,6 +19,8 @@ from medvlm_r1.types import Example
 FULL = 0.9  # of the free memory: above it, what a plan leaves out (fragments, one operation's loans) may not fit
 TEXT_TOKENS, IMAGES, MAX_PROMPT_TOKENS = 256, 600, 4096  # assumed where no data are at hand
 SMALLER = "choose a smaller model or a larger device"
+FROZEN = """set trainable.freeze=["vision"]"""
+ADAPTERS = f"set trainable.lora.rank=16 and {FROZEN.removeprefix('set ')}, so that adapters alone learn"
 TARGET_TOKENS = {"letter": 16, "trace": 256}
 
 
@@ -88,8 +91,10 @@ class Forecast:
         """Why no setting of the data can help: the certain parts exceed all memory of the device; "" where they do not."""
         if self.plan.certain <= self.device.total:
             return ""
-        without = self.plan.certain - self.plan.reference <= self.device.total
-        remedy = "set update.loss.kl_beta=0, which needs no reference" if without else SMALLER
+        if self.plan.certain - self.plan.reference <= self.device.total:
+            remedy = "set update.loss.kl_beta=0, which needs no reference"
+        else:
+            remedy = ADAPTERS if self.plan.weights <= FULL * self.device.total and not self.config.trainable.lora.rank else SMALLER
         return (
             f'weights and optimiser of "{self.config.model}" take {gib(self.plan.certain)} and {self.device.name} has '
             f"{gib(self.device.total)} in all; {remedy}"
@@ -106,7 +111,7 @@ class Forecast:
         how = _remedies(self.config, self.work)
         open_parts = [part for part in self.plan.phases(self.device.is_host)[phase] if part in how and self.plan.parts[part]]
         if not open_parts:
-            return SMALLER
+            return SMALLER if self.config.trainable.lora.rank else ADAPTERS
         largest = max(open_parts, key=self.plan.parts.__getitem__)
         return f"the largest part that can be lowered is {largest} ({gib(self.plan.parts[largest])}): {how[largest]}"
 
@@ -129,12 +134,12 @@ class Forecast:
 
 def _remedies(config: Config, work: Workload) -> dict[str, str]:
     if not isinstance(config, GRPOConfig):
-        return {"activations": "lower prompts_per_step", "vision": "lower max_pixels", "pixels": "lower max_pixels"}
+        return {"activations": "lower prompts_per_step", "vision": f"lower max_pixels, or {FROZEN}", "pixels": "lower max_pixels"}
     half = work.micro_prompts // 2 * (work.prompt_tokens + work.rollouts * work.completion_tokens)
     return {
         "activations": f"lower update.tokens_per_micro_batch to {half}" if half else "lower sampling.max_tokens or sampling.n",
-        "vision": "lower max_pixels",
-        "images": "lower max_pixels or prompts_per_step",
+        "vision": f"lower max_pixels, or {FROZEN}",
+        "images": f"lower max_pixels or prompts_per_step, or {FROZEN}",
         "pixels": "lower max_pixels",
         "cache": "lower sampling.max_tokens or sampling.n",
         "reference": "set update.loss.kl_beta=0",
@@ -186,8 +191,26 @@ def _shape(config: Config) -> tuple[ModelShape, int, str]:
     except ModelError:
         if config.model not in KNOWN:
             raise
-        return KNOWN[config.model], 12_845_056, f'"{config.model}" is not here: its published sizes'
-    return ModelShape.of(skeleton(directory)), image_budget(directory), f"counted from {directory / 'config.json'}"
+        return learning(KNOWN[config.model], config.trainable), 12_845_056, f'"{config.model}" is not here: its published sizes'
+    return ModelShape.of(adapt(skeleton(directory), config.trainable)), image_budget(directory), f"counted from {directory / 'config.json'}"
+
+
+def learning(shape: ModelShape, trainable: Trainable) -> ModelShape:
+    """A Qwen2-VL's shape with parts frozen and adapters put in, by counting: for a model that is not here.
+
+    A layer of its decoder has biases at query, key and value, and two norms; the head is tied to the embeddings.
+    """
+    h, kv, m = shape.hidden, shape.kv_size, shape.mlp
+    sizes = {"q_proj": (h, h), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (h, h), "gate_proj": (h, m), "up_proj": (h, m), "down_proj": (m, h)}
+    text = shape.layers * (sum(i * o for i, o in sizes.values()) + h + 2 * kv + 2 * h) + h
+    counts = {"text": text, "embeddings": shape.vocabulary * h, "vision": shape.parameters - text - shape.vocabulary * h}
+    lora = trainable.lora
+    adapters = lora.rank * shape.layers * sum(sum(sizes[name]) for name in lora.targets)
+    learns = [part for part in counts if part not in trainable.freeze and (part == "vision" or not lora.rank)]
+    return replace(
+        shape, parameters=shape.parameters + adapters, trainable=sum(counts[part] for part in learns) + adapters,
+        vision_trains="vision" in learns, adapters=adapters,
+    )  # fmt: skip
 
 
 def check_weights(config: Config, device: Device) -> None:

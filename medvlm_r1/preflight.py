@@ -12,6 +12,7 @@ from medvlm_r1.errors import ConfigError, DataError, ImageError, MedVLMError, ne
 from medvlm_r1.grpo import trainer as grpo
 from medvlm_r1.grpo.advantage import ADVANTAGES
 from medvlm_r1.grpo.loss import KL
+from medvlm_r1.models import adapt
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import TEMPLATES, gold, render
 from medvlm_r1.rewards.rubric import REWARDS, Rubric
@@ -45,6 +46,7 @@ def check(config: Config) -> None:
     for key in _POSITIVE:
         if (value := _value(config, key)) is not None and not 0 < value < math.inf:
             raise ConfigError(f'"{key}" wants more than 0, got {value}')
+    adapt.check(config.trainable)
     if not all(0 <= beta < 1 for beta in config.optim.betas):
         raise ConfigError(f'"optim.betas" wants two numbers from 0 to below 1, got {list(config.optim.betas)}')
     if isinstance(config, grpo.GRPOConfig):

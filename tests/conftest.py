@@ -118,7 +118,7 @@ def refused(command):
         assert code == 2, err
         assert out == ""
         *before, sentence = err.strip().splitlines()
-        assert all(line.startswith(("step ", "image ", "blank ", "fetching ")) for line in before), err
+        assert all(line.startswith(("step ", "image ", "blank ", "fetching ", "learns ", "frozen ")) for line in before), err
         assert sentence.startswith("medvlm-r1"), err
         for part in parts:
             assert str(part) in sentence, sentence

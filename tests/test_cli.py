@@ -31,7 +31,7 @@ def commands_and_examples():
     return [(name, line.split("  ")[0].strip()) for name, text in arguments.EXAMPLES.items() for line in text.splitlines()[1:] for line in [line.strip()]]
 
 
-@pytest.mark.parametrize("name", ["train", "sft", "eval", "audit", "ask", "demo", "study", "nano", "doctor"])
+@pytest.mark.parametrize("name", ["train", "sft", "eval", "audit", "ask", "reproduce", "demo", "study", "nano", "doctor"])
 def test_every_command_explains_itself_with_examples(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0 and "examples:" in out and f"  medvlm-r1 {name}" in out and "Research use only" in out
@@ -274,8 +274,7 @@ def test_the_disks_error_is_dug_out_of_safetensors(tmp_path):
     class Full:
         encoder = None
 
-        @property
-        def model(self):
+        def save_weights(self, out):
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     class Steps:

@@ -48,7 +48,8 @@ def test_only_the_certain_parts_refuse():
     assert gib(on(gpu(80)).plan.certain) == "32.9 GiB" and gib(on(gpu(80)).peak) == "63.5 GiB"
     assert on(gpu(33)).impossible() == "" and not on(gpu(33)).fits
     assert "32.9 GiB and a GPU has 32.0 GiB in all; set update.loss.kl_beta=0" in on(gpu(32)).impossible()
-    assert "choose a smaller model" in on(gpu(28)).impossible()
+    assert 'set trainable.lora.rank=16 and trainable.freeze=["vision"], so that adapters alone learn' in on(gpu(28)).impossible()
+    assert "choose a smaller model" in on(gpu(4)).impossible()
     assert on(gpu(33, free_gib=1)).impossible() == ""  # what others hold today they may give back
 
 
@@ -86,14 +87,16 @@ def test_the_remedy_names_the_largest_part_that_can_be_lowered():
     alone = on(gpu(80), prompts_per_step=1)
     assert "lower sampling.max_tokens or sampling.n" in alone.remedy()
     seen = forecast(GRPOConfig(), QWEN2_VL_2B, Prompts(768, 20_480, 600), gpu(80))
-    assert "images" in seen.remedy() and "lower max_pixels" in seen.remedy()
+    assert "images" in seen.remedy() and 'lower max_pixels or prompts_per_step, or set trainable.freeze=["vision"]' in seen.remedy()
 
 
 def test_where_nothing_can_be_lowered_the_model_is_too_large():
     """No reference, hardly a token: the optimiser's step is the peak."""
     config = override(GRPOConfig(), ["update.loss.kl_beta=0", "prompts_per_step=1", "sampling.n=2", "sampling.max_tokens=1"])
     small = forecast(config, QWEN2_VL_2B, Prompts(8, 16, 1), gpu(80))
-    assert small.plan.peak(False)[0] == "step" and small.remedy() == planning.SMALLER
+    assert small.plan.peak(False)[0] == "step" and small.remedy() == planning.ADAPTERS
+    adapters = override(config, ["trainable.lora.rank=16"])
+    assert forecast(adapters, QWEN2_VL_2B, Prompts(8, 16, 1), gpu(80)).remedy() == planning.SMALLER
 
 
 def test_the_prompts_of_real_questions(policy, examples):
@@ -109,6 +112,15 @@ def test_a_model_that_is_not_here_is_planned_by_its_published_sizes(monkeypatch)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     made, assumed = planning.before_loading(GRPOConfig())
     assert made.work == PAPER and "not here: its published sizes; assumes 600 images of at most 512 tokens" in assumed
+
+
+def test_the_plan_before_loading_knows_what_learns(hub_dir, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    words = ['trainable.freeze=["vision"]', "trainable.lora.rank=16"]
+    for config in (GRPOConfig(), GRPOConfig(model=str(hub_dir))):
+        full, small = (planning.before_loading(override(config, some))[0].plan for some in ([], words))
+        assert small.reference == small.vision == 0 < full.reference
+        assert 0 < small.moments < full.moments / 4
 
 
 def test_an_image_budget_comes_from_the_models_own_processor(hub_dir):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medvlm_r1.grpo.advantage import ADVANTAGES
 from medvlm_r1.grpo.update import Learner, UpdateConfig, update
+from medvlm_r1.models.adapt import Trainable
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.rollout.collect import Scorer, collect
 from medvlm_r1.rollout.engine import Engine, Sampling
@@ -39,6 +40,7 @@ class GRPOConfig:
     sampling: Sampling = Sampling()
     update: UpdateConfig = UpdateConfig()
     optim: OptimConfig = OptimConfig()
+    trainable: Trainable = Trainable()
     dtype: str = "bfloat16"
     max_pixels: int | None = 401408
     save_every: int = 100

@@ -133,11 +133,10 @@ class Live:
     def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
         attention, x_TH = self.layer.self_attn, self.layer.input_layernorm(x_TH)
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
-        if all(type(part) is torch.nn.Linear for part in parts):
-            bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-            flat = F.linear(x_TH, torch.cat([part.weight for part in parts]), bias)
-        else:  # adapters
-            flat = torch.cat([part(x_TH) for part in parts], 1)
+        bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+        flat = F.linear(x_TH, torch.cat([base(part).weight for part in parts]), bias)
+        if any(map(is_adapted, parts)):  # on top of the same product: adapters at zero change no bit
+            flat = flat + torch.cat([added(part, x_TH) for part in parts], 1)
         return norm_heads(attention, self.heads, flat.unflatten(1, (-1, self.heads.size)))
 
     def out(self, attended_TH: torch.Tensor) -> torch.Tensor:
@@ -184,26 +183,34 @@ class Packed:
 
 
 class Matrix:
-    """Linear layers that share their input, as one product. Weight and bias keep their places in memory from load to load.
+    """Linear layers that share their input, as one product. What it multiplies by keeps its place in memory from load to load.
 
     On x86 oneDNN reorders the weight for products with few rows: a third faster.
+    Adapters stay apart, two thin products for all of them: a bfloat16 matrix with a young adapter merged in is
+    the matrix, since most of what was added is less than half the distance to its next number.
     """
 
     def __init__(self, parts: list[Any]) -> None:
         self.parts, self.weight_OI, self.bias_O, self.ordered = parts, None, None, None
+        self.down_EI, self.up_OE = None, None  # E: the ranks of all adapters together
 
     def load(self, rows: int) -> None:
         """As the weights are now, for products with about so many rows."""
-        self.weight_OI = _into(self.weight_OI, _joined([weight(part) for part in self.parts]))
+        self.weight_OI = _into(self.weight_OI, _joined([base(part).weight for part in self.parts]))
         if self.parts[0].bias is not None:
             self.bias_O = _into(self.bias_O, _joined([part.bias for part in self.parts]))
+        if any(map(is_adapted, self.parts)):
+            down, up = zip(*map(low_rank, self.parts), strict=True)
+            self.down_EI, self.up_OE = _into(self.down_EI, torch.cat(down)), _into(self.up_OE, torch.block_diag(*up))
         if self.weight_OI.is_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
             self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI.contiguous(), rows)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.ordered is None:
-            return F.linear(x, self.weight_OI, self.bias_O)
-        return torch.ops.mkldnn._linear_pointwise(x, self.ordered, self.bias_O, "none", [], "")
+            y = F.linear(x, self.weight_OI, self.bias_O)
+        else:
+            y = torch.ops.mkldnn._linear_pointwise(x, self.ordered, self.bias_O, "none", [], "")
+        return y if self.up_OE is None else y + F.linear(F.linear(x, self.down_EI), self.up_OE)
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
@@ -225,9 +232,29 @@ def rms_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
     return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
-def weight(linear: Any) -> torch.Tensor:
-    """What a linear layer multiplies by, adapters merged in."""
-    if type(linear) is torch.nn.Linear:
-        return linear.weight
-    deltas = [linear.get_delta_weight(name) for name in linear.active_adapters]
-    return linear.base_layer.weight + sum(deltas)
+# ---------------------------------------------------------------- adapters
+
+
+def is_adapted(linear: Any) -> bool:
+    """Does a linear layer carry adapters (models.adapt)?"""
+    return hasattr(linear, "lora_A")
+
+
+def base(linear: Any) -> Any:
+    """The linear layer itself, inside its adapters."""
+    return getattr(linear, "base_layer", linear)
+
+
+def added(linear: Any, x_TH: torch.Tensor) -> torch.Tensor:
+    """What the adapters of a linear layer add to its output; zero where there are none."""
+    if not is_adapted(linear):
+        return x_TH.new_zeros(len(x_TH), linear.out_features)
+    return sum(linear.lora_B[name](linear.lora_A[name](x_TH)) * linear.scaling[name] for name in linear.active_adapters)
+
+
+def low_rank(linear: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """The adapters of a linear layer as two thin matrices, (E, I) and (O, E); E is 0 where there are none."""
+    weight, names = base(linear).weight, linear.active_adapters if is_adapted(linear) else []
+    down = [weight.new_zeros(0, linear.in_features), *(linear.lora_A[name].weight for name in names)]
+    up = [weight.new_zeros(linear.out_features, 0), *(linear.lora_B[name].weight * linear.scaling[name] for name in names)]
+    return torch.cat(down), torch.cat(up, 1)

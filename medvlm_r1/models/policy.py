@@ -8,17 +8,17 @@ Legend: P prompts, R completion rows, C completion tokens, T tokens of a pass
 one after another, H hidden size, V vocabulary, D head size.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch.utils.checkpoint import checkpoint
 
-from medvlm_r1.models import decoder, vision
+from medvlm_r1.models import adapt, decoder, vision
 from medvlm_r1.models.decoding import Decoding, KeysValues
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.kept import Kept
@@ -103,10 +103,10 @@ class Policy:
         self.model.config.reasoning_template = EVALUATED_AS.get(name, name)
 
     def frozen_copy(self) -> "Policy":
-        """The reference policy: same weights, no gradients, never updated."""
-        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        """The reference policy: same weights, no adapters, no gradients, never updated; it shares what does not learn, images too."""
+        model = adapt.reference(self.model)
         vision.patch_embed_as_matmul(model.model.visual)
-        return Policy(model, self.encoder)
+        return Policy(model, self.encoder, _images=Kept(KEPT_IMAGE_BYTES) if self._tower_learns else self._images)
 
     def viewing(self, view: Callable[[Image.Image], Image.Image] | None) -> "Policy":
         """The same model, with every image changed by ``view`` first."""
@@ -115,12 +115,13 @@ class Policy:
         )
         return Policy(self.model, encoder)
 
-    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Take over weights by the names of a checkpoint; tied ones may be absent."""
-        fresh = type(self.model).from_pretrained(
-            None, config=self.model.config, state_dict=weights, dtype=next(self.model.parameters()).dtype
-        )
-        self.model.load_state_dict(fresh.state_dict())
+    def save_weights(self, out: Path) -> None:
+        """The model in the Hugging Face layout, and its adapters if it has any."""
+        adapt.save(self.model, out)
+
+    def load_weights(self, weights: dict[str, torch.Tensor], adapters: dict[str, torch.Tensor]) -> None:
+        """Take over what ``save_weights`` wrote."""
+        adapt.load(self.model, weights, adapters)
         self._images.clear()
 
     # ---------------------------------------------------------------- images

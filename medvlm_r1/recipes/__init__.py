@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from medvlm_r1.errors import ConfigError, nearest
 from medvlm_r1.grpo.trainer import GRPOConfig
-from medvlm_r1.recipes import nano, paper
+from medvlm_r1.recipes import medvlm, nano
 from medvlm_r1.sft.trainer import SFTConfig
 
 
@@ -13,7 +13,7 @@ from medvlm_r1.sft.trainer import SFTConfig
 class Recipe:
     """A named run: by reinforcement learning, its supervised counterpart, or both.
 
-    >>> RECIPES["paper"].grpo().sampling.n
+    >>> RECIPES["medvlm_r1_mri"].grpo().sampling.n
     4
     """
 
@@ -29,7 +29,10 @@ RECIPES = {
     "nano-accuracy-only": Recipe("control: only the letter is rewarded", nano.accuracy_only),
     "nano-no-think": Recipe("control: GRPO with direct answers", nano.no_think),
     "nano-blank": Recipe("control: GRPO on blank images", nano.blank_images),
-    "paper": Recipe("MedVLM-R1 as published: Qwen2-VL-2B, 600 MRI questions, 300 steps", paper.grpo, paper.sft),
+    "medvlm_r1_mri": Recipe("MedVLM-R1 as published: Qwen2-VL-2B, 600 MRI questions, 300 steps", medvlm.mri, medvlm.mri_sft),
+    "medvlm_r1_modern": Recipe("what has been learnt since: G = 8, no penalty, advantages without deviation", medvlm.modern),
+    "medvlm_r1_lora_24gb": Recipe("adapters over a frozen tower, on one card of 24 GB", medvlm.lora_24gb, medvlm.lora_24gb_sft),
+    "paper": Recipe("medvlm_r1_mri under its short name", medvlm.mri, medvlm.mri_sft),
 }
 
 

@@ -34,6 +34,20 @@ def paper_choice(completion: Completion, example: Example) -> float:
     return 1.0 if body == example.letter else 0.5
 
 
+def paper_verdict(text: str) -> str | None:
+    """The letter that the authors' evaluation reads, or None: the first answer's body must be one bare capital of A to J.
+
+    Not the rule of their training: ``B)`` earned 0.5 there and is no answer here, ``b`` earned 1.0. White
+    space around the letter does not count.
+
+    >>> [paper_verdict(f"<answer>{body}</answer>") for body in ("B", " B ", "B)", "b", "B) Breast")]
+    ['B', 'B', None, None, None]
+    """
+    found = _ANSWER.search(text)
+    body = found[1].strip() if found else ""
+    return body if _LETTER.fullmatch(body) else None
+
+
 def choice(completion: Completion, example: Example) -> float:
     """1.0 iff ``reasoning.parse`` reads the gold letter: the rule of evaluation and serving."""
     return float(parse(completion.text, len(example.options)).answer == example.letter)

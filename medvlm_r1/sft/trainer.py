@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvlm_r1.errors import DataError
+from medvlm_r1.models.adapt import Trainable
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import gold, render
 from medvlm_r1.training import checkpoint
@@ -32,6 +33,7 @@ class SFTConfig:
     steps: int = 300
     prompts_per_step: int = 16
     optim: OptimConfig = OptimConfig()
+    trainable: Trainable = Trainable()
     dtype: str = "bfloat16"
     max_pixels: int | None = 401408
     save_every: int = 100

@@ -1,8 +1,8 @@
 """Run directories and checkpoints: atomic, exact, and loadable by transformers as they stand.
 
 ``checkpoints/step-N/`` holds the model in the Hugging Face layout with
-tokenizer and processor; ``trainer.safetensors`` beside it holds the optimiser's
-moments. Batches and random numbers are functions of (seed, step), so the step
+tokenizer and processor, adapters merged; ``trainer.safetensors`` beside it holds
+the optimiser's moments, ``adapter/`` the adapters as they are, in peft's format. Batches and random numbers are functions of (seed, step), so the step
 number is all the rest there is to restore.
 """
 
@@ -32,8 +32,12 @@ class Policy(Protocol):
     encoder: Any
     version: int
 
-    def load_weights(self, weights: dict[str, Any]) -> None:
-        """Take over weights by the names of a checkpoint."""
+    def save_weights(self, out: Path) -> None:
+        """Write the model in the Hugging Face layout; adapters, where there are any, in the folder ``adapter`` too."""
+        ...
+
+    def load_weights(self, weights: dict[str, Any], adapters: dict[str, Any]) -> None:
+        """Take over what ``save_weights`` wrote."""
         ...
 
 
@@ -73,8 +77,9 @@ def open_run(run_dir: Path, config: Any, resume: bool) -> None:
 
 
 def check_space(run_dir: Path, policy: Policy) -> None:
-    """Raises RunError where the disk of a claimed run has no room for one checkpoint: weights, two moments, and a master copy of short ones."""
-    needed = sum(p.numel() * (p.element_size() + (8 if p.dtype == torch.float32 else 12)) for p in policy.model.parameters())
+    """Raises RunError where the disk of a claimed run has no room for one checkpoint: weights, and of those that learn two moments and a master copy of short ones."""
+    state = {p: 8 if p.dtype == torch.float32 else 12 for p in policy.model.parameters() if p.requires_grad}
+    needed = sum(p.numel() * (p.element_size() + state.get(p, 0)) for p in policy.model.parameters())
     free = shutil.disk_usage(run_dir).free
     if free < needed:
         raise RunError(
@@ -101,7 +106,7 @@ def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> Path:
 
 def save_model(policy: Policy, out: Path) -> None:
     """The model with tokenizer and processor, loadable as it stands."""
-    policy.model.save_pretrained(out)
+    policy.save_weights(out)
     policy.encoder.tokenizer.save_pretrained(out)
     policy.encoder.image_processor.save_pretrained(out)
     for file in out.glob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
@@ -126,10 +131,11 @@ def restore(checkpoint: Path, policy: Policy, optimizer: Optimizer) -> int:
     try:
         for file in sorted(checkpoint.glob("model*.safetensors")):
             weights |= load_file(file)
+        adapters = {name: value for file in checkpoint.glob("adapter/*.safetensors") for name, value in load_file(file).items()}
         state = load_file(checkpoint / "trainer.safetensors")
     except (SafetensorError, OSError) as error:
         raise RunError(f"{checkpoint} is damaged ({error}); copy it back from a backup, or start again in another --run-dir") from error
-    policy.load_weights(weights)
+    policy.load_weights(weights, adapters)
     optimizer.load(state, steps)
     policy.version = steps
     return steps

@@ -16,7 +16,8 @@ HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logi
 class ModelShape:
     """What of a model decides how much memory it takes.
 
-    ``kv_size`` is key-value heads times head size. ``trainable`` parameters have a gradient.
+    ``kv_size`` is key-value heads times head size. ``trainable`` parameters have a gradient;
+    ``adapters`` are those among them that a reference leaves out.
 
     >>> QWEN2_VL_2B.parameters, QWEN2_VL_2B.layers
     (2208985600, 28)
@@ -35,6 +36,7 @@ class ModelShape:
     vision_heads: int
     vision_mlp: int
     vision_trains: bool = True
+    adapters: int = 0
 
     @classmethod
     def of(cls, model: Any) -> "ModelShape":
@@ -55,6 +57,7 @@ class ModelShape:
             vision.num_heads,
             int(vision.embed_dim * vision.mlp_ratio),
             any(p.requires_grad for p in model.model.visual.parameters()),
+            sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name),
         )
 
 
@@ -184,8 +187,8 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
         weights=b * shape.parameters,
         masters=4 * shape.trainable if b < 4 else 0,
         moments=8 * shape.trainable,
-        reference=b * shape.parameters if work.reference else 0,
-        embeddings=b * work.images * image_tokens * shape.hidden if work.reference else 0,
+        reference=b * (shape.trainable - shape.adapters) if work.reference else 0,  # what learns is copied, the rest shared
+        embeddings=b * work.images * image_tokens * shape.hidden if work.reference or not shape.vision_trains else 0,
         gradients=b * shape.trainable,
         activations=work.micro_tokens * decoder_bytes(shape, b),
         vision=work.micro_prompts * work.patches * tower,
