@@ -5,9 +5,11 @@ from dataclasses import replace
 import family_models
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from medvlm_r1.models.families import FAMILIES, load_policy
+from medvlm_r1.errors import DataError
+from medvlm_r1.models.families import load_policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
@@ -94,3 +96,31 @@ def test_a_sampled_token_has_the_log_probability_that_training_computes(policy):
     sampled = torch.tensor([x for completions_G in completions_PG for c in completions_G for x in c.logprobs])
     assert (trained - sampled).abs().max() <= 1e-5
     assert not {i for completions_G in completions_PG for c in completions_G for i in c.token_ids} & set(policy.banned_ids)
+
+
+def test_a_frozen_copy_stays_what_it_was(policy):
+    batch, reference = policy.encoder.groups(list(groups(policy))), policy.frozen_copy()
+    with torch.no_grad():
+        before = policy.logprobs(batch)
+        for p in policy.model.parameters():
+            p.zero_()
+        first, second = reference.logprobs(batch), reference.logprobs(batch)  # images encoded, images kept
+    torch.testing.assert_close(first, before, atol=1e-5, rtol=0)
+    assert torch.equal(first, second)
+
+
+def test_a_run_goes_on_from_the_weights_it_saved(saved, policy):
+    weights = load_file(saved / "model.safetensors")
+    wanted = {name: p.clone() for name, p in policy.model.named_parameters()}
+    with torch.no_grad():
+        for p in policy.model.parameters():
+            p.zero_()
+    policy.load_weights(weights)
+    assert all(torch.equal(p, wanted[name]) for name, p in policy.model.named_parameters())
+
+
+def test_an_image_token_in_a_question_is_refused_by_its_id(policy):
+    token = policy.encoder.family.image_token
+    example = replace(family_models.examples()[2], question=f"What is {token}?")
+    with pytest.raises(DataError, match=f'"q2" has 2 images and its prompt 3 times "{token}"'):
+        policy.encoder.prompt_ids(render(example, "think"))

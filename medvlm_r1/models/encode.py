@@ -53,6 +53,14 @@ class Encoder:
     def image_id(self) -> int:
         return self.tokenizer.convert_tokens_to_ids(self.family.image_token)
 
+    @property
+    def processor_config(self) -> dict[str, Any]:
+        """What transformers' and vLLM's processor must be told of the model to write the same prompt."""
+        if self.family.processor is None:
+            return {}
+        name, key = self.family.processor
+        return {"processor_class": name, key: self.tile_tokens}
+
     def pixels(self, reference: str) -> Pixels:
         """The preprocessed image behind a reference, computed once."""
         kept = self._pixels.get(reference)
