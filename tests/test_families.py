@@ -12,8 +12,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from medvlm_r1 import cli
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
-from medvlm_r1.models.encode import image_tokens
 from medvlm_r1.models.families import load_policy
+from medvlm_r1.models.qwen import image_tokens
 from medvlm_r1.reasoning import render
 from medvlm_r1.types import Completion, Rollout, RolloutGroup
 

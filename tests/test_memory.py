@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import family_models
 import hub_model
 import pytest
 import torch
@@ -10,7 +11,7 @@ from test_shared_prefix import groups_of
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from medvlm_r1.grpo.update import micro_batches
-from medvlm_r1.models import nano
+from medvlm_r1.models import families, nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare, skeleton
 from medvlm_r1.training.device import host_memory
@@ -32,6 +33,26 @@ def test_a_skeleton_counts_what_the_loaded_model_has(hub_dir, policy):
     shape = ModelShape.of(policy.model)
     assert not shape.vision_trains
     assert shape.parameters - shape.trainable == sum(p.numel() for p in policy.model.model.visual.parameters())
+
+
+def test_every_family_has_a_shape(tmp_path):
+    """By the tiny configurations: (layers, kv size, vision layers, width, heads, MLP), and parameters that do not depend on freezing."""
+    shapes = {}
+    for kind in family_models.TINY:
+        model = skeleton(family_models.write(kind, tmp_path / kind))
+        s = ModelShape.of(model)
+        shapes[kind] = (s.layers, s.kv_size, s.vision_layers, s.vision_hidden, s.vision_heads, s.vision_mlp)
+        for tower in families.FAMILIES[kind].towers(model):
+            assert ModelShape.of(model).vision_trains  # as long as one of them learns
+            tower.requires_grad_(False)
+        assert not ModelShape.of(model).vision_trains
+    assert shapes == {
+        "qwen2_5_vl": (3, 32, 4, 32, 2, 48),
+        "qwen3_vl": (5, 64, 4, 32, 2, 48),
+        "smolvlm": (3, 32, 2, 32, 2, 48),
+        "idefics3": (3, 32, 2, 32, 2, 48),
+        "internvl": (3, 32, 2, 32, 2, 48),
+    }
 
 
 def test_the_papers_plan_by_hand():

@@ -59,7 +59,7 @@ def test_without_draws_there_is_no_sampled_accuracy():
 def test_chance_statuses_and_types():
     assert metrics.chance(FOUR)["mri"]["accuracy"] == pytest.approx((0.5 + 0.25 + 0.5) / 3)
     assert metrics.chance(FOUR)["mean"] == pytest.approx((1.25 / 3 + 0.5) / 2)
-    assert metrics.statuses(FOUR) == {"answered": 0.75, "unparsed": 0.0, "truncated": 0.25, "abstained": 0.0}
+    assert metrics.statuses(FOUR) == {"answered": 0.75, "unparsed": 0.0, "truncated": 0.25, "abstained": 0.0, "failed": 0.0}
     kinds = metrics.by_question_type(FOUR)
     assert (kinds["mri"]["plane"]["accuracy"], kinds["mri"]["side"]["n"]) == (0.0, 2)
 

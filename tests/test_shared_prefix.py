@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import picture, transformers_way
 
-from medvlm_r1.models.encode import Encoder, mrope
+from medvlm_r1.models.encode import Encoder
+from medvlm_r1.models.qwen import mrope
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from medvlm_r1.errors import ConfigError, ModelError, nearest
-from medvlm_r1.models.decoder import is_adapted
+from medvlm_r1.models.lora import is_adapted
 
 PARTS = ("vision", "embeddings", "text")
+DECODERS = ("language_model", "text_model")  # how transformers calls a text decoder; the rest of a model sees
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ADAPTER = Path("adapter") / "adapter_model.safetensors"  # a folder of its own: beside config.json transformers would add it once more
 
@@ -86,16 +87,18 @@ def check(trainable: Trainable) -> None:
 def part_of(name: str) -> str:
     """The part that a parameter belongs to.
 
-    >>> [part_of(name) for name in ("model.visual.merger.mlp.0.bias", "lm_head.weight", "model.language_model.norm.weight")]
-    ['vision', 'embeddings', 'text']
+    >>> [part_of(name) for name in ("model.visual.merger.mlp.0.bias", "model.connector.proj.weight", "lm_head.weight")]
+    ['vision', 'vision', 'embeddings']
+    >>> part_of("model.language_model.norm.weight"), part_of("model.text_model.norm.weight")
+    ('text', 'text')
     >>> part_of("model.language_model.layers.0.self_attn.q_proj.lora_A.default.weight")
     'adapters'
     """
     if ".lora_" in name:
         return "adapters"
-    if ".visual." in name:
-        return "vision"
-    return "embeddings" if "embed_tokens." in name or "lm_head." in name else "text"
+    if "embed_tokens." in name or "lm_head." in name:
+        return "embeddings"
+    return "text" if any(f".{decoder}." in name for decoder in DECODERS) else "vision"
 
 
 def adapt(model: Any, trainable: Trainable, seed: int = 0) -> Any:
@@ -123,7 +126,7 @@ def _insert(model: Any, lora: LoRA, seed: int) -> None:
     except ImportError as error:
         raise ConfigError(f"trainable.lora.rank={lora.rank} needs peft, which is not installed ({error}); pip install 'medvlm-r1[lora]'") from error
     # By place, not by name alone: vision towers have a gate_proj, too.
-    places = rf".*\.language_model\.layers\.\d+\..*\.({'|'.join(lora.targets)})"
+    places = rf".*\.({'|'.join(DECODERS)})\.layers\.\d+\..*\.({'|'.join(lora.targets)})"
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=places, task_type="CAUSAL_LM",
         base_model_name_or_path=model.config._name_or_path,

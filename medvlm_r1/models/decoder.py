@@ -6,9 +6,10 @@ attends to whom (``attend``: models.tree, models.decoding) and how the weights
 lie (``Live`` where gradients flow, ``Packed`` where few tokens do).
 
 Legend: T tokens one after another, without padding; H hidden size; D head size;
-Q query heads, K key heads; M width of the MLP; W tokens whose result is wanted.
+Q query heads, K key heads; M width of the MLP; W tokens whose result is wanted; I image tokens; F layers that get features added.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from medvlm_r1.models.fused import fused
+from medvlm_r1.models.lora import added, base, is_adapted, low_rank
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(layer number, q (T, Q, D), k (T, K, D), v (T, K, D)) to (T, Q·D)."""
@@ -24,6 +26,8 @@ Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 class Layer(Protocol):
     """One decoder layer: two maps around the attention, each with its norm."""
+
+    heads: "Heads"
 
     def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
         """Normed and projected: (T, Q + 2K, D), queries first, then keys, then values."""
@@ -102,14 +106,38 @@ def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
+@dataclass(frozen=True)
+class Added:
+    """What some tokens get added to their state behind each of the first layers (DeepStack, arXiv 2406.04334); never behind the last.
+
+    places_I: those tokens; features_IFH: one row for each of F layers.
+    """
+
+    places_I: torch.Tensor
+    features_IFH: torch.Tensor
+
+    def behind(self, layer: int, x_TH: torch.Tensor) -> torch.Tensor:
+        if not 0 <= layer < self.features_IFH.shape[1]:
+            return x_TH
+        return x_TH.index_add(0, self.places_I, self.features_IFH[:, layer])
+
+
 def run(
-    layers: Sequence[Layer], heads: Heads, x_TH: torch.Tensor, rotary: Rotary, attend: Attend, wanted: torch.Tensor | None = None
+    layers: Sequence[Layer],
+    x_TH: torch.Tensor,
+    rotary: Rotary,
+    attend: Attend,
+    wanted: torch.Tensor | None = None,
+    added: Added | None = None,
 ) -> torch.Tensor:
     """All layers: (T, H) to the ``wanted`` tokens' (W, H), before the last norm.
 
     Behind its attention the last layer works on the wanted tokens alone: nobody reads what the others would become.
     """
+    heads = layers[0].heads
     for n, layer in enumerate(layers):
+        if added is not None:
+            x_TH = added.behind(n - 1, x_TH)
         qk, v = layer.qkv(x_TH).split([heads.query + heads.key, heads.key], 1)
         q, k = rotary(qk).split([heads.query, heads.key], 1)
         attended = attend(n, q, k, v)
@@ -118,6 +146,35 @@ def run(
         x_TH = x_TH + layer.out(attended)
         x_TH = x_TH + layer.mlp(x_TH)
     return x_TH
+
+
+# ---------------------------------------------------------------- which layers of transformers these are
+
+PARTS = {
+    "": {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"},
+    "self_attn": {"q_proj", "k_proj", "v_proj", "o_proj"},
+    "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
+}
+OPTIONAL = {"q_norm", "k_norm", "rotary_emb"}
+
+
+def strange(text: Any) -> str | None:
+    """What in a decoder of transformers ``run`` would not compute; None where there is nothing (LLaMA's kind, with or without Qwen3's norms)."""
+    windows = ["sliding_attention"] if getattr(text.config, "sliding_window", None) else []
+    if set(getattr(text.config, "layer_types", None) or windows) - {"full_attention"}:
+        return "attention that does not see every earlier token"
+    for layer in text.layers:
+        for path, names in PARTS.items():
+            module = layer.get_submodule(path)
+            other = ({name for name, _ in module.named_children()} - OPTIONAL) ^ names
+            if other:
+                return f"{type(module).__name__} differs in {', '.join(sorted(other))}"
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+            if not hasattr(norm, "variance_epsilon"):  # one that scales by 1 + weight calls it otherwise
+                return f"{type(norm).__name__} is no RMSNorm of LLaMA's kind"
+        if not math.isclose(layer.self_attn.scaling, layer.self_attn.head_dim**-0.5):
+            return f"{type(layer.self_attn).__name__} scales its scores by {layer.self_attn.scaling}"
+    return None
 
 
 # ---------------------------------------------------------------- how the weights lie
@@ -230,31 +287,3 @@ def gated(gate_TM: torch.Tensor, up_TM: torch.Tensor, act: Callable[[torch.Tenso
 def rms_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
     """What a norm module of transformers computes, in one call (Zhang and Sennrich 2019, arXiv 1910.07467)."""
     return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
-
-
-# ---------------------------------------------------------------- adapters
-
-
-def is_adapted(linear: Any) -> bool:
-    """Does a linear layer carry adapters (models.adapt)?"""
-    return hasattr(linear, "lora_A")
-
-
-def base(linear: Any) -> Any:
-    """The linear layer itself, inside its adapters."""
-    return getattr(linear, "base_layer", linear)
-
-
-def added(linear: Any, x_TH: torch.Tensor) -> torch.Tensor:
-    """What the adapters of a linear layer add to its output; zero where there are none."""
-    if not is_adapted(linear):
-        return x_TH.new_zeros(len(x_TH), linear.out_features)
-    return sum(linear.lora_B[name](linear.lora_A[name](x_TH)) * linear.scaling[name] for name in linear.active_adapters)
-
-
-def low_rank(linear: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The adapters of a linear layer as two thin matrices, (E, I) and (O, E); E is 0 where there are none."""
-    weight, names = base(linear).weight, linear.active_adapters if is_adapted(linear) else []
-    down = [weight.new_zeros(0, linear.in_features), *(linear.lora_A[name].weight for name in names)]
-    up = [weight.new_zeros(linear.out_features, 0), *(linear.lora_B[name].weight * linear.scaling[name] for name in names)]
-    return torch.cat(down), torch.cat(up, 1)

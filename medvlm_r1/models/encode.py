@@ -5,7 +5,6 @@ known by the hash of its content. A prompt is never cut: what does
 not fit the model is rejected by the example's id.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,19 +16,12 @@ import torch
 from PIL import Image
 
 from medvlm_r1.errors import DataError
+from medvlm_r1.models.family import Family, Pixels
 from medvlm_r1.models.kept import Kept
+from medvlm_r1.models.qwen import QWEN2_VL
 from medvlm_r1.types import Example, Prompt, PromptBatch, RolloutGroup, TokenBatch
 
 KEPT_PIXEL_BYTES = 2**33  # 850 images of 512 visual tokens
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """One preprocessed image: patches (t·h·w, values), its grid (t, h, w) and content hash."""
-
-    patches: torch.Tensor
-    grid_thw: tuple[int, int, int]
-    key: str
 
 
 @dataclass
@@ -38,6 +30,7 @@ class Encoder:
 
     ``view`` changes every image before the model sees it (a blank one, say);
     what it does is part of the image's content and so of its hash.
+    ``tile_tokens``: see Family.
     """
 
     tokenizer: Any
@@ -45,17 +38,28 @@ class Encoder:
     load_image: Callable[[str], Image.Image]
     max_prompt_tokens: int = 4096
     view: Callable[[Image.Image], Image.Image] | None = None
-    _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES))
-    _ids: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    _coming: dict[str, Future] = field(default_factory=dict)
+    family: Family = QWEN2_VL
+    tile_tokens: int = 0
+    _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES), init=False)
+    _ids: dict[tuple[str, str], list[int]] = field(default_factory=dict, init=False)
+    _coming: dict[str, Future] = field(default_factory=dict, init=False)
 
     @property
     def merge(self) -> int:
-        return self.image_processor.merge_size
+        """Patches along a side that become one token."""
+        return getattr(self.image_processor, "merge_size", 1)
 
     @property
     def image_id(self) -> int:
-        return self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        return self.tokenizer.convert_tokens_to_ids(self.family.image_token)
+
+    @property
+    def processor_config(self) -> dict[str, Any]:
+        """What transformers' and vLLM's processor must be told of the model to write the same prompt."""
+        if self.family.processor is None:
+            return {}
+        name, key = self.family.processor
+        return {"processor_class": name, key: self.tile_tokens}
 
     def pixels(self, reference: str) -> Pixels:
         """The preprocessed image behind a reference, computed once."""
@@ -75,9 +79,7 @@ class Encoder:
     def _prepare(self, reference: str) -> Pixels:
         image = self.load_image(reference).convert("RGB")
         image = self.view(image) if self.view else image
-        out = self.image_processor(images=[image], return_tensors="pt")
-        key = hashlib.sha256(out["pixel_values"].numpy().tobytes()).hexdigest()[:16]
-        return Pixels(out["pixel_values"], tuple(int(n) for n in out["image_grid_thw"][0]), key)
+        return self.family.prepare(self.image_processor, image, self.tile_tokens)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of the whole conversation up to the assistant's first token."""
@@ -91,10 +93,15 @@ class Encoder:
         # No system turn of ours: Qwen's chat template adds its own.
         turns = [{"role": "user", "content": content}]
         text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        grids = iter([self.pixels(reference).grid_thw for reference in prompt.example.images])
-        ids: list[int] = []
-        for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]:
-            ids += [token] * (image_tokens(next(grids), self.merge) if token == self.image_id else 1)
+        first, *parts = text.split(self.family.image_token)
+        if len(parts) != len(prompt.example.images):
+            raise DataError(
+                f'example "{prompt.example.id}" has {len(prompt.example.images)} images and its prompt {len(parts)} times '
+                f'"{self.family.image_token}"; take it out of the text, or use the chat template of the model\'s source'
+            )
+        images = [self.pixels(reference).text for reference in prompt.example.images]
+        text = first + "".join(image + part for image, part in zip(images, parts, strict=True))
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) > self.max_prompt_tokens:
             raise DataError(
                 f'example "{prompt.example.id}" needs {len(ids)} prompt tokens, the limit is '
@@ -114,7 +121,8 @@ class Encoder:
         ids_PL, mask_PL = pad(rows, self.tokenizer.pad_token_id)
         position_ids_3PL = torch.zeros(3, *ids_PL.shape, dtype=torch.long)
         for p, (ids, row) in enumerate(zip(rows, images, strict=True)):
-            position_ids_3PL[:, p, : len(ids)] = mrope(ids, self.image_id, [image.grid_thw for image in row], self.merge)
+            grids = [image.grid_thw for image in row]
+            position_ids_3PL[:, p, : len(ids)] = self.family.positions(ids, self.image_id, grids, self.merge)
         return PromptBatch(
             ids_PL,
             mask_PL,
@@ -139,16 +147,6 @@ def _background() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="images")
 
 
-def image_tokens(grid_thw: tuple[int, int, int], merge: int) -> int:
-    """Tokens the language model sees for one image.
-
-    >>> image_tokens((1, 6, 6), merge=2)
-    9
-    """
-    t, h, w = grid_thw
-    return t * h * w // merge**2
-
-
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded ids and their mask, both (rows, longest).
 
@@ -162,26 +160,3 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch
         ids[r, : len(row)] = torch.tensor(row)
         mask[r, : len(row)] = 1
     return ids, mask
-
-
-def mrope(ids: Sequence[int], image_id: int, grids: Sequence[tuple[int, int, int]], merge: int) -> torch.Tensor:
-    """Multimodal rotary positions (3, L) of one prompt (Qwen2-VL, arXiv 2409.12191, 2.1).
-
-    Text advances all three together; an image's tokens share the time position
-    and count rows and columns; text after it goes on from the largest.
-
-    >>> mrope([1, 9, 9, 9, 9, 2], image_id=9, grids=[(1, 4, 4)], merge=2).tolist()
-    [[0, 1, 1, 1, 1, 3], [0, 1, 1, 2, 2, 3], [0, 1, 2, 1, 2, 3]]
-    """
-    columns: list[torch.Tensor] = []
-    position, n, images = 0, 0, iter(grids)
-    while n < len(ids):
-        if ids[n] == image_id:
-            t, h, w = next(images)
-            block = torch.stack(torch.meshgrid(torch.arange(t), torch.arange(h // merge), torch.arange(w // merge), indexing="ij"))
-            columns.append(block.reshape(3, -1) + position)
-            n, position = n + t * h * w // merge**2, position + max(h, w) // merge
-        else:
-            columns.append(torch.full((3, 1), position))
-            n, position = n + 1, position + 1
-    return torch.cat(columns, 1)

@@ -2,38 +2,32 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil
+from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from medvlm_r1.errors import ModelError, nearest
-from medvlm_r1.models import nano, vision
+from medvlm_r1.models import decoder, nano, qwen, tiles
 from medvlm_r1.models.encode import Encoder
+from medvlm_r1.models.family import Family
 from medvlm_r1.models.policy import Policy
 
 logging.disable_progress_bar()  # ours show what a person waits for
 LoadImage = Callable[[str], Image.Image]
 
 
-@dataclass(frozen=True)
-class Family:
-    """A kind of vision-language model that transformers knows.
-
-    >>> FAMILIES["qwen2_vl"].image_token
-    '<|image_pad|>'
-    """
-
-    model_class: Any
-    image_processor_class: Any
-    image_token: str
-
-
-FAMILIES = {"qwen2_vl": Family(Qwen2VLForConditionalGeneration, Qwen2VLImageProcessorPil, "<|image_pad|>")}
+FAMILIES = {
+    "qwen2_vl": qwen.QWEN2_VL,
+    "qwen2_5_vl": qwen.QWEN2_5_VL,
+    "qwen3_vl": qwen.QWEN3_VL,
+    "smolvlm": tiles.SMOLVLM,
+    "idefics3": tiles.IDEFICS3,
+    "internvl": tiles.INTERNVL,
+}
 
 
 def locate(model: str, download: bool = True) -> Path:
@@ -82,10 +76,10 @@ def load_policy(model: str, load_image: LoadImage, dtype: str = "float32", max_p
     tokenizer = _read("tokenizer", AutoTokenizer.from_pretrained, directory)
     processor = _read("image processor", family.image_processor_class.from_pretrained, directory)
     if max_pixels is not None:
-        processor.size = {**dict(processor.size), "longest_edge": max_pixels}
+        family.shrink(processor, max_pixels)
     loaded = _weights(family, directory, dtype)
     _check_tokenizer(directory, tokenizer, family, loaded.config)
-    encoder = Encoder(tokenizer, processor, load_image)
+    encoder = Encoder(tokenizer, processor, load_image, family=family, tile_tokens=family.tile_tokens(loaded.config))
     return prepare(loaded.to("cuda" if torch.cuda.is_available() else "cpu"), encoder)
 
 
@@ -98,7 +92,8 @@ def skeleton(directory: Path) -> Any:
 
 def image_budget(directory: Path) -> int:
     """The most pixels of an image that a directory's processor lets through."""
-    return _read("image processor", _family(directory).image_processor_class.from_pretrained, directory).size["longest_edge"]
+    family = _family(directory)
+    return family.most_pixels(_read("image processor", family.image_processor_class.from_pretrained, directory))
 
 
 def _weights(family: Family, directory: Path, dtype: str) -> Any:
@@ -134,9 +129,14 @@ def _check_tokenizer(directory: Path, tokenizer: Any, family: Family, config: An
 
 
 def prepare(model: Any, encoder: Encoder) -> Policy:
-    """A policy around a loaded model: batched image attention, patches as a matrix product, no dropout."""
-    model.model.visual.set_attn_implementation(vision.NAME)
-    vision.patch_embed_as_matmul(model.model.visual)
+    """A policy around a loaded model, which computes the same faster and without dropout.
+
+    Raises ModelError where models.decoder would compute something else than the model's own layers.
+    """
+    if (strange := decoder.strange(encoder.family.decoder(model))) is not None:
+        kind = model.config.text_config.model_type
+        raise ModelError(f'the text model "{kind}" has decoder layers that are not supported yet ({strange}); choose another model')
+    encoder.family.adapt(model)
     return Policy(model.eval(), encoder)
 
 

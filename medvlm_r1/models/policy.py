@@ -5,20 +5,21 @@ completions continue it, pads no token outside the attention, and runs the LM
 head on completion positions only.
 
 Legend: P prompts, R completion rows, C completion tokens, T tokens of a pass
-one after another, H hidden size, V vocabulary, D head size.
+one after another, H hidden size, V vocabulary, D head size, I image tokens, F see models.family.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from PIL import Image
 from torch.utils.checkpoint import checkpoint
 
-from medvlm_r1.models import adapt, decoder, vision
+from medvlm_r1.models import adapt, decoder
 from medvlm_r1.models.decoding import Decoding, KeysValues
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.kept import Kept
@@ -66,7 +67,7 @@ class Policy:
     @property
     def text(self) -> Any:
         """The text decoder's module of transformers, which holds the weights."""
-        return self.model.model.language_model
+        return self.encoder.family.decoder(self.model)
 
     @cached_property
     def heads(self) -> decoder.Heads:
@@ -80,9 +81,8 @@ class Policy:
     @cached_property
     def banned_ids(self) -> list[int]:
         """Tokens no completion may contain: a sampled image placeholder would ask for an image."""
-        names = ("<|image_pad|>", "<|video_pad|>", "<|vision_pad|>", "<|vision_start|>", "<|vision_end|>")
-        ids = self.encoder.tokenizer.convert_tokens_to_ids(list(names))
-        return [i for i in ids if i is not None]
+        vocabulary = self.encoder.tokenizer.get_vocab()  # asked for a token it lacks, a tokenizer may answer with the unknown one
+        return [vocabulary[name] for name in self.encoder.family.banned if name in vocabulary]
 
     @cached_property
     def _banned(self) -> torch.Tensor:
@@ -105,21 +105,18 @@ class Policy:
     def frozen_copy(self) -> "Policy":
         """The reference policy: same weights, no adapters, no gradients, never updated; it shares what does not learn, images too."""
         model = adapt.reference(self.model)
-        vision.patch_embed_as_matmul(model.model.visual)
+        self.encoder.family.adapt(model)
         return Policy(model, self.encoder, _images=Kept(KEPT_IMAGE_BYTES) if self._tower_learns else self._images)
 
     def viewing(self, view: Callable[[Image.Image], Image.Image] | None) -> "Policy":
         """The same model, with every image changed by ``view`` first."""
-        encoder = Encoder(
-            self.encoder.tokenizer, self.encoder.image_processor, self.encoder.load_image, self.encoder.max_prompt_tokens, view
-        )
-        return Policy(self.model, encoder)
+        return Policy(self.model, replace(self.encoder, view=view))
 
     def save_weights(self, out: Path) -> None:
         """The model in the Hugging Face layout, and its adapters if it has any."""
         adapt.save(self.model, out)
 
-    def load_weights(self, weights: dict[str, torch.Tensor], adapters: dict[str, torch.Tensor]) -> None:
+    def load_weights(self, weights: dict[str, torch.Tensor], adapters: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
         """Take over what ``save_weights`` wrote."""
         adapt.load(self.model, weights, adapters)
         self._images.clear()
@@ -132,7 +129,7 @@ class Policy:
             self.encoder.ahead(examples)
 
     def image_embeds(self, batch: PromptBatch) -> torch.Tensor:
-        """Embeddings of all image slots in order, (image tokens, H); equal images are encoded once."""
+        """What the decoder gets of all image slots in order, (I, F, H); equal images are encoded once."""
         frozen = not self._tower_learns
         embeds = self._kept(batch.pixel_keys) if frozen else self._remembered(batch.pixel_keys)
         missing = [key for key in batch.pixel_keys if key not in embeds]
@@ -152,7 +149,7 @@ class Policy:
 
     @property
     def _tower_learns(self) -> bool:
-        return any(p.requires_grad for p in self.model.model.visual.parameters())
+        return any(p.requires_grad for tower in self.encoder.family.towers(self.model) for p in tower.parameters())
 
     def _kept(self, keys: tuple[str, ...]) -> dict[str, torch.Tensor]:
         return {key: kept for key in keys if (kept := self._images.get(key)) is not None}
@@ -169,15 +166,8 @@ class Policy:
     def _encode(self, batch: PromptBatch, keys: list[str]) -> dict[str, torch.Tensor]:
         wanted = [batch.pixel_keys.index(key) for key in keys]
         patches = batch.pixels.split(batch.grid_N3.prod(1).tolist())
-        grid = batch.grid_N3[wanted]
-        visual = self.model.model.visual
-        out = visual(
-            torch.cat([patches[n] for n in wanted]).to(self.device, visual.dtype),
-            grid_thw=grid.to(self.device),
-            cu_seqlens=torch.tensor([0, int(grid.prod(1).sum())], dtype=torch.int32, device=self.device),
-            image_runs=vision.runs(grid),
-        ).pooler_output
-        return dict(zip(keys, out.split((grid.prod(1) // self.encoder.merge**2).tolist()), strict=True))
+        pixels = torch.cat([patches[n] for n in wanted]).to(self.device, self.model.dtype)
+        return dict(zip(keys, self.encoder.family.embed(self.model, pixels, batch.grid_N3[wanted]), strict=True))
 
     # ---------------------------------------------------------------- passes over many tokens
 
@@ -210,26 +200,26 @@ class Policy:
         hidden_WH = self._run(batch.prompts, ids_T, positions_3T, tree.attend, wanted)
         return hidden_WH.index_select(0, predecessors(batch.prompt_of_R, len(prompts.lengths_N), completions).to(self.device))
 
-    def _embed(self, ids_T: torch.Tensor, prompts: PromptBatch) -> torch.Tensor:
-        """Token embeddings (T, H), images in the place of their placeholders."""
+    def _embed(self, ids_T: torch.Tensor, prompts: PromptBatch) -> tuple[torch.Tensor, decoder.Added | None]:
+        """Token embeddings (T, H), images in the place of their placeholders; and what else the images add."""
         embeds_TH = self.model.get_input_embeddings()(ids_T.to(self.device))
         if not prompts.slots:
-            return embeds_TH
-        places = (ids_T == self.encoder.image_id).nonzero()[:, 0]
-        return embeds_TH.index_copy(0, places.to(self.device), self.image_embeds(prompts).to(embeds_TH.dtype))
+            return embeds_TH, None
+        places_I = (ids_T == self.encoder.image_id).nonzero()[:, 0].to(self.device)
+        features_IFH = self.image_embeds(prompts).to(embeds_TH.dtype)
+        added = decoder.Added(places_I, features_IFH[:, 1:]) if features_IFH.shape[1] > 1 else None
+        return embeds_TH.index_copy(0, places_I, features_IFH[:, 0]), added
 
     def _run(
         self, prompts: PromptBatch, ids_T: torch.Tensor, positions_3T: torch.Tensor, attend: decoder.Attend, wanted: torch.Tensor | None
     ) -> torch.Tensor:
         layers = [decoder.Live(layer, self.heads) for layer in self.text.layers]
-        rotary = self.rotary(positions_3T.to(self.device))
-        return self.text.norm(decoder.run(layers, self.heads, self._embed(ids_T, prompts), rotary, attend, wanted))
+        embeds_TH, added = self._embed(ids_T, prompts)
+        return self.text.norm(decoder.run(layers, embeds_TH, self.rotary(positions_3T.to(self.device)), attend, wanted, added))
 
     def rotary(self, positions_3T: torch.Tensor) -> decoder.Rotary:
-        """M-RoPE positions, in the model's own way of mixing time, height and width."""
-        like = next(self.text.parameters())
-        cos, sin = self.text.rotary_emb(like, positions_3T[:, None])
-        return decoder.Rotary.of(cos[0], sin[0])
+        """The model's own turns at these positions."""
+        return decoder.Rotary.of(*self.encoder.family.rotary(self.text, positions_3T))
 
     def logprobs(self, batch: TokenBatch, temperature: float = 1.0) -> torch.Tensor:
         """Log-probability (R, C) of every completion token, zero at padding; natural logarithm."""
@@ -262,7 +252,7 @@ class Policy:
     def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[decoder.Packed], cache: Decoding) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""
         embeds_RH = self.model.get_input_embeddings()(ids_R)
-        return decoder.rms_norm(decoder.run(layers, self.heads, embeds_RH, rotary, cache.attend), self.text.norm)
+        return decoder.rms_norm(decoder.run(layers, embeds_RH, rotary, cache.attend), self.text.norm)
 
 
 def _prompt_tokens(batch: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -48,6 +48,6 @@ def patch_embed_as_matmul(visual: torch.nn.Module) -> None:
 
     def forward(patches: torch.Tensor) -> torch.Tensor:
         weight = convolution.weight.flatten(1)
-        return patches.to(weight.dtype) @ weight.T
+        return F.linear(patches.to(weight.dtype), weight, convolution.bias)
 
     visual.patch_embed.forward = forward

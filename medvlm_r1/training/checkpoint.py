@@ -109,6 +109,8 @@ def save_model(policy: Policy, out: Path) -> None:
     policy.save_weights(out)
     policy.encoder.tokenizer.save_pretrained(out)
     policy.encoder.image_processor.save_pretrained(out)
+    if policy.encoder.processor_config:
+        (out / "processor_config.json").write_text(json.dumps(policy.encoder.processor_config, indent=2) + "\n")
     for file in out.glob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
         file.chmod((out / "config.json").stat().st_mode)
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 PATCH_VALUES = 3 * 2 * 14 * 14  # colours, frames, height, width of what the vision tower calls a patch
+DECODERS = ("language_model.", "text_model.")  # how transformers calls a text decoder; the rest of a model sees
 HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logits, the scaled copy, the result
 
 
@@ -43,6 +44,8 @@ class ModelShape:
         """The shape of a model of transformers; it may be on the meta device, without weights."""
         text, vision = model.config.text_config, model.config.vision_config
         parameters = list(model.parameters())
+        head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        width = getattr(vision, "embed_dim", vision.hidden_size)  # Qwen2-VL's hidden_size is what its tower hands on
         return cls(
             sum(p.numel() for p in parameters),
             sum(p.numel() for p in parameters if p.requires_grad),
@@ -50,13 +53,13 @@ class ModelShape:
             text.num_hidden_layers,
             text.hidden_size,
             text.num_attention_heads,
-            text.num_key_value_heads * text.hidden_size // text.num_attention_heads,
+            text.num_key_value_heads * head_size,
             text.intermediate_size,
-            vision.depth,
-            vision.embed_dim,
-            vision.num_heads,
-            int(vision.embed_dim * vision.mlp_ratio),
-            any(p.requires_grad for p in model.model.visual.parameters()),
+            getattr(vision, "depth", None) or vision.num_hidden_layers,
+            width,
+            vision.num_attention_heads,
+            getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio),
+            any(p.requires_grad for name, p in model.model.named_parameters() if not name.startswith(DECODERS)),
             sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name),
         )
 

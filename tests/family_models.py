@@ -1,0 +1,166 @@
+"""A tiny model directory of every family: real classes, real structure, random weights, pictures of several sizes.
+
+All weights are noise, biases, norms and tables of positions too: a layer that forgets one of them gives other numbers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import (
+    GenerationConfig,
+    Idefics3Config,
+    InternVLConfig,
+    Qwen2_5_VLConfig,
+    Qwen2VLImageProcessorPil,
+    Qwen3VLConfig,
+    SmolVLMConfig,
+)
+
+from medvlm_r1.models import nano
+from medvlm_r1.models.families import FAMILIES
+from medvlm_r1.types import Example
+
+TEXTS = ["Which plane is this?\nA) axial\nB) coronal\nThink first, then answer.<think>Ears.</think>\n<answer>B</answer>"] * 4
+SIZES = {"square": (84, 84), "tall": (252, 168), "wide": (112, 336)}  # rows, columns: within one window of 112 px, and over many
+SMOLVLM_CHAT = (
+    "<|im_start|>{% for turn in messages %}{{ turn.role | capitalize }}:{% for part in turn.content %}"
+    "{% if part.type == 'image' %}<image>{% else %}{{ part.text }}{% endif %}{% endfor %}<end_of_utterance>\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+INTERNVL_CHAT = (
+    "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{% for part in turn.content %}"
+    "{% if part.type == 'image' %}<IMG_CONTEXT>\n{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}
+
+
+def picture(reference: str) -> Image.Image:
+    """Noise that depends on the reference alone, in the size that its name says."""
+    size = SIZES[reference.split("-")[0]]
+    return Image.fromarray(np.random.default_rng(sum(reference.encode())).integers(0, 255, (*size, 3), dtype=np.uint8))
+
+
+def examples() -> list[Example]:
+    """One image; one of another size; two of different sizes; three, of which one twice."""
+    images = [("square-a",), ("tall-a",), ("wide-a", "square-a"), ("tall-b", "square-b", "tall-b")]
+    options = ("axial", "coronal")
+    return [Example(f"q{n}", pictures, "Which plane is this?", options, "axial", "mri", "plane", f"p{n}") for n, pictures in enumerate(images)]
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """What is written for one family: the configuration, given a vocabulary; special tokens and chat template beside Qwen's; the processor."""
+
+    config: Any
+    processor: Any
+    tokens: tuple[str, ...] = ()
+    chat_template: str | None = None
+    more: Any = None  # configuration keys by name of a token
+
+
+def qwen2_5(ids: dict[str, int]) -> Qwen2_5_VLConfig:
+    """Vision layers 0 and 2 look through windows of 112 px, 1 and 3 see all, as every eighth does at full size."""
+    return Qwen2_5_VLConfig(
+        text_config=TEXT | ids["text"] | {"num_hidden_layers": 3, "rope_parameters": rope([2, 3, 3])},
+        vision_config={
+            "depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64,
+            "fullatt_block_indexes": [1, 3], "tokens_per_second": 2,
+        },
+        **ids["qwen"], tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def qwen3(ids: dict[str, int]) -> Qwen3VLConfig:
+    """Heads wider than H / Q, and three layers of DeepStack as at full size."""
+    return Qwen3VLConfig(
+        text_config=TEXT | ids["text"] | {"num_hidden_layers": 5, "head_dim": 32, "rope_parameters": rope([6, 5, 5]) | {"mrope_interleaved": True}},
+        vision_config={
+            "depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64,
+            "deepstack_visual_indexes": [0, 1, 2],
+        },
+        **ids["qwen"], tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def smolvlm(kind: Any) -> Any:
+    def config(ids: dict[str, int]) -> Any:
+        """Tiles of 56 px are 16 patches and 4 tokens. SmolVLM's decoder is LLaMA's."""
+        vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+        text = TEXT | ids["text"] | {"model_type": "llama", "num_hidden_layers": 3, "rms_norm_eps": 1e-5}
+        return kind(text_config=text, vision_config=vision, scale_factor=2, image_token_id=ids["<image>"], tie_word_embeddings=False)
+
+    return config
+
+
+def internvl(ids: dict[str, int]) -> InternVLConfig:
+    """InternVL3: Qwen2 behind a tower with a class token, whose patches are shuffled four to one."""
+    return InternVLConfig(
+        text_config=TEXT | ids["text"] | {"model_type": "qwen2", "num_hidden_layers": 3},
+        vision_config={
+            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": [56, 56],
+            "patch_size": [14, 14], "attention_bias": True,
+        },
+        image_token_id=ids["<IMG_CONTEXT>"], image_seq_length=4, tie_word_embeddings=False,
+    )  # fmt: skip
+
+
+def rope(sections: list[int]) -> dict:
+    return {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
+
+
+ROWS = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
+SMOLVLM_TOKENS = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", *ROWS)
+QWEN_PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 336 * 336}
+SMALL_TILES = {"size": {"longest_edge": 168}, "max_image_size": {"longest_edge": 56}}
+TINY = {
+    "qwen2_5_vl": Tiny(qwen2_5, Qwen2VLImageProcessorPil(size=QWEN_PIXELS)),
+    "qwen3_vl": Tiny(qwen3, Qwen2VLImageProcessorPil(size=QWEN_PIXELS, patch_size=16, image_mean=[0.5] * 3, image_std=[0.5] * 3)),
+    "smolvlm": Tiny(smolvlm(SmolVLMConfig), FAMILIES["smolvlm"].image_processor_class(**SMALL_TILES), SMOLVLM_TOKENS, SMOLVLM_CHAT),
+    "idefics3": Tiny(smolvlm(Idefics3Config), FAMILIES["idefics3"].image_processor_class(**SMALL_TILES), SMOLVLM_TOKENS, SMOLVLM_CHAT),
+    "internvl": Tiny(
+        internvl,
+        FAMILIES["internvl"].image_processor_class(size={"height": 56, "width": 56}, max_patches=6),
+        ("<img>", "</img>", "<IMG_CONTEXT>"),
+        INTERNVL_CHAT,
+    ),
+}
+
+
+def write(kind: str, out: Path) -> Path:
+    """The whole directory; returns it."""
+    tiny, tokenizer = TINY[kind], nano.build_tokenizer(TEXTS)
+    tokenizer.add_special_tokens({"extra_special_tokens": [*nano.SPECIAL[1:], *tiny.tokens]})
+    tokenizer.chat_template = tiny.chat_template or tokenizer.chat_template
+    names = {name: f"<|{part}|>" for name, part in (("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end"))}
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    ids = {
+        "text": {"vocab_size": -(-len(tokenizer) // 64) * 64} | ends,
+        "qwen": {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()},
+        **{token: tokenizer.convert_tokens_to_ids(token) for token in tiny.tokens},
+    }
+    torch.manual_seed(0)
+    model = FAMILIES[kind].model_class(tiny.config(ids))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape))
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    for part in (model, tokenizer, tiny.processor):
+        part.save_pretrained(out)
+    return out
+
+
+def inputs(policy: Any, prompt_ids: list[int], references: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """What transformers' own processor hands to its model beside the ids."""
+    pixels = [policy.encoder.pixels(reference) for reference in references]
+    patches = torch.cat([image.patches for image in pixels])
+    kind = policy.model.config.model_type
+    if kind.startswith("qwen"):
+        ids = torch.tensor([prompt_ids])
+        grid = torch.tensor([image.grid_thw for image in pixels])
+        return {"pixel_values": patches, "image_grid_thw": grid, "mm_token_type_ids": (ids == policy.encoder.image_id).int()}
+    return {"pixel_values": patches if kind == "internvl" else patches[None]}
