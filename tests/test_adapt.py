@@ -178,7 +178,8 @@ def test_sampled_trained_and_pefts_own_log_probabilities_agree(policy, examples,
     adapted_policy(policy, LoRA(rank=4, alpha=12, targets=targets))
     prompts = [render(example, "think") for example in examples]
     completions_PG = LocalEngine(policy).generate(prompts, Sampling(n=3, max_tokens=12, seed=5))
-    groups = [RolloutGroup(p, tuple(Rollout(c, {}) for c in completions_G)) for p, completions_G in zip(prompts, completions_PG, strict=True)]
+    rollouts = [tuple(Rollout(c, {}) for c in completions_G) for completions_G in completions_PG]
+    groups = [RolloutGroup(p, r) for p, r in zip(prompts, rollouts, strict=True)]
     batch = policy.encoder.groups(groups)
     with torch.no_grad():
         trained = policy.logprobs(batch)[batch.mask_RC.bool()]
@@ -194,8 +195,8 @@ def test_decoding_sees_a_young_adapter_in_bfloat16(policy):
     """Neighbours of 0.02 in bfloat16 are 1.2e-4 apart: 1e-5 merged into the matrix would be lost."""
     adapt(policy.model.to(torch.bfloat16), Trainable(lora=LoRA(rank=1, alpha=2)))
     layer = policy.text.layers[0].mlp.down_proj
-    for weight, value in ((layer.base_layer.weight, 0.02), (layer.lora_A["default"].weight, 0.01), (layer.lora_B["default"].weight, 0.0005)):
-        torch.nn.init.constant_(weight, value)
+    for linear, value in ((layer.base_layer, 0.02), (layer.lora_A["default"], 0.01), (layer.lora_B["default"], 0.0005)):
+        torch.nn.init.constant_(linear.weight, value)
     matrix, alternating = decoder.Matrix([layer]), torch.ones(1, layer.in_features, dtype=torch.bfloat16)
     alternating[:, 1::2] = -0.5
     matrix.load(1)
