@@ -22,7 +22,7 @@ from medvlm_r1.errors import ConfigError, ModelError
 from medvlm_r1.grpo import trainer as grpo
 from medvlm_r1.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.models import decoder
-from medvlm_r1.models.adapt import LoRA, Trainable, adapt, adapted, merged, part_of, table
+from medvlm_r1.models.adapt import ADAPTER, LoRA, Trainable, adapt, adapted, merged, part_of, table
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
@@ -98,7 +98,9 @@ def test_the_command_line_switches_and_shows_the_table(command, refused, hub_dir
     # Two layers: q, o 64 x 64, k, v 64 x 32, gate, up, down 64 x 128; two ranks of in + out.
     count = 2 * 2 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
     assert f"learns  adapters  {count:>16,}" in err and "frozen  vision" in err and "frozen  embeddings" in err
-    assert (tmp_path / "run" / "checkpoints" / "step-1" / "adapter" / "adapter_config.json").exists()
+    saved = tmp_path / "run" / "checkpoints" / "step-1"
+    modes = {(saved / name).stat().st_mode for name in ("config.json", "model.safetensors", "adapter/adapter_config.json", ADAPTER)}
+    assert len(modes) == 1  # who may read one may read all
 
 
 @pytest.mark.parametrize(("freeze", "learning"), SWITCHES.values(), ids=SWITCHES)

@@ -109,7 +109,7 @@ def save_model(policy: Policy, out: Path) -> None:
     policy.save_weights(out)
     policy.encoder.tokenizer.save_pretrained(out)
     policy.encoder.image_processor.save_pretrained(out)
-    for file in out.glob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
+    for file in out.rglob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
         file.chmod((out / "config.json").stat().st_mode)
 
 
