@@ -23,7 +23,7 @@ EXAMPLES = {
   medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
   medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval
   medvlm-r1 eval --model http://127.0.0.1:8000/v1 --data questions.jsonl --out runs/served     any OpenAI-compatible endpoint
-  medvlm-r1 eval --preset medvlm-r1 --data "data/paper?split=test" --out runs/released     the released checkpoint, as its authors ask it""",
+  medvlm-r1 eval --preset medvlm-r1 --data "data/paper?split=test" --out runs/released   the released checkpoint""",
     "ask": """examples:
   medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both
   medvlm-r1 ask --model runs/mine/checkpoints/step-300 scan.png "What is abnormal?" --json""",
@@ -102,7 +102,8 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
 
 
 def _reproducing(commands: argparse._SubParsersAction, run: Run) -> None:
-    sub = _add(commands, "reproduce", "the paper's table beside yours: base, SFT and GRPO, trained and evaluated; what is finished is not done again", run)
+    what = "the paper's table beside yours: base, SFT and GRPO, trained and evaluated; what is finished is not done again"
+    sub = _add(commands, "reproduce", what, run)
     sub.add_argument("--data", required=True, help="OmniMedVQA, converted and split with: medvlm-r1 data split D OUT --paper")
     sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
     sub.add_argument("--recipe", default="medvlm_r1_mri", help="a recipe with both trainings (default: %(default)s)")
@@ -125,7 +126,7 @@ def _auditing(commands: argparse._SubParsersAction, run: Run) -> None:
 
 def _asking(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--model", help="a directory, a hub id, or nano")
-    sub.add_argument("--preset", choices=sorted(PRESETS), help="ask as the authors of a published checkpoint did, and load it where --model is left out")
+    sub.add_argument("--preset", choices=sorted(PRESETS), help="ask a published checkpoint as its authors do; --model may name a copy of it")
     sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
     sub.add_argument("--max-tokens", type=_whole(1), metavar="N", help="longest answer, in tokens (default: 512)")
     sub.add_argument("--max-pixels", type=_whole(28**2), metavar="N", help="shrink larger images to this many pixels; the model's own limit if left out")

@@ -201,7 +201,8 @@ def learning(shape: ModelShape, trainable: Trainable) -> ModelShape:
     A layer of its decoder has biases at query, key and value, and two norms; the head is tied to the embeddings.
     """
     h, kv, m = shape.hidden, shape.kv_size, shape.mlp
-    sizes = {"q_proj": (h, h), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (h, h), "gate_proj": (h, m), "up_proj": (h, m), "down_proj": (m, h)}
+    attention = {"q_proj": (h, h), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (h, h)}
+    sizes = attention | {"gate_proj": (h, m), "up_proj": (h, m), "down_proj": (m, h)}
     text = shape.layers * (sum(i * o for i, o in sizes.values()) + h + 2 * kv + 2 * h) + h
     counts = {"text": text, "embeddings": shape.vocabulary * h, "vision": shape.parameters - text - shape.vocabulary * h}
     lora = trainable.lora

@@ -35,7 +35,7 @@ def apply(arguments: Namespace) -> None:
         if getattr(arguments, key) is None:
             setattr(arguments, key, value)
         elif arguments.preset and key != "model":
-            option = f"--{key.replace('_', '-')}"
-            raise ConfigError(f"--preset {arguments.preset} fixes {option}, and {option} {getattr(arguments, key)} is given too; drop one of them")
+            option, given = f"--{key.replace('_', '-')}", getattr(arguments, key)
+            raise ConfigError(f"--preset {arguments.preset} fixes {option}, and {option} {given} is given too; drop one of them")
     if arguments.model is None:
         raise ConfigError("no model: give --model with a directory, a hub id or nano, or --preset with a published one")

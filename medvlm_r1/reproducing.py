@@ -43,7 +43,8 @@ class Printed:
 
     def cells(self) -> dict[str, str]:
         """As printed, what is recalled with a star."""
-        return {key: f"{x:.2f}{'' if key == 'mean' and self.mean_is_in_abstract else '*'}" for key, x in zip(COLUMNS, self.values, strict=True)}
+        certain = {"mean"} if self.mean_is_in_abstract else set()
+        return {key: f"{value:.2f}{'' if key in certain else '*'}" for key, value in zip(COLUMNS, self.values, strict=True)}
 
 
 # The cells of base and GRPO give the means of the abstract. Those of SFT give 60.78, not 59.44: at least one is remembered wrongly.
@@ -159,7 +160,7 @@ def _evaluate(plan: Plan, model: str, template: str | None, out: Path) -> None:
 
 
 def compare(plan: Plan, out: Path) -> dict[str, Any]:
-    """Every model's accuracy: as we read answers, as the authors' evaluation does, and on blank images; the floor beneath them; the paper's."""
+    """Every model's accuracy, as we read answers, as the authors do, and on blank images; the floor beneath them; the paper's."""
     ours = {}
     for name in PAPER:
         image, blank = (read_samples(out / f"eval-{name}" / f"samples-{arm}.jsonl") for arm in ARMS)
@@ -169,7 +170,8 @@ def compare(plan: Plan, out: Path) -> dict[str, Any]:
     prior["mean"] = sum(cell["accuracy"] for cell in prior.values()) / len(prior)
     paper = {name: {"name": row.name, "cells": row.cells(), "*": RECALLED} for name, row in PAPER.items()}
     baselines = {"chance": chance(image), "text_prior": prior}
-    return {"ours": ours, "baselines": baselines, "paper": paper, "same_test": checksum(test) == PAPER_SHA256, "fingerprint": fingerprint(plan)}
+    same = checksum(test) == PAPER_SHA256
+    return {"ours": ours, "baselines": baselines, "paper": paper, "same_test": same, "fingerprint": fingerprint(plan)}
 
 
 def as_the_authors(sample: Sample) -> Sample:
@@ -186,7 +188,9 @@ def table(summary: dict[str, Any]) -> str:
         lines += ["", _line(f"{paper['name']}: paper", paper["cells"])]
         for key, label in (("image", "ours"), ("authors", "ours, read as the authors do"), ("blank", "ours, blank images")):
             lines.append(_line(f"  {label}", _percent(models[key])))
-    lines += ["", *(_line(label, _percent(summary["baselines"][key])) for key, label in (("chance", "chance"), ("text_prior", "text prior, no image")))]
+    lines.append("")
+    for key, label in (("chance", "chance"), ("text_prior", "text prior, no image")):
+        lines.append(_line(label, _percent(summary["baselines"][key])))
     lines += ["", f"* {RECALLED}; means without a star are in its abstract. Intervals are in summary.json."]
     lines.append("  The recalled SFT cells give a mean of 60.78, not 59.44: at least one of them is wrong.")
     if not summary["same_test"]:

@@ -22,7 +22,7 @@ from medvlm_r1.errors import ConfigError, ModelError
 from medvlm_r1.grpo import trainer as grpo
 from medvlm_r1.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.models import decoder
-from medvlm_r1.models.adapt import LoRA, Trainable, adapt, adapted, merged, part_of, table
+from medvlm_r1.models.adapt import ADAPTER, LoRA, Trainable, adapt, adapted, merged, part_of, table
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
@@ -98,7 +98,9 @@ def test_the_command_line_switches_and_shows_the_table(command, refused, hub_dir
     # Two layers: q, o 64 x 64, k, v 64 x 32, gate, up, down 64 x 128; two ranks of in + out.
     count = 2 * 2 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 128))
     assert f"learns  adapters  {count:>16,}" in err and "frozen  vision" in err and "frozen  embeddings" in err
-    assert (tmp_path / "run" / "checkpoints" / "step-1" / "adapter" / "adapter_config.json").exists()
+    saved = tmp_path / "run" / "checkpoints" / "step-1"
+    modes = {(saved / name).stat().st_mode for name in ("config.json", "model.safetensors", "adapter/adapter_config.json", ADAPTER)}
+    assert len(modes) == 1  # who may read one may read all
 
 
 @pytest.mark.parametrize(("freeze", "learning"), SWITCHES.values(), ids=SWITCHES)
@@ -178,7 +180,8 @@ def test_sampled_trained_and_pefts_own_log_probabilities_agree(policy, examples,
     adapted_policy(policy, LoRA(rank=4, alpha=12, targets=targets))
     prompts = [render(example, "think") for example in examples]
     completions_PG = LocalEngine(policy).generate(prompts, Sampling(n=3, max_tokens=12, seed=5))
-    groups = [RolloutGroup(p, tuple(Rollout(c, {}) for c in completions_G)) for p, completions_G in zip(prompts, completions_PG, strict=True)]
+    rollouts = [tuple(Rollout(c, {}) for c in completions_G) for completions_G in completions_PG]
+    groups = [RolloutGroup(p, r) for p, r in zip(prompts, rollouts, strict=True)]
     batch = policy.encoder.groups(groups)
     with torch.no_grad():
         trained = policy.logprobs(batch)[batch.mask_RC.bool()]
@@ -194,8 +197,8 @@ def test_decoding_sees_a_young_adapter_in_bfloat16(policy):
     """Neighbours of 0.02 in bfloat16 are 1.2e-4 apart: 1e-5 merged into the matrix would be lost."""
     adapt(policy.model.to(torch.bfloat16), Trainable(lora=LoRA(rank=1, alpha=2)))
     layer = policy.text.layers[0].mlp.down_proj
-    for weight, value in ((layer.base_layer.weight, 0.02), (layer.lora_A["default"].weight, 0.01), (layer.lora_B["default"].weight, 0.0005)):
-        torch.nn.init.constant_(weight, value)
+    for linear, value in ((layer.base_layer, 0.02), (layer.lora_A["default"], 0.01), (layer.lora_B["default"], 0.0005)):
+        torch.nn.init.constant_(linear.weight, value)
     matrix, alternating = decoder.Matrix([layer]), torch.ones(1, layer.in_features, dtype=torch.bfloat16)
     alternating[:, 1::2] = -0.5
     matrix.load(1)

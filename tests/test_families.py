@@ -127,6 +127,7 @@ def test_what_a_frozen_model_keeps_does_not_depend_on_the_company_it_was_met_in(
 def test_the_checkpoint_has_every_file_and_loads_as_it_stands(hub_dir, trained):
     names = {file.name for file in trained.iterdir()}
     assert names >= {"config.json", "generation_config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"}
+    assert [file.name for file in trained.glob("*.safetensors")] == ["model.safetensors"]  # vLLM takes all that lie here for weights
     ours, theirs = AutoTokenizer.from_pretrained(trained), AutoTokenizer.from_pretrained(hub_dir)
     assert ours.chat_template == theirs.chat_template == CHAT_TEMPLATE
     assert ours.get_vocab() == theirs.get_vocab() and ours.all_special_tokens == theirs.all_special_tokens

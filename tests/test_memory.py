@@ -12,6 +12,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from medvlm_r1.grpo.update import micro_batches
 from medvlm_r1.models import families, nano
+from medvlm_r1.models.adapt import LoRA, Trainable, adapt
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare, skeleton
 from medvlm_r1.training.device import host_memory
@@ -125,6 +126,16 @@ def test_the_estimate_is_what_an_update_keeps(proportioned, examples, lengths_PG
     logits = 4 * batch.n_tokens * shape.vocabulary  # so few that they are not recomputed
     estimate = tokens * decoder_bytes(shape, b) + len(batch.prompts.pixels) * vision_bytes(shape, b) + logits
     assert estimate == pytest.approx(measured, rel=0.15)
+
+
+def test_the_estimate_holds_for_adapters_over_a_frozen_tower(proportioned, examples):
+    """A fixed matrix's input need not be kept, its adapter's must: the sum is much the same."""
+    adapt(proportioned.model, Trainable(freeze=("vision",), lora=LoRA(rank=4)))
+    batch = proportioned.encoder.groups(groups_of(proportioned, examples[:2], [[150] * 2] * 2))
+    measured = kept_by_autograd(proportioned.model, lambda: proportioned.logprobs(batch))
+    shape, tokens = ModelShape.of(proportioned.model), int(batch.prompts.lengths_P.sum()) + batch.n_tokens
+    assert not shape.vision_trains
+    assert tokens * decoder_bytes(shape, 4) + 4 * batch.n_tokens * shape.vocabulary == pytest.approx(measured, rel=0.1)
 
 
 def test_the_prompt_pass_alone_is_estimated_closely(proportioned, examples):

@@ -103,7 +103,8 @@ def test_what_a_preset_fixes_is_not_said_twice():
 
 def test_the_preset_asks_and_evaluates_from_the_command_line(command, refused, monkeypatch, taught, manifest, tmp_path):
     """With a copy of a model: its own template is another one, the preset's is used."""
-    code, _, err = command("eval", "--preset", "medvlm-r1", "--model", taught, "--data", f"{manifest}?id=q1", "--arms", "image", "--out", tmp_path / "eval")
+    words = ["--model", taught, "--data", f"{manifest}?id=q1", "--arms", "image", "--out", tmp_path / "eval"]
+    code, _, err = command("eval", "--preset", "medvlm-r1", *words)
     assert code == 0, err
     said = json.loads((tmp_path / "eval" / "summary.json").read_text())["settings"]
     assert (said["template"], said["max_tokens"], said["max_pixels"]) == ("paper-eval", 512, None)

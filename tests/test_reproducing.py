@@ -92,7 +92,8 @@ def test_what_is_recalled_has_a_star():
 
 def test_a_letter_in_brackets_is_ours_but_not_the_authors(plan, tmp_path):
     run(plan, tmp_path / "run")
-    sample = replace(read_samples(tmp_path / "run" / "eval-base" / "samples-image.jsonl")[0], gold="B", text="<answer>B)</answer>", answer="B", correct=True)
+    first = read_samples(tmp_path / "run" / "eval-base" / "samples-image.jsonl")[0]
+    sample = replace(first, gold="B", text="<answer>B)</answer>", answer="B", correct=True)
     assert not reproducing.as_the_authors(sample).correct
     assert reproducing.as_the_authors(replace(sample, text="<answer>B</answer>")).correct
 

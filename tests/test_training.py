@@ -88,7 +88,7 @@ def resume_after_two(run, tokenizer, examples, run_dir, config):
 
 def test_only_the_newest_checkpoint_keeps_its_optimiser(tokenizer, examples, tmp_path):
     run_grpo(tokenizer, examples, tmp_path)
-    kept = [file.parent.name for file in (tmp_path / "checkpoints").glob("*/trainer.safetensors")]
+    kept = [file.parent.parent.name for file in (tmp_path / "checkpoints").glob("*/trainer/state.safetensors")]
     assert kept == ["step-4"]
     assert (tmp_path / "checkpoints" / "step-2" / "model.safetensors").exists()
 
@@ -131,7 +131,8 @@ def test_a_partial_checkpoint_is_never_resumed_from(tokenizer, examples, tmp_pat
     run_grpo(tokenizer, examples, tmp_path)
     partial = tmp_path / "checkpoints" / "step-9.partial"
     partial.mkdir()
-    (partial / "trainer.safetensors").write_bytes(b"")
+    (partial / "trainer").mkdir()
+    (partial / "trainer/state.safetensors").write_bytes(b"")
     assert checkpoint.latest(tmp_path).name == "step-4"
 
 

@@ -70,18 +70,19 @@ class Part:
 
 def check(trainable: Trainable) -> None:
     """Every name and number. Raises ConfigError with the nearest."""
-    for key, names, known in (("freeze", trainable.freeze, PARTS), ("lora.targets", trainable.lora.targets, TARGETS)):
+    lora = trainable.lora
+    for key, names, known in (("freeze", trainable.freeze, PARTS), ("lora.targets", lora.targets, TARGETS)):
         for name in names:
             if name not in known:
                 raise ConfigError(f'"trainable.{key}" holds an unknown name "{name}"{nearest(name, known)}')
         if len(set(names)) < len(names):
             raise ConfigError(f'"trainable.{key}" names something twice: {", ".join(names)}; name each once')
-    if trainable.lora.rank < 0 or trainable.lora.alpha < 1:
-        raise ConfigError(f"trainable.lora wants a rank of 0 or more and an alpha of 1 or more, got {trainable.lora.rank} and {trainable.lora.alpha}")
-    if trainable.lora.rank and not trainable.lora.targets:
+    if lora.rank < 0 or lora.alpha < 1:
+        raise ConfigError(f"trainable.lora wants a rank of 0 or more and an alpha of 1 or more, got {lora.rank} and {lora.alpha}")
+    if lora.rank and not lora.targets:
         raise ConfigError(f'"trainable.lora.targets" is empty, so nothing would be adapted; name some of {", ".join(TARGETS)}')
-    if trainable.lora.rank and (idle := [part for part in trainable.freeze if part != "vision"]):
-        raise ConfigError(f'freezing "{idle[0]}" changes nothing, since LoRA holds text and embeddings already; take it out of trainable.freeze')
+    if lora.rank and (idle := [part for part in trainable.freeze if part != "vision"]):
+        raise ConfigError(f'freezing "{idle[0]}" changes nothing: LoRA holds text and embeddings already; take it out of trainable.freeze')
 
 
 def part_of(name: str) -> str:
@@ -116,7 +117,7 @@ def adapt(model: Any, trainable: Trainable, seed: int = 0) -> Any:
         for p in mine:
             p.requires_grad_(False)
     if not any(p.requires_grad for p in model.parameters()):
-        raise ConfigError(f'trainable.freeze={list(trainable.freeze)} leaves nothing to learn; take a part out, or set trainable.lora.rank=16')
+        raise ConfigError(f"trainable.freeze={list(trainable.freeze)} leaves nothing to learn; take one out, or set trainable.lora.rank=16")
     return model
 
 
@@ -124,7 +125,7 @@ def _insert(model: Any, lora: LoRA, seed: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ConfigError(f"trainable.lora.rank={lora.rank} needs peft, which is not installed ({error}); pip install 'medvlm-r1[lora]'") from error
+        raise ConfigError(f"trainable.lora.rank={lora.rank} needs peft, which is missing ({error}); pip install 'medvlm-r1[lora]'") from error
     # By place, not by name alone: vision towers have a gate_proj, too.
     places = rf".*\.({'|'.join(DECODERS)})\.layers\.\d+\..*\.({'|'.join(lora.targets)})"
     config = LoraConfig(
@@ -207,9 +208,9 @@ def load(model: Any, weights: dict[str, torch.Tensor], adapters: dict[str, torch
     plain.load_state_dict({name: value for name, value in fresh.state_dict().items() if name not in held}, strict=not held)
     for name, p in model.named_parameters():
         if part_of(name) == "adapters":
-            if _peft_name(name) not in adapters:
-                raise ModelError(f'the checkpoint has no adapter "{_peft_name(name)}"; copy its folder "{ADAPTER.parent}" back from a backup')
-            p.data.copy_(adapters[_peft_name(name)])
+            if (stored := _peft_name(name)) not in adapters:
+                raise ModelError(f'the checkpoint has no adapter "{stored}"; copy its folder "{ADAPTER.parent}" back from a backup')
+            p.data.copy_(adapters[stored])
 
 
 def _peft_name(name: str) -> str:

@@ -1,9 +1,10 @@
 """Run directories and checkpoints: atomic, exact, and loadable by transformers as they stand.
 
 ``checkpoints/step-N/`` holds the model in the Hugging Face layout with
-tokenizer and processor, adapters merged; ``trainer.safetensors`` beside it holds
-the optimiser's moments, ``adapter/`` the adapters as they are, in peft's format. Batches and random numbers are functions of (seed, step), so the step
-number is all the rest there is to restore.
+tokenizer and processor, adapters merged. Its folder ``trainer`` holds the
+optimiser's moments, ``adapter`` the adapters as they are, in peft's format.
+Batches and random numbers are functions of (seed, step), so the step number is
+all the rest there is to restore.
 """
 
 import json
@@ -95,12 +96,13 @@ def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     with disk_errors(run_dir), whole_or_gone(partial), safetensors_errors():
         save_model(policy, partial)
-        save_file(optimizer.state(), partial / "trainer.safetensors", metadata={"steps": str(optimizer.steps)})
+        (partial / "trainer").mkdir()  # a folder of its own: vLLM loads every safetensors file beside config.json as weights
+        save_file(optimizer.state(), partial / "trainer/state.safetensors", metadata={"steps": str(optimizer.steps)})
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        for older in final.parent.glob("step-*/trainer.safetensors"):
+        for older in final.parent.glob("step-*/trainer"):
             if older.parent != final:
-                older.unlink()
+                shutil.rmtree(older)
     return final
 
 
@@ -111,7 +113,7 @@ def save_model(policy: Policy, out: Path) -> None:
     policy.encoder.image_processor.save_pretrained(out)
     if policy.encoder.processor_config:
         (out / "processor_config.json").write_text(json.dumps(policy.encoder.processor_config, indent=2) + "\n")
-    for file in out.glob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
+    for file in out.rglob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
         file.chmod((out / "config.json").stat().st_mode)
 
 
@@ -123,7 +125,7 @@ def models(run_dir: Path) -> list[Path]:
 
 def latest(run_dir: Path) -> Path | None:
     """The newest checkpoint that can be resumed from."""
-    return next((path for path in reversed(models(run_dir)) if (path / "trainer.safetensors").exists()), None)
+    return next((path for path in reversed(models(run_dir)) if (path / "trainer/state.safetensors").exists()), None)
 
 
 def restore(checkpoint: Path, policy: Policy, optimizer: Optimizer) -> int:
@@ -134,7 +136,7 @@ def restore(checkpoint: Path, policy: Policy, optimizer: Optimizer) -> int:
         for file in sorted(checkpoint.glob("model*.safetensors")):
             weights |= load_file(file)
         adapters = {name: value for file in checkpoint.glob("adapter/*.safetensors") for name, value in load_file(file).items()}
-        state = load_file(checkpoint / "trainer.safetensors")
+        state = load_file(checkpoint / "trainer/state.safetensors")
     except (SafetensorError, OSError) as error:
         raise RunError(f"{checkpoint} is damaged ({error}); copy it back from a backup, or start again in another --run-dir") from error
     policy.load_weights(weights, adapters)
