@@ -1,5 +1,6 @@
 """Every family against transformers' own model, which runs once per completion from a checkpoint that we wrote."""
 
+import json
 from dataclasses import replace
 
 import family_models
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
+from medvlm_r1 import cli
 from medvlm_r1.errors import DataError
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.reasoning import render
@@ -124,3 +126,15 @@ def test_an_image_token_in_a_question_is_refused_by_its_id(policy):
     example = replace(family_models.examples()[2], question=f"What is {token}?")
     with pytest.raises(DataError, match=f'"q2" has 2 images and its prompt 3 times "{token}"'):
         policy.encoder.prompt_ids(render(example, "think"))
+
+
+@pytest.mark.parametrize("command", ["train", "sft"])
+def test_the_papers_recipe_runs_and_its_checkpoint_is_asked(saved, manifest, tmp_path, capsys, command):
+    """Checks before step 1, memory plan, rehearsal, rollouts, update, checkpoint: nothing on the way knows the family."""
+    values = ["steps=1", "prompts_per_step=2", "max_pixels=12544", "dtype=float32", *(["sampling.max_tokens=4"] if command == "train" else [])]
+    words = [command, "paper", "--model", str(saved), "--data", str(manifest), "--run-dir", str(tmp_path / "run")]
+    assert cli.main([*words, *(part for value in values for part in ("--set", value))]) == 0
+    capsys.readouterr()
+    step, picture = str(tmp_path / "run" / "checkpoints" / "step-1"), str(manifest.parent / "wide.png")
+    assert cli.main(["ask", "--model", step, picture, "Which?", "--options", "axial", "coronal", "--max-tokens", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["option_probs"].keys() == {"A", "B"}

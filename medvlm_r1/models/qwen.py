@@ -71,9 +71,20 @@ def mixed(text: Any, positions_3T: torch.Tensor) -> tuple[torch.Tensor, torch.Te
 
 
 def embed_batched(model: Any, patches: torch.Tensor, grid_N3: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Through models.vision, whose attention is told where the images lie."""
+    """Through models.vision, whose attention is told where the images lie; transformers takes them for one."""
     end = torch.tensor([0, len(patches)], dtype=torch.int32, device=patches.device)
-    return _embed(model, patches, grid_N3, cu_seqlens=end, image_runs=vision.runs(grid_N3))
+    return _embed(model, patches, grid_N3, cu_seqlens=end, image_runs=vision.runs(grid_N3.prod(1).tolist()))
+
+
+def embed_windowed(model: Any, patches: torch.Tensor, grid_N3: torch.Tensor) -> Sequence[torch.Tensor]:
+    """The same, with windows."""
+    visual = model.model.visual
+    side = visual.window_size // visual.patch_size // visual.spatial_merge_size
+    order, sizes = vision.windows(grid_N3, visual.spatial_merge_size, side)
+    end = torch.tensor([0, len(patches)], dtype=torch.int32, device=patches.device)
+    where = {"cu_seqlens": end, "cu_window_seqlens": end, "window_index": order.to(patches.device)}
+    runs = {"image_runs": vision.runs(grid_N3.prod(1).tolist()), "window_runs": vision.runs(sizes)}
+    return _embed(model, patches, grid_N3, **where, **runs)
 
 
 def _embed(model: Any, patches: torch.Tensor, grid_N3: torch.Tensor, **how: Any) -> Sequence[torch.Tensor]:
@@ -86,12 +97,14 @@ def _embed(model: Any, patches: torch.Tensor, grid_N3: torch.Tensor, **how: Any)
 def batch_attention(model: Any) -> None:
     """Batched image attention, patches as a matrix product."""
     model.model.visual.set_attn_implementation(vision.NAME)
-    patches_as_matmul(model)
-
-
-def patches_as_matmul(model: Any) -> None:
-    """The patch convolution alone."""
     vision.patch_embed_as_matmul(model.model.visual)
+
+
+def batch_windows(model: Any) -> None:
+    """The same, and the layers with windows are marked."""
+    batch_attention(model)
+    for n, block in enumerate(model.model.visual.blocks):
+        block.attn.windowed = n not in model.model.visual.fullatt_block_indexes
 
 
 def most_pixels(processor: Any) -> int:
@@ -119,6 +132,5 @@ QWEN2_VL = Family(
     rotary=mixed,
     adapt=batch_attention,
 )
-# Most of its vision layers look through windows, which transformers' attention goes through one by one.
-QWEN2_5_VL = replace(QWEN2_VL, model_class=Qwen2_5_VLForConditionalGeneration, embed=_embed, adapt=patches_as_matmul)
+QWEN2_5_VL = replace(QWEN2_VL, model_class=Qwen2_5_VLForConditionalGeneration, embed=embed_windowed, adapt=batch_windows)
 QWEN3_VL = replace(QWEN2_VL, model_class=Qwen3VLForConditionalGeneration)

@@ -1,9 +1,10 @@
-"""The vision tower's attention, batched over images of equal size.
+"""The vision tower's attention, batched over images, or windows of images, of equal size.
 
-transformers runs it image by image, which on small images costs more in calls
-than in arithmetic. The result is the same: attention never crosses an image.
+transformers runs it one by one, which costs more in calls than in arithmetic.
+The result is the same: attention never crosses an image, nor a window where a layer has them.
 """
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
@@ -17,9 +18,9 @@ NAME = "sdpa_per_image"
 def sdpa_per_image(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: None, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
-    """Attention within each image. query, key, value: (1, heads, all patches, head size)."""
+    """Attention within each image, or each window in a ``windowed`` layer. query, key, value: (1, heads, all patches, head size)."""
     out, start = [], 0
-    for patches, images in kwargs["image_runs"]:
+    for patches, images in kwargs["window_runs" if getattr(module, "windowed", False) else "image_runs"]:
         stop = start + patches * images
         q, k, v = (x[0, :, start:stop].unflatten(1, (images, patches)).transpose(0, 1) for x in (query, key, value))
         out.append(F.scaled_dot_product_attention(q, k, v, scale=kwargs.get("scaling")).transpose(1, 2).flatten(0, 1))
@@ -30,13 +31,38 @@ def sdpa_per_image(
 AttentionInterface.register(NAME, sdpa_per_image)
 
 
-def runs(grid_N3: torch.Tensor) -> list[tuple[int, int]]:
-    """Runs of images with equally many patches: (patches an image, images).
+def runs(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs of images, or windows, with equally many patches: (patches of one, how many).
 
-    >>> runs(torch.tensor([[1, 6, 6], [1, 6, 6], [1, 4, 6]]))
+    >>> runs([36, 36, 24])
     [(36, 2), (24, 1)]
     """
-    return [(int(n), len(list(group))) for n, group in groupby(grid_N3.prod(1).tolist())]
+    return [(size, len(list(group))) for size, group in groupby(sizes)]
+
+
+def windows(grid_N3: torch.Tensor, merge: int, side: int) -> tuple[torch.Tensor, list[int]]:
+    """Tokens of still images in the order of their windows, and each window's patches.
+
+    A window has ``side`` x ``side`` tokens and less at the right and lower edge. The order of an image's windows
+    is free; the narrow ones come first here, so that equal sizes make few runs.
+
+    >>> order, sizes = windows(torch.tensor([[1, 4, 6]]), merge=2, side=2)
+    >>> order.tolist(), sizes  # tokens 0 1 2 above 3 4 5: a window of 2 x 2 and one of 2 x 1
+    ([2, 5, 0, 1, 3, 4], [8, 16])
+    """
+    orders: list[torch.Tensor] = []
+    sizes: list[int] = []
+    start = 0
+    for _, h, w in grid_N3.tolist():
+        rows, columns = h // merge, w // merge
+        window = torch.arange(rows)[:, None] // side * -(-columns // side) + torch.arange(columns) // side
+        tokens = window.flatten().bincount()
+        rank = torch.empty_like(tokens)
+        rank[tokens.argsort(stable=True)] = torch.arange(len(tokens))
+        orders.append(rank[window.flatten()].argsort(stable=True) + start)
+        sizes += (tokens.sort().values * merge**2).tolist()
+        start += rows * columns
+    return torch.cat(orders), sizes
 
 
 def patch_embed_as_matmul(visual: torch.nn.Module) -> None:
