@@ -119,9 +119,9 @@ class PromptBatch:
     """P encoded prompts, each once, padded on the right. ``models.encode`` makes it.
 
     ids_PL, mask_PL: token ids and 1 where a token is real.
-    position_ids_3PL: M-RoPE positions (time, height, width).
+    position_ids_3PL: positions (time, height, width), all equal for a model that just counts.
     next_position_P: the position of the first token after each prompt.
-    pixels: (patches of all N images, patch values); grid_N3: each image's patch grid (t, h, w).
+    pixels: (patches, or tiles, of all N images, …); grid_N3: how many of each image, as a grid (t, h, w).
     pixel_keys: one content hash per image, in order of appearance; equal keys, equal pixels.
     slots: for each image slot of the batch in order, the row of grid_N3 that fills it.
     """

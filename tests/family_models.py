@@ -38,6 +38,8 @@ INTERNVL_CHAT = (
 )
 TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}
 
+TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+
 
 def picture(reference: str) -> Image.Image:
     """Noise that depends on the reference alone, in the size that its name says."""
@@ -49,18 +51,18 @@ def examples() -> list[Example]:
     """One image; one of another size; two of different sizes; three, of which one twice."""
     images = [("square-a",), ("tall-a",), ("wide-a", "square-a"), ("tall-b", "square-b", "tall-b")]
     options = ("axial", "coronal")
-    return [Example(f"q{n}", pictures, "Which plane is this?", options, "axial", "mri", "plane", f"p{n}") for n, pictures in enumerate(images)]
+    question = "Which plane is this?"
+    return [Example(f"q{n}", pictures, question, options, "axial", "mri", "plane", f"p{n}") for n, pictures in enumerate(images)]
 
 
 @dataclass(frozen=True)
 class Tiny:
-    """What is written for one family: the configuration, given a vocabulary; special tokens and chat template beside Qwen's; the processor."""
+    """One family's configuration, given a vocabulary; its processor; the special tokens and the chat template that are not Qwen's."""
 
     config: Any
     processor: Any
     tokens: tuple[str, ...] = ()
     chat_template: str | None = None
-    more: Any = None  # configuration keys by name of a token
 
 
 def qwen2_5(ids: dict[str, int]) -> Qwen2_5_VLConfig:
@@ -78,7 +80,9 @@ def qwen2_5(ids: dict[str, int]) -> Qwen2_5_VLConfig:
 def qwen3(ids: dict[str, int]) -> Qwen3VLConfig:
     """Heads wider than H / Q, and three layers of DeepStack as at full size."""
     return Qwen3VLConfig(
-        text_config=TEXT | ids["text"] | {"num_hidden_layers": 5, "head_dim": 32, "rope_parameters": rope([6, 5, 5]) | {"mrope_interleaved": True}},
+        text_config=TEXT | ids["text"] | {
+            "num_hidden_layers": 5, "head_dim": 32, "rope_parameters": rope([6, 5, 5]) | {"mrope_interleaved": True},
+        },
         vision_config={
             "depth": 4, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64,
             "deepstack_visual_indexes": [0, 1, 2],
@@ -90,7 +94,7 @@ def qwen3(ids: dict[str, int]) -> Qwen3VLConfig:
 def smolvlm(kind: Any) -> Any:
     def config(ids: dict[str, int]) -> Any:
         """Tiles of 56 px are 16 patches and 4 tokens. SmolVLM's decoder is LLaMA's."""
-        vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56, "patch_size": 14}
+        vision = TOWER | {"image_size": 56, "patch_size": 14}
         text = TEXT | ids["text"] | {"model_type": "llama", "num_hidden_layers": 3, "rms_norm_eps": 1e-5}
         return kind(text_config=text, vision_config=vision, scale_factor=2, image_token_id=ids["<image>"], tie_word_embeddings=False)
 
@@ -101,10 +105,7 @@ def internvl(ids: dict[str, int]) -> InternVLConfig:
     """InternVL3: Qwen2 behind a tower with a class token, whose patches are shuffled four to one."""
     return InternVLConfig(
         text_config=TEXT | ids["text"] | {"model_type": "qwen2", "num_hidden_layers": 3},
-        vision_config={
-            "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": [56, 56],
-            "patch_size": [14, 14], "attention_bias": True,
-        },
+        vision_config=TOWER | {"image_size": [56, 56], "patch_size": [14, 14], "attention_bias": True},
         image_token_id=ids["<IMG_CONTEXT>"], image_seq_length=4, tie_word_embeddings=False,
     )  # fmt: skip
 
@@ -136,11 +137,11 @@ def write(kind: str, out: Path) -> Path:
     tiny, tokenizer = TINY[kind], nano.build_tokenizer(TEXTS)
     tokenizer.add_special_tokens({"extra_special_tokens": [*nano.SPECIAL[1:], *tiny.tokens]})
     tokenizer.chat_template = tiny.chat_template or tokenizer.chat_template
-    names = {name: f"<|{part}|>" for name, part in (("image", "image_pad"), ("video", "video_pad"), ("vision_start", "vision_start"), ("vision_end", "vision_end"))}
+    names = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     ids = {
         "text": {"vocab_size": -(-len(tokenizer) // 64) * 64} | ends,
-        "qwen": {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in names.items()},
+        "qwen": {f"{name}_token_id": tokenizer.convert_tokens_to_ids(f"<|{token}|>") for name, token in names.items()},
         **{token: tokenizer.convert_tokens_to_ids(token) for token in tiny.tokens},
     }
     torch.manual_seed(0)

@@ -11,7 +11,9 @@ from medvlm_r1.models.decoder import Added, strange
 from medvlm_r1.models.families import prepare
 from medvlm_r1.models.tiles import INTERNVL
 
-SMALL = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
+SMALL = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2} | HEADS
+EXPERTS = {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8, "decoder_sparse_step": 1}
 
 
 def decoder(kind, **more):
@@ -28,7 +30,7 @@ def test_llamas_kind_is_computed(kind):
 OTHERS = {
     "a window": ("qwen2", {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}, "every earlier token"),
     "a window everywhere": ("mistral", {"sliding_window": 8}, "every earlier token"),
-    "experts": ("qwen3_moe", {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8, "decoder_sparse_step": 1}, "SparseMoe"),
+    "experts": ("qwen3_moe", EXPERTS, "SparseMoe"),
     "four norms": ("gemma2", {"layer_types": ["full_attention"] * 2}, "pre_feedforward_layernorm"),
     "a norm of 1 + weight": ("gemma", {}, "GemmaRMSNorm"),
     "scaled scores": ("granite", {"attention_multiplier": 0.5}, "0.5"),

@@ -85,7 +85,8 @@ def test_greedy_is_transformers_generation(policy, theirs):
         row = torch.tensor([ids])
         more = family_models.inputs(policy, ids, prompt.example.images)
         never = [[i] for i in policy.banned_ids]
-        out = theirs.generate(input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=10, do_sample=False, bad_words_ids=never, **more)
+        how = {"max_new_tokens": 10, "do_sample": False, "bad_words_ids": never}
+        out = theirs.generate(input_ids=row, attention_mask=torch.ones_like(row), **how, **more)
         assert list(ours.token_ids) == out[0, len(ids) :].tolist()
 
 
@@ -131,7 +132,8 @@ def test_an_image_token_in_a_question_is_refused_by_its_id(policy):
 @pytest.mark.parametrize("command", ["train", "sft"])
 def test_the_papers_recipe_runs_and_its_checkpoint_is_asked(saved, manifest, tmp_path, capsys, command):
     """Checks before step 1, memory plan, rehearsal, rollouts, update, checkpoint: nothing on the way knows the family."""
-    values = ["steps=1", "prompts_per_step=2", "max_pixels=12544", "dtype=float32", *(["sampling.max_tokens=4"] if command == "train" else [])]
+    values = ["steps=1", "prompts_per_step=2", "max_pixels=12544", "dtype=float32"]
+    values += ["sampling.max_tokens=4"] if command == "train" else []
     words = [command, "paper", "--model", str(saved), "--data", str(manifest), "--run-dir", str(tmp_path / "run")]
     assert cli.main([*words, *(part for value in values for part in ("--set", value))]) == 0
     capsys.readouterr()

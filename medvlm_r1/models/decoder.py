@@ -159,7 +159,7 @@ OPTIONAL = {"q_norm", "k_norm", "rotary_emb"}
 
 
 def strange(text: Any) -> str | None:
-    """What in a decoder of transformers ``run`` would not compute; None where there is nothing (LLaMA's kind, with or without Qwen3's norms)."""
+    """What in a decoder of transformers ``run`` would not compute; None where it is of LLaMA's kind, with or without Qwen3's norms."""
     windows = ["sliding_attention"] if getattr(text.config, "sliding_window", None) else []
     if set(getattr(text.config, "layer_types", None) or windows) - {"full_attention"}:
         return "attention that does not see every earlier token"
