@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from rich.console import Console
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import DataError, RunError
-from medvlm_r1.evaluation.samples import read_samples
+from medvlm_r1.evaluation.samples import Sample, read_samples
 from medvlm_r1.recipes import openrad, openrad_base, study
 from medvlm_r1.recipes.nano_base import Stage
 from medvlm_r1.types import Example
@@ -79,7 +80,8 @@ def test_the_test_has_no_label_more_often_than_its_share_and_so_no_text_prior(to
 
 def test_the_base_never_sees_what_the_arms_train_on(told):
     out, _, result = told
-    parts = {name: {e.id for e in load_dataset(str(out / "questions" / f"{name}.jsonl"))} for name in ("base", "reserve", "train-0", "train-1", "test")}
+    names = ("base", "reserve", "train-0", "train-1", "test")
+    parts = {name: {e.id for e in load_dataset(str(out / "questions" / f"{name}.jsonl"))} for name in names}
     assert len(parts["reserve"]) == 4 and len(parts["base"]) == 12 + 12 + 8
     assert parts["base"].isdisjoint(parts["reserve"]) and parts["train-0"] < parts["reserve"] and parts["train-1"] < parts["reserve"]
     assert parts["train-0"] != parts["train-1"]
@@ -136,7 +138,7 @@ def test_lessons_tell_what_the_picture_shows_under_any_order_of_the_options(tmp_
         letter = "A" if f"A) {answer}\n" in lesson.prompt else "B"
         assert lesson.completion == f"<think>MRI. Finding: {answer}. Hence {answer}.</think>\n<answer>{letter}</answer>"
     assert 60 < sum("A) glioma" in lesson.prompt for lesson in drawn) < 140
-    assert 60 < sum(lesson.picture % 4 == 1 for lesson in drawn) < 140  # one picture of four, and half of the lessons: labels are drawn equally
+    assert 60 < sum(lesson.picture % 4 == 1 for lesson in drawn) < 140  # one picture of four: labels are drawn equally
     assert max(lesson.picture for lesson in drawn) < 4 * openrad_base.VARIANTS
     assert {ward.lesson(rng, "lookup").picture for _ in range(5)} == {None}
 
@@ -150,27 +152,17 @@ def test_a_pools_variants_are_the_picture_mirrored_and_moved():
 
 
 def test_the_study_compares_arms_as_worked_out_by_hand():
-    from dataclasses import replace
-
-    question = read_one()
+    question = Sample("q", "mri", "label", "g", "What?", ("a", "b"), "A", (), "image", "", None, "unparsed", correct=False, n_tokens=0)
     before = [[replace(question, id=str(n), group=str(n), sampled_correct=(n == 0, False)) for n in range(4)]]
     after = [[replace(s, sampled_correct=(True, False)) for s in before[0]]]
     assert study.paired(after, before, {"mri": ("mri",)})["mri"]["mean_difference"] == pytest.approx((0 + 3 * 0.5) / 4)
-
-
-def read_one():
-    from medvlm_r1.evaluation.samples import Sample
-
-    return Sample("q", "mri", "label", "g", "What?", ("a", "b"), "A", (), "image", "", None, "unparsed", correct=False, n_tokens=0)
 
 
 @pytest.mark.skipif(not OPENRAD.exists(), reason=f"{OPENRAD} is not here: the open radiographs are not part of the product")
 def test_the_x_ray_parts_share_patients_which_fall_out_of_the_test():
     with (OPENRAD / "labels.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["modality"] == "xray"]
-    train, test = (
-        [Example(r["file"], (), "What?", (), r["label"], "xray", group=r["group"], source="openrad") for r in rows if r["split"] == split] for split in ("train", "test")
-    )
-    clean, fallen = openrad.without_trained(train, test)
+    asked = [Example(r["file"], (), "What?", (), r["label"], "xray", group=r["group"], split=r["split"]) for r in rows]
+    clean, fallen = openrad.without_trained(*([e for e in asked if e.split == split] for split in ("train", "test")))
     assert fallen["xray"]["of"] == 300 and fallen["xray"]["group"] > 0 and fallen["xray"]["twin"] == 0
     assert len(clean) == 300 - fallen["xray"]["group"]

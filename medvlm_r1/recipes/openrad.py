@@ -160,7 +160,7 @@ def _labels(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
 def _require_all(name: str, part: Sequence[Example], folder: Path, modalities: Sequence[str]) -> None:
     for modality in modalities:
         if not any(e.modality == modality for e in part):
-            raise DataError(f'"{folder}" leaves no {modality} picture for the part "{name}"; the study needs train and test pictures of {", ".join(modalities)}')
+            raise DataError(f'"{folder}" leaves no {modality} picture for the part "{name}"; give more of both splits, train and test')
 
 
 def _require_same(out: Path, settings: dict[str, Any]) -> None:
