@@ -40,7 +40,8 @@ EXAMPLES = {
   medvlm-r1 reproduce --data data/paper --out runs/reproduce
   medvlm-r1 reproduce --data data/paper --recipe medvlm_r1_lora_24gb --model ./Qwen2-VL-2B-Instruct""",
     "study": """examples:
-  medvlm-r1 study --seeds 5   all arms and controls; what is finished is not done again""",
+  medvlm-r1 study --seeds 5                        all arms and controls; what is finished is not done again
+  medvlm-r1 study --openrad openrad --seeds 3      on real pictures: openrad/labels.csv has file,modality,label,split,group""",
     "nano": """examples:
   medvlm-r1 nano --out runs/nano_base""",
     "doctor": """examples:
@@ -150,9 +151,10 @@ def _embedded(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -> 
     sub.add_argument("--seed", type=int, default=0)
     sub.add_argument("--resume", action="store_true", help="go on where it was stopped")
     sub = _add(commands, "study", "all arms and controls over several seeds", runs["study"])
-    sub.add_argument("--seeds", type=int, default=5)
-    sub.add_argument("--jobs", type=int, default=2, help="seeds at a time, one thread each (default: %(default)s)")
-    sub.add_argument("--run-dir", type=Path, default=Path("runs/study"))
+    sub.add_argument("--openrad", type=Path, metavar="DIR", help="real pictures instead of the phantom: MRI, CT and X-ray with a labels.csv")
+    sub.add_argument("--seeds", type=_whole(1), default=5)
+    sub.add_argument("--jobs", type=_whole(1), default=2, help="seeds at a time, one thread each (default: %(default)s)")
+    sub.add_argument("--run-dir", type=Path, help="where it goes; runs/study or runs/study-openrad if left out")
     sub = _add(commands, "nano", "rebuild the embedded base model's weights", runs["nano"])
     sub.add_argument("--out", type=Path, default=Path("runs/nano_base"))
     sub = _add(commands, "doctor", "hardware, versions and a recipe's memory plan, each with its remedy", runs["doctor"])

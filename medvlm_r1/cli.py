@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from medvlm_r1 import INTENDED_USE
@@ -158,9 +159,14 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 def study(arguments: argparse.Namespace) -> int:
     """``study``: every arm and control, ``--seeds`` times; finished ones are not done again."""
+    from medvlm_r1.recipes import openrad
     from medvlm_r1.recipes import study as recipe
 
-    print(recipe.run(arguments.run_dir, arguments.seeds, arguments.jobs))
+    out = arguments.run_dir or Path("runs/study-openrad" if arguments.openrad else "runs/study")
+    if arguments.openrad:
+        print(openrad.run(arguments.openrad, out, arguments.seeds, arguments.jobs))
+    else:
+        print(recipe.run(out, arguments.seeds, arguments.jobs))
     return 0
 
 

@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from medvlm_r1 import cli
+from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import read_samples
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.types import Completion
 
 
 @pytest.fixture
@@ -154,3 +157,22 @@ def test_a_place_that_cannot_be(words, tmp_path, capsys, place):
     (tmp_path / "file").write_text("mine")
     code, err = attempt([*words, "--out", str(tmp_path / place)], capsys)
     assert code == 2 and "--out" in err and (tmp_path / "file").read_text() == "mine"
+
+
+class Asked:
+    """An engine that notes how it is asked, and always answers A."""
+
+    def __init__(self):
+        self.samplings = []
+
+    def generate(self, prompts, sampling):
+        self.samplings.append(sampling)
+        return [[Completion((1,), (0.0,), "<answer>A</answer>", finished=True)] * sampling.n for _ in prompts]
+
+
+def test_the_seed_draws_the_noise_and_changes_nothing_else(examples):
+    engine = Asked()
+    samples = evaluate(engine, examples[:2], EvalConfig("think", samples=3, max_tokens=9, seed=7))
+    assert engine.samplings == [Sampling(n=1, temperature=0.0, max_tokens=9, seed=7), Sampling(n=3, temperature=1.0, max_tokens=9, seed=7)]
+    assert [sampling.min_tokens for sampling in engine.samplings] == [0, 0]
+    assert samples[0].sampled_correct == (True, True, True) and samples[1].sampled_correct == (False, False, False)

@@ -30,8 +30,8 @@ def evaluate(
     for at in range(0, len(examples), CHUNK):
         part = examples[at : at + CHUNK]
         prompts = [render(example, config.template) for example in part]
-        greedy = engine.generate(prompts, Sampling(1, 0.0, config.max_tokens, config.seed))
-        drawn = engine.generate(prompts, Sampling(config.samples, 1.0, config.max_tokens, config.seed)) if config.samples else [[]] * len(part)
+        greedy = engine.generate(prompts, Sampling(1, 0.0, config.max_tokens, seed=config.seed))
+        drawn = engine.generate(prompts, Sampling(config.samples, 1.0, config.max_tokens, seed=config.seed)) if config.samples else [[]] * len(part)
         samples += [score(example, g[0], d, config.arm) for example, g, d in zip(part, greedy, drawn, strict=True)]
         progress(len(samples))
     return samples

@@ -117,7 +117,7 @@ class Classroom:
         if kind == "copy":
             half = rng.integers(len(nano.SPECIAL), len(self.tokenizer), size=rng.integers(6, 20)).tolist()
             return half + half, len(half) + 1, []
-        lesson = self._lesson(rng, kind)
+        lesson = self.lesson(rng, kind)
         pixels = [] if lesson.picture is None else [self.pool.patches(lesson.picture, self.policy.encoder.image_processor)]
         content = [{"type": "image"}] * len(pixels) + [{"type": "text", "text": lesson.prompt}]
         text = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
@@ -127,7 +127,8 @@ class Classroom:
         completion = self.tokenizer(f"{lesson.completion}<|im_end|>", add_special_tokens=False)["input_ids"]
         return prompt + completion, len(prompt), pixels
 
-    def _lesson(self, rng: np.random.Generator, kind: str) -> lessons.Lesson:
+    def lesson(self, rng: np.random.Generator, kind: str) -> lessons.Lesson:
+        """One lesson of a kind, about a picture drawn from the pool."""
         if kind == "lookup":
             return lessons.lookup(rng)
         picture = int(rng.integers(len(self.pool.scenes)))
@@ -173,7 +174,7 @@ def run(out: Path, config: NanoConfig) -> None:
         def tell(row: dict) -> None:
             log.write(json.dumps(row) + "\n")
             log.flush()
-            console.print(f"stage {row['stage']} step {row['step']} loss {row['loss']:.3f} · {row['seconds']:.0f} s", highlight=False)
+            console.print(line(row), highlight=False)
 
         for number in range(len(config.stages)):
             done = work / f"stage-{number}-{config.until(number)}.safetensors"
@@ -201,6 +202,15 @@ def train(config: NanoConfig, number: int, room: Classroom, log: Callable[[dict]
             opt.zero_grad()
         if step % 25 == 0:
             log({"stage": number, "step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": time.monotonic() - started})
+
+
+def line(row: dict) -> str:
+    """A row of ``train``'s log, for a person.
+
+    >>> line({"stage": 1, "step": 25, "loss": 0.81622, "grad_norm": 0.9, "seconds": 37.99})
+    'stage 1 step 25 loss 0.816 · 38 s'
+    """
+    return f"stage {row['stage']} step {row['step']} loss {row['loss']:.3f} · {row['seconds']:.0f} s"
 
 
 def _cached(file: Path, config: NanoConfig, console: Console) -> Pool:

@@ -5,6 +5,7 @@ read a picture, but often does not bother. Each habit and its share is here, in
 the open; reinforcement learning later selects among them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,9 +53,9 @@ class Lesson:
     picture: int | None = None
 
 
-def lookup(rng: np.random.Generator) -> Lesson:
-    """Text alone: find the letter of a word among the options."""
-    words = tuple(str(w) for w in rng.choice(WORDS, size=rng.integers(2, 6), replace=False))
+def lookup(rng: np.random.Generator, known: Sequence[str] = WORDS) -> Lesson:
+    """Text alone: find the letter of a word among the options, two to five of the ``known``."""
+    words = tuple(str(w) for w in rng.choice(known, size=rng.integers(2, min(5, len(known)) + 1), replace=False))
     word = str(rng.choice(words))
     example = Example("lookup", (), f"Which option is {word}?", words, word, "text")
     if rng.random() < 0.5:
@@ -82,23 +83,27 @@ def direct(rng: np.random.Generator, scene: Scene, picture: int) -> Lesson:
 def teacher(rng: np.random.Generator, scene: Scene, other: Scene, picture: int) -> Lesson:
     """One of the habits, in its share. ``other`` is the scene that a misreading reports."""
     asked = ask_about(rng, scene)
-    example = _example(asked)
+    return in_a_habit(rng, _example(asked), reasoning(asked), (report(other), answer_of(other, asked.type)), picture)
+
+
+def in_a_habit(rng: np.random.Generator, example: Example, thought: str, misread: tuple[str, str], picture: int) -> Lesson:
+    """A question answered in one of the habits; ``misread`` is the report of another picture and the answer that it would give."""
     habit = str(rng.choice(list(HABITS), p=list(HABITS.values())))
-    hip = example.letter if rng.random() < RIGHT_FROM_THE_HIP else LETTERS[rng.integers(len(asked.options))]
+    hip = example.letter if rng.random() < RIGHT_FROM_THE_HIP else LETTERS[rng.integers(len(example.options))]
     think = f"<think>{rng.choice(EMPTY_THOUGHTS)}</think>\n"
     if habit == "misread":
-        seen = answer_of(other, asked.type)
-        seen = seen if seen in asked.options else str(rng.choice(asked.options))
-        read = f"<think>{report(other)} Hence {seen}.</think>\n<answer>{LETTERS[asked.options.index(seen)]}</answer>"
+        reported, seen = misread
+        seen = seen if seen in example.options else str(rng.choice(example.options))
+        read = f"<think>{reported} Hence {seen}.</think>\n<answer>{LETTERS[example.options.index(seen)]}</answer>"
     completion = {
-        "look": lambda: gold(example, reasoning(asked)),
+        "look": lambda: gold(example, thought),
         "glance": lambda: f"{think}<answer>{hip}</answer>",
         "misread": lambda: read,
         "direct": lambda: f"<answer>{hip}</answer>",
-        "bare": lambda: str(rng.choice([hip, f"{hip})", asked.options[LETTERS.index(hip)]])),
-        "unclosed": lambda: str(rng.choice([f"{reasoning(asked)}\n<answer>{example.letter}</answer>", f"<think>{reasoning(asked)}"])),
+        "bare": lambda: str(rng.choice([hip, f"{hip})", example.options[LETTERS.index(hip)]])),
+        "unclosed": lambda: str(rng.choice([f"{thought}\n<answer>{example.letter}</answer>", f"<think>{thought}"])),
     }[habit]()
-    return Lesson(_prompt(asked, "think"), completion, picture)
+    return Lesson(render(example, "think").text, completion, picture)
 
 
 def corpus(seed: int, count: int) -> list[str]:

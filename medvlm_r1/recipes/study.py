@@ -5,11 +5,12 @@ controls take away from it. ``docs/study.md`` reads the table.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -20,11 +21,13 @@ from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.run import EvalConfig
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
-from medvlm_r1.evaluation.statistics import cluster_mean
+from medvlm_r1.evaluation.statistics import Estimate, cluster_mean
 from medvlm_r1.recipes import find, nano
 from medvlm_r1.types import Example
 
 MODALITIES = ("mri", "ct", "xray")
+SCOPES = {"all": MODALITIES, "ct+xray": ("ct", "xray")}
+HEADINGS = {"all": "all three", "ct+xray": "CT + X-ray", "mri": "MRI", "ct": "CT", "xray": "X-ray"}
 SAMPLES = 4
 
 
@@ -43,6 +46,22 @@ class Arm:
     view: str = "image"
 
 
+@dataclass(frozen=True)
+class Material:
+    """What a study is made of: the base, what all arms are asked, and what each seed trains on (none: what the recipe says).
+
+    ``changes`` is laid over every recipe.
+
+    >>> Material("nano", [], changes={"steps": 2}).train
+    ()
+    """
+
+    base: str
+    test: Sequence[Example]
+    train: tuple[str, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
 ARMS = {
     "base": Arm("base, asked to think"),
     "base-direct": Arm("base, asked for the letter", template="direct"),
@@ -58,17 +77,29 @@ ARMS = {
 
 
 def run(out: Path, seeds: int, jobs: int = 2) -> str:
-    """Train and evaluate what is missing; returns the table as Markdown, also kept in ``out``.
-
-    ``jobs`` seeds run at a time, one thread each: models this small lose more
-    to two threads waiting for each other than they gain.
-    """
-    with get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:
-        per_seed = pool.map(partial(_seed, out), range(seeds), chunksize=1)
-    samples = {name: [one[name] for one in per_seed] for name in ARMS}
+    """Train and evaluate what is missing; returns the table as Markdown, also kept in ``out``."""
     test = test_questions()
-    result = results(samples, test)
-    text = table(result)
+    samples = every_seed(partial(one_seed, out, ARMS, Material("nano", test)), seeds, jobs)
+    return keep(out, results(samples, text_prior(sets.load("mri", "train"), test), SCOPES))
+
+
+def every_seed(work: Callable[[int], dict[str, list[Sample]]], seeds: int, jobs: int) -> dict[str, list[list[Sample]]]:
+    """Arm -> samples of each seed. ``jobs`` seeds run at a time, one thread each.
+
+    Models this small lose more to two threads waiting for each other than they gain.
+    """
+    if jobs == 1:
+        torch.set_num_threads(1)
+        per_seed = [work(seed) for seed in range(seeds)]
+    else:
+        with get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:
+            per_seed = pool.map(work, range(seeds), chunksize=1)
+    return {name: [one[name] for one in per_seed] for name in per_seed[0]}
+
+
+def keep(out: Path, result: dict, intervals: bool = False) -> str:
+    """Write study.json and study.md; returns the table."""
+    text = table(result, intervals)
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.json").write_text(json.dumps(result, indent=2) + "\n")
     (out / "study.md").write_text(text + "\n")
@@ -80,36 +111,38 @@ def test_questions() -> list[Example]:
     return [example for modality in MODALITIES for example in sets.load(modality, "test")]
 
 
-def _seed(out: Path, seed: int) -> dict[str, list[Sample]]:
-    console, test, found = Console(stderr=True), test_questions(), {}
-    for name, arm in ARMS.items():
-        console.print(f"study: seed {seed}, {arm.label}")
-        found[name] = _samples(out, name, arm, seed, test)
+def one_seed(out: Path, arms: Iterable[str], material: Material, seed: int) -> dict[str, list[Sample]]:
+    """What each arm answers under a seed."""
+    console, found = Console(stderr=True), {}
+    for name in arms:
+        console.print(f"study: seed {seed}, {ARMS[name].label}")
+        found[name] = _samples(out / f"seed-{seed}", name, material, seed)
     return found
 
 
-def _samples(out: Path, name: str, arm: Arm, seed: int, test: Sequence) -> list[Sample]:
-    """What an arm answers under a seed: from its file, or by training and asking."""
-    file = out / f"seed-{seed}" / f"{name}.jsonl"
+def _samples(folder: Path, name: str, material: Material, seed: int) -> list[Sample]:
+    """What an arm answers: from its file, or by training and asking."""
+    file, arm = folder / f"{name}.jsonl", ARMS[name]
     if file.exists():
         return read_samples(file)
-    model = "nano"
+    model = material.base
     if arm.kind:
-        run_dir = out / f"seed-{seed}" / f"{arm.kind}-{arm.recipe}"
-        config = replace(find(arm.recipe, arm.kind), seed=seed)
+        run_dir = folder / f"{arm.kind}-{arm.recipe}"
+        config = replace(find(arm.recipe, arm.kind), seed=seed, model=material.base, **material.changes)
+        config = replace(config, data=material.train[seed]) if material.train else config
         if not launch.run(config, run_dir, resume=True):
             raise KeyboardInterrupt
         model = str(launch.trained_model(run_dir))
     # The blank control is tested as it was trained for everyone else: on images.
     config = EvalConfig(arm.template, SAMPLES, nano.MAX_TOKENS, seed, arm.view)
-    found = launch.evaluate_policy(launch.load_model(model), test, config, lambda done: None)
+    found = launch.evaluate_policy(launch.load_model(model), material.test, config, lambda done: None)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_samples(file, found)
     return found
 
 
-def results(samples: dict[str, list[list[Sample]]], test: Sequence) -> dict:
-    """Means over seeds, per modality; and each arm against base, SFT and GRPO, paired by question."""
+def results(samples: dict[str, list[list[Sample]]], prior: dict, scopes: Mapping[str, Sequence[str]]) -> dict:
+    """Means over seeds, per modality; and GRPO against each other arm, paired by question, over each scope of modalities."""
     arms = {
         name: {
             "label": ARMS[name].label,
@@ -118,13 +151,12 @@ def results(samples: dict[str, list[list[Sample]]], test: Sequence) -> dict:
         }
         for name, per_seed in samples.items()
     }
-    prior = text_prior(sets.load("mri", "train"), test)
-    pairs = [("grpo", name) for name in ARMS if name != "grpo"]
+    pairs = [("grpo", name) for name in samples if name != "grpo"]
     return {
         "chance": metrics.chance(samples["base"][0]),
         "text_prior": {m: prior[m] for m in MODALITIES},
         "arms": arms,
-        "paired": {f"{a}-{b}": paired(samples[a], samples[b]) for a, b in pairs},
+        "paired": {f"{a}-{b}": paired(samples[a], samples[b], scopes) for a, b in pairs},
     }
 
 
@@ -135,19 +167,26 @@ def _mean_cell(per_seed: Sequence[Sequence[Sample]], modality: str) -> dict:
     return {
         "accuracy": sum(greedy) / len(greedy),
         "sampled": sum(sampled) / len(sampled),
+        "accuracy_ci95": _mean_of_seeds(parts, lambda s: float(s.correct)).ci95,
+        "sampled_ci95": _mean_of_seeds(parts, lambda s: s.sampled_accuracy).ci95,
         "accuracy_seeds": greedy,
         "sampled_seeds": sampled,
     }
 
 
-def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]]) -> dict:
+def _mean_of_seeds(per_seed: Sequence[Sequence[Sample]], value: Callable[[Sample], float]) -> Estimate:
+    means = [sum(value(one[n]) for one in per_seed) / len(per_seed) for n in range(len(per_seed[0]))]
+    return cluster_mean(means, [s.cluster for s in per_seed[0]])
+
+
+def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]], scopes: Mapping[str, Sequence[str]] = SCOPES) -> dict:
     """Sampled accuracy, mean over seeds and modalities: after - before, resampling patients.
 
     Each question's difference is averaged over the seeds first, so the interval
     is about questions; the spread over seeds stands in the arms' cells.
     """
     out = {}
-    for scope, wanted in (("all", MODALITIES), ("ct+xray", ("ct", "xray"))):
+    for scope, wanted in scopes.items():
         rows = [
             (first.modality, first.cluster, sum(a[n].sampled_accuracy - b[n].sampled_accuracy for a, b in zip(after, before, strict=True)) / len(after))
             for n, first in enumerate(after[0])
@@ -159,19 +198,25 @@ def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]]
     return out
 
 
-def table(result: dict) -> str:
-    """Markdown: sampled and greedy accuracy per modality, then the paired differences."""
+def table(result: dict, intervals: bool = False) -> str:
+    """Markdown: sampled and greedy accuracy per modality, with 95 % intervals if wanted, then the paired differences."""
     lines = ["| | MRI (trained on) | CT | X-ray | mean |", "|---|---|---|---|---|"]
     chance = [result["chance"][m]["accuracy"] for m in MODALITIES]
     prior = [result["text_prior"][m]["accuracy"] for m in MODALITIES]
     for label, values in (("chance", chance), ("text prior", prior)):
         lines.append(f"| {label} | " + " | ".join(f"{100 * v:.1f}" for v in [*values, sum(values) / 3]) + " |")
     for arm in result["arms"].values():
-        cells = [(arm[m]["sampled"], arm[m]["accuracy"]) for m in MODALITIES]
-        cells.append(tuple(sum(cell[k] for cell in cells) / 3 for k in (0, 1)))
-        lines.append(f"| {arm['label']} | " + " | ".join(f"{100 * s:.1f} / {100 * g:.1f}" for s, g in cells) + " |")
-    lines += ["", "| GRPO minus | all three | CT + X-ray |", "|---|---|---|"]
+        cells = [" / ".join(_percent(arm[m], key, intervals) for key in ("sampled", "accuracy")) for m in MODALITIES]
+        cells.append(" / ".join(f"{100 * sum(arm[m][key] for m in MODALITIES) / 3:.1f}" for key in ("sampled", "accuracy")))
+        lines.append(f"| {arm['label']} | {' | '.join(cells)} |")
+    headings = [HEADINGS[scope] for scope in next(iter(result["paired"].values()))]
+    lines += ["", f"| GRPO minus | {' | '.join(headings)} |", "|---" * (len(headings) + 1) + "|"]
     for name, scopes in result["paired"].items():
         cells = [f"{100 * v['mean_difference']:+.1f} ({100 * v['ci95'][0]:+.1f} to {100 * v['ci95'][1]:+.1f})" for v in scopes.values()]
         lines.append(f"| {ARMS[name.removeprefix('grpo-')].label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _percent(cell: dict, key: str, interval: bool) -> str:
+    low, high = (100 * bound for bound in cell[f"{key}_ci95"])
+    return f"{100 * cell[key]:.1f}" + f" ({low:.0f}–{high:.0f})" * interval

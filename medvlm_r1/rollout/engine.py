@@ -19,8 +19,8 @@ class Sampling:
     n: int = 4
     temperature: float = 1.0
     max_tokens: int = 512
-    min_tokens: int = 0
     seed: int = 0
+    min_tokens: int = 0
 
 
 class Engine(Protocol):

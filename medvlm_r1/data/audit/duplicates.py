@@ -85,6 +85,16 @@ def duplicates(
     } | _twins(pictures, has_train=train is not None)
 
 
+def twinned(examples: Sequence[Example], train: Sequence[Example], load_image: LoadImage) -> list[Example]:
+    """The questions with a picture that has a twin, exact or near, among the pictures of ``train``; broken ones have none."""
+    sides = [_references(examples), _references(train)]
+    found = [[f for f in fingerprints(list(side), load_image) if isinstance(f, Fingerprint)] for side in sides]
+    pictures = _pictures([(f, bool(is_train)) for is_train, side in enumerate(found) for f in side], sides)
+    near_N = _near(pictures)[1]
+    seen = {pictures.found[row].reference for row in np.flatnonzero(near_N)}
+    return [e for e in examples if not seen.isdisjoint(e.images)]
+
+
 def n_pictures(examples: Sequence[Example], train: Sequence[Example] | None, which: str) -> int:
     """How many pictures ``duplicates`` will open."""
     return sum(not _fate(reference, which) for side in (examples, train or ()) for reference in _references(side))
@@ -117,17 +127,20 @@ def _pictures(kept: Sequence[tuple[Fingerprint, bool]], sides: Sequence[dict[str
 
 def _twins(pictures: Pictures, has_train: bool) -> dict[str, Any]:
     exact_N = numbers([f.pixels for f in pictures.found])
-    bits_C, near_N = np.unique(np.array([f.bits for f in pictures.found], dtype=np.uint64), return_inverse=True)
-    pairs_P2 = near_pairs(bits_C)
     nothing = np.empty((0, 2), dtype=np.int64)
     exact_within, exact_across = _has_twin(exact_N, nothing, pictures)
-    near_within, near_across = _has_twin(near_N, pairs_P2, pictures)
+    near_within, near_across = _near(pictures)
     pairs = [*_examples(pictures, near_across, "across"), *_examples(pictures, near_within, "within")]
     return {
         "within": _counts(exact_within, near_within, pictures),
         "across": _counts(exact_across, near_across, pictures) if has_train else None,
         "examples": [asdict(pair) for pair in pairs],
     }
+
+
+def _near(pictures: Pictures) -> tuple[np.ndarray, np.ndarray]:
+    bits_C, class_N = np.unique(np.array([f.bits for f in pictures.found], dtype=np.uint64), return_inverse=True)
+    return _has_twin(class_N, near_pairs(bits_C), pictures)
 
 
 def _counts(is_exact_N: np.ndarray, is_near_N: np.ndarray, pictures: Pictures) -> dict[str, Any]:
