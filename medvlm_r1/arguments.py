@@ -90,7 +90,7 @@ def parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
 
 def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -> None:
     sub = _add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", runs["eval"])
-    _asking(sub)
+    _asking(sub, "an OpenAI-compatible address, ")
     sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
     sub.add_argument("--arms", default="image,blank", help="what the model is shown, comma-separated (default: %(default)s)")
     sub.add_argument("--samples", type=_whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")
@@ -125,8 +125,8 @@ def _auditing(commands: argparse._SubParsersAction, run: Run) -> None:
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def _asking(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--model", help="a directory, a hub id, or nano")
+def _asking(sub: argparse.ArgumentParser, or_else: str = "") -> None:
+    sub.add_argument("--model", help=f"a directory, a hub id, {or_else}or nano")
     sub.add_argument("--preset", choices=sorted(PRESETS), help="ask a published checkpoint as its authors do; --model may name a copy of it")
     sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
     sub.add_argument("--max-tokens", type=_whole(1), metavar="N", help="longest answer, in tokens (default: 512)")

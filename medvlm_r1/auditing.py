@@ -16,9 +16,9 @@ from medvlm_r1.data.audit.prior import TextPrior, chance, separate
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import DataError
-from medvlm_r1.evaluating import writing
 from medvlm_r1.evaluation.audit_page import render_audit
 from medvlm_r1.evaluation.audit_verdict import name, verdict
+from medvlm_r1.training.appending import writing
 from medvlm_r1.types import Example
 
 Report = dict[str, Any]

@@ -2,8 +2,6 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -12,12 +10,13 @@ from rich.progress import Progress
 from medvlm_r1 import launch, preflight
 from medvlm_r1.answering import answerer
 from medvlm_r1.data.images import load_image
-from medvlm_r1.errors import ConfigError, MedVLMError, RunError
+from medvlm_r1.errors import ConfigError, RunError
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample, write_samples
 from medvlm_r1.evaluation.story import Story
+from medvlm_r1.training.appending import writing
 
 
 def run(arguments: Namespace) -> dict:
@@ -83,14 +82,3 @@ def _has_failures(summary: Path) -> bool:
         return any(json.loads(summary.read_text())["failed"].values())
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # not ours
-
-
-@contextmanager
-def writing(out: Path, option: str = "--out") -> Iterator[None]:
-    """Turns the disk's errors into a RunError that names the option."""
-    try:
-        yield
-    except MedVLMError:
-        raise
-    except OSError as error:
-        raise RunError(f'cannot write "{out}" ({error.strerror or error}); choose another {option}, or free some space there') from error

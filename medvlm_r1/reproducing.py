@@ -22,6 +22,7 @@ from medvlm_r1.recipes import find
 from medvlm_r1.rewards.choice import paper_verdict
 from medvlm_r1.sft.trainer import SFTConfig
 from medvlm_r1.training import checkpoint
+from medvlm_r1.training.appending import writing
 from medvlm_r1.training.tracker import notice
 
 ARMS = ("image", "blank")
@@ -129,7 +130,7 @@ def run(plan: Plan, out: Path) -> dict[str, Any]:
         notice(f"{stage.name}: {stage.what}")
         stage.run()
     summary = compare(plan, out)
-    with evaluating.writing(out):
+    with writing(out):
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 

@@ -11,7 +11,8 @@ from medvlm_r1 import cli
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
-from medvlm_r1.types import Example
+from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.types import Example, Rollout, RolloutGroup
 
 TEXTS = ["Which plane is this?\nA) axial\nB) coronal\nThink first, then answer.<think>Ears.</think>\n<answer>B</answer>"] * 4
 # A GRPO run that learns from a taught model: letters alone, a reward for the form and one for the letter.
@@ -46,6 +47,17 @@ def examples():
         Example("q2", ("wide.png",), "Which?", ("coronal", "axial", "sagittal"), "axial", "mri", "plane", "p2"),
         Example("q3", ("a.png", "b.png"), "Which of the two images is axial?", ("first", "second"), "second", "ct", "plane", "p3"),
     ]
+
+
+def mismatch(policy, prompts, sampling):
+    """The largest |Δ log p| between what sampling says of its tokens and what training computes; and the tokens."""
+    completions_PG = LocalEngine(policy).generate(prompts, sampling)
+    rollouts = [tuple(Rollout(c, {}) for c in completions_G) for completions_G in completions_PG]
+    batch = policy.encoder.groups([RolloutGroup(p, r) for p, r in zip(prompts, rollouts, strict=True)])
+    trained = policy.logprobs(batch)[batch.mask_RC.bool()]
+    written = [c for completions_G in completions_PG for c in completions_G]
+    sampled = torch.tensor([x for c in written for x in c.logprobs])
+    return (trained - sampled).abs().max(), {i for c in written for i in c.token_ids}
 
 
 def transformers_way(policy):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import family_models
 import pytest
 import torch
+from conftest import mismatch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
@@ -91,14 +92,8 @@ def test_greedy_is_transformers_generation(policy, theirs):
 
 
 def test_a_sampled_token_has_the_log_probability_that_training_computes(policy):
-    prompts = [render(example, "think") for example in family_models.examples()]
-    completions_PG = LocalEngine(policy).generate(prompts, Sampling(n=3, max_tokens=8, seed=5))
-    rollouts = [tuple(Rollout(c, {}) for c in completions_G) for completions_G in completions_PG]
-    batch = policy.encoder.groups([RolloutGroup(p, r) for p, r in zip(prompts, rollouts, strict=True)])
-    trained = policy.logprobs(batch)[batch.mask_RC.bool()]
-    sampled = torch.tensor([x for completions_G in completions_PG for c in completions_G for x in c.logprobs])
-    assert (trained - sampled).abs().max() <= 1e-5
-    assert not {i for completions_G in completions_PG for c in completions_G for i in c.token_ids} & set(policy.banned_ids)
+    largest, tokens = mismatch(policy, [render(example, "think") for example in family_models.examples()], Sampling(n=3, max_tokens=8, seed=5))
+    assert largest <= 1e-5 and not tokens & set(policy.banned_ids)
 
 
 def test_a_frozen_copy_stays_what_it_was(policy):

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import picture, transformers_way
+from conftest import mismatch, picture, transformers_way
 
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.qwen import mrope
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.types import Completion, Rollout, RolloutGroup
 
 
@@ -82,13 +81,7 @@ def test_positions_are_those_of_transformers(policy, examples):
 
 
 def test_a_sampled_token_has_the_log_probability_that_training_computes(policy, examples):
-    prompts = [render(example, "think") for example in examples]
-    completions_PG = LocalEngine(policy).generate(prompts, Sampling(n=3, max_tokens=12, seed=5))
-    rollouts = [tuple(Rollout(c, {}) for c in completions_G) for completions_G in completions_PG]
-    batch = policy.encoder.groups([RolloutGroup(p, r) for p, r in zip(prompts, rollouts, strict=True)])
-    trained = policy.logprobs(batch)[batch.mask_RC.bool()]
-    sampled = torch.tensor([x for completions_G in completions_PG for c in completions_G for x in c.logprobs])
-    assert (trained - sampled).abs().max() <= 1e-5
+    assert mismatch(policy, [render(example, "think") for example in examples], Sampling(n=3, max_tokens=12, seed=5))[0] <= 1e-5
 
 
 def test_an_image_and_a_prompt_are_encoded_once_per_group(policy, examples):

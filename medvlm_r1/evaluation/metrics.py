@@ -23,7 +23,6 @@ def split_by(samples: Sequence[Sample], key: Callable[[Sample], str]) -> dict[st
 
 def by_modality(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     """Samples by modality, in order of first appearance."""
-    """Samples by modality, in order of first appearance."""
     return split_by(samples, lambda s: s.modality)
 
 

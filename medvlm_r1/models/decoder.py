@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
+from medvlm_r1.models import lora
 from medvlm_r1.models.fused import fused
-from medvlm_r1.models.lora import added, base, is_adapted, low_rank
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(layer number, q (T, Q, D), k (T, K, D), v (T, K, D)) to (T, Q·D)."""
@@ -191,9 +191,9 @@ class Live:
         attention, x_TH = self.layer.self_attn, self.layer.input_layernorm(x_TH)
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-        flat = F.linear(x_TH, torch.cat([base(part).weight for part in parts]), bias)
-        if any(map(is_adapted, parts)):  # on top of the same product: adapters at zero change no bit
-            flat = flat + torch.cat([added(part, x_TH) for part in parts], 1)
+        flat = F.linear(x_TH, torch.cat([lora.base(part).weight for part in parts]), bias)
+        if any(map(lora.is_adapted, parts)):  # on top of the same product: adapters at zero change no bit
+            flat = flat + torch.cat([lora.added(part, x_TH) for part in parts], 1)
         return norm_heads(attention, self.heads, flat.unflatten(1, (-1, self.heads.size)))
 
     def out(self, attended_TH: torch.Tensor) -> torch.Tensor:
@@ -253,11 +253,11 @@ class Matrix:
 
     def load(self, rows: int) -> None:
         """As the weights are now, for products with about so many rows."""
-        self.weight_OI = _into(self.weight_OI, _joined([base(part).weight for part in self.parts]))
+        self.weight_OI = _into(self.weight_OI, _joined([lora.base(part).weight for part in self.parts]))
         if self.parts[0].bias is not None:
             self.bias_O = _into(self.bias_O, _joined([part.bias for part in self.parts]))
-        if any(map(is_adapted, self.parts)):
-            down, up = zip(*map(low_rank, self.parts), strict=True)
+        if any(map(lora.is_adapted, self.parts)):
+            down, up = zip(*map(lora.low_rank, self.parts), strict=True)
             self.down_EI, self.up_OE = _into(self.down_EI, torch.cat(down)), _into(self.up_OE, torch.block_diag(*up))
         if self.weight_OI.is_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
             self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI.contiguous(), rows)

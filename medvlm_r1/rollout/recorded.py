@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm_r1.rollout.engine import Engine, Sampling
-from medvlm_r1.training.appending import AppendFile, disk_errors
+from medvlm_r1.training.appending import AppendFile, writing
 from medvlm_r1.types import Completion, Prompt
 
 
@@ -32,9 +32,9 @@ class Recorded:
     _known: dict[str, Completion] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        with disk_errors(self.path):
+        with writing(self.path):
             self._known = _load(self.path)
-        self._file = AppendFile(self.path)
+        self._file = AppendFile(self.path, errors=writing)
 
     def sync(self, policy: Any) -> None:
         """See Engine.sync."""

@@ -5,26 +5,31 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.errors import RunError
+from medvlm_r1.errors import MedVLMError, RunError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns an OSError inside the block into a RunError that names ``path`` and the remedy."""
+def disk_errors(path: Path, option: str = "--run-dir", again: str = "go on with --resume") -> Iterator[None]:
+    """Turns an OSError inside the block into a RunError that names ``path`` and the remedy: ``again``, or another ``option``."""
     try:
         yield
-    except RunError:
+    except MedVLMError:
         raise
     except OSError as error:
         if error.errno in _FULL:
-            raise RunError(f'no space left on the disk of "{path}"; free some and go on with --resume, what is written stays whole') from error
-        raise RunError(f'cannot write "{path}" ({error.strerror or error}); choose another --run-dir or correct its rights') from error
+            raise RunError(f'no space left on the disk of "{path}"; free some and {again}, what is written stays whole') from error
+        raise RunError(f'cannot write "{path}" ({error.strerror or error}); choose another {option} or correct its rights') from error
+
+
+def writing(path: Path, option: str = "--out") -> AbstractContextManager:
+    """``disk_errors`` for a command that is simply given again."""
+    return disk_errors(path, option, "give the same command again")
 
 
 def open_raw(path: Path) -> io.RawIOBase:
@@ -33,17 +38,19 @@ def open_raw(path: Path) -> io.RawIOBase:
 
 
 class AppendFile:
-    """A file that is appended to; ``opener`` lets a test stand in for the disk."""
+    """A file that is appended to; ``opener`` lets a test stand in for the disk, ``errors`` names the remedies of a disk's errors."""
 
-    def __init__(self, path: Path, opener: Callable[[Path], io.RawIOBase] = open_raw):
-        self.path = path
-        with disk_errors(path):
+    def __init__(
+        self, path: Path, opener: Callable[[Path], io.RawIOBase] = open_raw, errors: Callable[[Path], AbstractContextManager] = disk_errors
+    ):
+        self.path, self.errors = path, errors
+        with errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = opener(path)
 
     def append(self, data: bytes) -> None:
         """Write all of ``data`` at once or none of it. Raises RunError where the disk is full."""
-        with disk_errors(self.path):
+        with self.errors(self.path):
             whole = self._file.seek(0, io.SEEK_END)
             try:
                 while data:
