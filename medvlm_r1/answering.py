@@ -2,15 +2,17 @@
 
 import hashlib
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
-from PIL import Image
-
 from medvlm_r1 import launch, preflight
+from medvlm_r1.ask import option_probs
 from medvlm_r1.config import secret
 from medvlm_r1.data.images import content_hash, load_image
+from medvlm_r1.errors import ConfigError
+from medvlm_r1.evaluation.run import Probe
 from medvlm_r1.models.families import locate
 from medvlm_r1.rollout.engine import Engine
 from medvlm_r1.rollout.local import LocalEngine
@@ -23,52 +25,36 @@ KEY = "MEDVLM_API_KEY"
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model as an evaluation sees it; ``engine`` and ``image_key`` belong to an arm."""
+    """A model as an evaluation sees it; ``probe`` reads option probabilities, where that can be done."""
 
     template: str
     identity: str
-    engine: Callable[[str], Engine]
-    image_key: Callable[[str], Callable[[str], str]]
-
-    def under(self, arm: str, folder: Path) -> Recorded:
-        """The engine that shows what ``arm`` says, with its record in ``folder``."""
-        return Recorded(self.engine(arm), folder / f"completions-{arm}.jsonl", self.identity, self.image_key(arm))
+    engine: Engine
+    probe: Probe | None
 
 
-def answerer(arguments: Namespace, examples: Sequence[Example]) -> Answerer:
-    """The one that ``--model`` names. Raises where a question cannot be put to it."""
-    return _endpoint(arguments) if "://" in arguments.model else _local(arguments, examples)
+def answerer(arguments: Namespace, examples: Sequence[Example], record: Path) -> Answerer:
+    """The one that ``--model`` names, with its ``record``. Raises where a question cannot be put to it."""
+    return _endpoint(arguments, record) if "://" in arguments.model else _local(arguments, examples, record)
 
 
-def _local(arguments: Namespace, examples: Sequence[Example]) -> Answerer:
+def _local(arguments: Namespace, examples: Sequence[Example], record: Path) -> Answerer:
     policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
     template = arguments.template or policy.template
-    for example in examples:
-        preflight.check_prompt(policy, example, template)
-    viewed = {}
-
-    def under(arm: str) -> launch.Policy:
-        if arm not in viewed:
-            viewed.clear()  # one arm at a time: each keeps the pictures that it prepared
-            viewed[arm] = policy.viewing(launch.view_of(arm))
-        return viewed[arm]
-
+    preflight.check_askable(policy, examples, template)
     identity = f"{weights_sha256(locate(arguments.model))} {arguments.dtype}"
-    return Answerer(template, identity, lambda arm: LocalEngine(under(arm)), lambda arm: lambda name: under(arm).encoder.pixels(name).key)
+    engine = Recorded(LocalEngine(policy), record, identity, lambda reference: policy.encoder.pixels(reference).key)
+    return Answerer(template, identity, engine, partial(option_probs, policy))
 
 
-def _endpoint(arguments: Namespace) -> Answerer:
+def _endpoint(arguments: Namespace, record: Path) -> Answerer:
     url, _, name = arguments.model.partition("#")
+    if arguments.probs:
+        raise ConfigError("--probs needs the model on this machine; an endpoint is calibrated by --samples 4 or more")
     endpoint = Endpoint(url, name or served_model(url, secret(KEY)), secret(KEY))
-
-    def opener(arm: str) -> Callable[[str], Image.Image]:
-        view = launch.view_of(arm)
-        return lambda reference: view(load_image(reference)) if view else load_image(reference)
-
-    return Answerer(
-        arguments.template or "paper-eval", f"{endpoint.url}#{endpoint.model}", lambda arm: RemoteEngine(endpoint, opener(arm)),
-        lambda arm: lambda reference: content_hash(opener(arm)(reference)),
-    )  # fmt: skip
+    identity = f"{endpoint.url}#{endpoint.model}"
+    image_key = cache(lambda reference: content_hash(load_image(reference)))
+    return Answerer(arguments.template or "paper-eval", identity, Recorded(RemoteEngine(endpoint, load_image), record, identity, image_key), None)
 
 
 def weights_sha256(directory: Path) -> str:

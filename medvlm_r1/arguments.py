@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from medvlm_r1 import INTENDED_USE, __version__, data_commands
+from medvlm_r1.evaluation.meanings import MEANINGS
 from medvlm_r1.presets import PRESETS
 
 Run = Callable[[argparse.Namespace], int]
@@ -92,9 +93,13 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub = _add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", runs["eval"])
     _asking(sub, "an OpenAI-compatible address, ")
     sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
-    sub.add_argument("--arms", default="image,blank", help="what the model is shown, comma-separated (default: %(default)s)")
+    sub.add_argument("--arms", default="image,blank", help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
+    sub.add_argument("--train", metavar="DATA", help="what the text prior learns from; if left out, the other questions of --data")
+    sub.add_argument("--probs", action="store_true", help="measure the probability of every option too, for the calibration")
     sub.add_argument("--samples", type=_whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")
     sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
+    sub.add_argument("--cache", type=Path, metavar="FILE", help="where completions are kept; several evaluations may share it (default: OUT/completions.jsonl)")
+    sub.epilog += "\n\narms:\n" + "\n".join(f"  {name:<18} {meaning}" for name, meaning in MEANINGS.items())
     sub = _add(commands, "ask", "one question about one picture, with reasoning", runs["ask"])
     _asking(sub)
     sub.add_argument("image", help="a PNG, JPEG, TIFF, BMP or DICOM file, or a slice: head.nii.gz#axis=2&slice=17")

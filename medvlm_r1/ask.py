@@ -1,15 +1,16 @@
 """One question about one picture: the reasoning, the answer, and how sure the model is."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.reasoning import parse, render
+from medvlm_r1.reasoning import read, render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
-from medvlm_r1.types import LETTERS, Completion, Example, Rollout, RolloutGroup
+from medvlm_r1.types import LETTERS, Completion, Example, Prompt, Rollout, RolloutGroup
 
 
 @dataclass(frozen=True)
@@ -51,23 +52,34 @@ def question(image: str, text: str, options: tuple[str, ...]) -> Example:
 
 def ask(policy: Policy, example: Example, template: str, max_tokens: int) -> Answer:
     """Ask greedily."""
-    completion = LocalEngine(policy).generate([render(example, template)], Sampling(1, 0.0, max_tokens))[0][0]
-    read = parse(completion.text, len(example.options))
-    status = read.status if completion.finished or read.answer else "truncated"
+    prompt = render(example, template)
+    completion = LocalEngine(policy).generate([prompt], Sampling(1, 0.0, max_tokens))[0][0]
+    found = read(completion.text, prompt)
+    status = found.status if completion.finished or found.answer else "truncated"
     if not example.options:
         body = completion.text.rpartition("</think>")[2].rpartition("<answer>")[2].partition("</answer>")[0].strip()
-        return Answer(read.think, None, body, "answered" if completion.finished and body else status, {}, completion.text)
-    text = example.options[LETTERS.index(read.answer)] if read.answer else ""
-    return Answer(read.think, read.answer, text, status, option_probs(policy, example, template, completion.text), completion.text)
+        return Answer(found.think, None, body, "answered" if completion.finished and body else status, {}, completion.text)
+    text = example.options[LETTERS.index(found.answer)] if found.answer else ""
+    [probs] = option_probs(policy, [prompt], [completion.text])
+    return Answer(found.think, found.answer, text, status, dict(zip(LETTERS, probs, strict=False)), completion.text)
 
 
 @torch.no_grad()
-def option_probs(policy: Policy, example: Example, template: str, text: str) -> dict[str, float]:
-    """Probability of each offered letter after ``<answer>``, given the thought in ``text``; they add up to 1."""
+def option_probs(policy: Policy, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[tuple[float, ...]]:
+    """For each prompt the probability of every offered letter after ``<answer>``, given the thought in its text; they add up to 1."""
+    asked = [prompt for prompt in prompts if prompt.example.options]
+    if not asked:
+        return [()] * len(prompts)
+    groups = [RolloutGroup(prompt, _letters(policy, prompt, text)) for prompt, text in zip(prompts, texts, strict=True) if prompt.example.options]
+    total_R = policy.logprobs(policy.encoder.groups(groups)).sum(1)
+    probs = iter(total_R.split([len(prompt.example.options) for prompt in asked]))
+    return [tuple(next(probs).softmax(0).tolist()) if prompt.example.options else () for prompt in prompts]
+
+
+def _letters(policy: Policy, prompt: Prompt, text: str) -> tuple[Rollout, ...]:
+    """The completions that differ in nothing but the letter."""
     thought = text.rpartition("<answer>")[0] or (text.rstrip() + "\n" if "</think>" in text else "")
+    before = "" if prompt.bare else f"{thought}<answer>"
     encode = policy.encoder.tokenizer
-    rows = [tuple(encode(f"{thought}<answer>{letter}", add_special_tokens=False)["input_ids"]) for letter in LETTERS[: len(example.options)]]
-    rollouts = tuple(Rollout(Completion(ids, (0.0,) * len(ids), "", True), {}) for ids in rows)
-    batch = policy.encoder.groups([RolloutGroup(render(example, template), rollouts)])
-    total_R = policy.logprobs(batch).sum(1)
-    return {letter: p for letter, p in zip(LETTERS, total_R.softmax(0).tolist(), strict=False)}
+    rows = [tuple(encode(before + letter, add_special_tokens=False)["input_ids"]) for letter in LETTERS[: len(prompt.example.options)]]
+    return tuple(Rollout(Completion(ids, (0.0,) * len(ids), "", True), {}) for ids in rows)

@@ -2,21 +2,28 @@
 
 import json
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from medvlm_r1 import launch, preflight
-from medvlm_r1.answering import answerer
+from medvlm_r1 import launch
+from medvlm_r1.answering import Answerer, answerer
+from medvlm_r1.data.audit.prior import TextPrior
+from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
-from medvlm_r1.errors import ConfigError, RunError
+from medvlm_r1.errors import ConfigError, RunError, nearest
 from medvlm_r1.evaluation import metrics
+from medvlm_r1.evaluation.arms import ARMS, FORCED
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample, write_samples
 from medvlm_r1.evaluation.story import Story
 from medvlm_r1.training.appending import writing
+from medvlm_r1.types import Example
+
+TEXTS_LEARNT = 600  # as in the paper's training set
 
 
 def run(arguments: Namespace) -> dict:
@@ -27,43 +34,56 @@ def run(arguments: Namespace) -> dict:
     out: Path = arguments.out
     names = arm_names(arguments.arms)
     check_out(out)
-    examples = preflight.questions(arguments.data)
+    examples = load_dataset(arguments.data)
+    train = load_dataset(arguments.train) if arguments.train else None
     with launch.memory_errors():
-        asked = answerer(arguments, examples)
+        asked = answerer(arguments, examples, arguments.cache or out / "completions.jsonl")
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-        arms: dict[str, list[Sample]] = {}
-        with Progress(console=Console(stderr=True)) as progress:
-            for name in names:
-                bar = progress.add_task(name, total=len(examples))
-                config = EvalConfig(asked.template, arguments.samples, arguments.max_tokens, arm=name)
-                arms[name] = evaluate(asked.under(name, out), examples, config, lambda done, bar=bar: progress.update(bar, completed=done))
-                with writing(out):
-                    write_samples(out / f"samples-{name}.jsonl", arms[name])
-    settings = {key: getattr(arguments, key) for key in ("model", "data", "samples", "max_tokens", "max_pixels", "dtype")}
+        arms = _ask_all(asked, examples, names, arguments)
+    settings = {key: getattr(arguments, key) for key in ("model", "data", "train", "samples", "max_tokens", "max_pixels", "dtype")}
     settings |= {"template": asked.template, "answered_by": asked.identity}
+    prior = TextPrior(examples, train).measure(TEXTS_LEARNT)
     failed = {name: sum(s.status == "failed" for s in samples) for name, samples in arms.items()}
-    summary = metrics.summary(arms, {}, [("image", name) for name in names if name != "image"]) | {"failed": failed, "settings": settings}
+    summary = metrics.summary(arms, {"text_prior": prior}, [("image", name) for name in names if name != "image"])
+    summary |= {"failed": failed, "settings": settings}
     title = f"{arguments.model} on {arguments.data}"
-    story = Story(title, dict(reversed(arms.items())), labels={"image": "With image"}, settings=settings)
+    story = Story(title, dict(reversed(arms.items())), labels={"image": "With image"}, baselines={"text_prior": prior}, settings=settings)
     with writing(out):
         (out / "report.html").write_text(render_report(story, load_image))
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
 
 
-def arm_names(text: str) -> list[str]:
-    """``--arms`` as a list, each name once; raises ConfigError for an unknown one or where "image" is missing.
+def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str], arguments: Namespace) -> dict[str, list[Sample]]:
+    """The samples of each arm, written as soon as the arm is done."""
+    arms: dict[str, list[Sample]] = {}
+    with Progress(console=Console(stderr=True)) as progress:
+        for name in names:
+            bar = progress.add_task(name, total=len(examples))
+            config = EvalConfig(asked.template, 0 if name in FORCED else arguments.samples, arguments.max_tokens, arm=name)
+            answered = {sample.id: sample for sample in arms.get("image", ())}
+            probe = asked.probe if arguments.probs and name not in FORCED else None
+            arms[name] = evaluate(asked.engine, examples, config, lambda done, bar=bar: progress.update(bar, completed=done), answered, probe)
+            progress.update(bar, total=len(arms[name]))
+            with writing(arguments.out):
+                write_samples(arguments.out / f"samples-{name}.jsonl", arms[name])
+    return arms
 
-    >>> arm_names("image, blank,image")
+
+def arm_names(text: str) -> list[str]:
+    """``--arms`` as a list, "image" first, each name once; raises ConfigError for an unknown one or where "image" is missing.
+
+    >>> arm_names("blank, image,image")
     ['image', 'blank']
     """
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = list(ARMS) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        launch.view_of(name)
+        if name not in ARMS:
+            raise ConfigError(f'unknown arm "{name}"{nearest(name, ARMS)}')
     if "image" not in names:
         raise ConfigError(f'--arms "{text}" lacks "image", which the others are compared with; write --arms image,blank')
-    return names
+    return sorted(dict.fromkeys(names), key=list(ARMS).index)
 
 
 def check_out(out: Path) -> None:
@@ -71,7 +91,7 @@ def check_out(out: Path) -> None:
     with writing(out):
         if (out / "summary.json").exists() and not _has_failures(out / "summary.json"):
             raise RunError(f"{out} already holds an evaluation or a run; choose another --out")
-        ours = ("samples-*.jsonl", "completions-*.jsonl", "summary.json", "report.html")
+        ours = ("samples-*.jsonl", "completions.jsonl", "summary.json", "report.html")
         others = [file.name for file in out.iterdir() if not any(map(file.match, ours))] if out.exists() else []
     if others:
         raise RunError(f'{out} is not empty (it holds "{others[0]}"); choose another --out')

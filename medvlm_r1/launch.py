@@ -10,8 +10,8 @@ from transformers.utils import logging
 from medvlm_r1 import planning, rehearsal
 from medvlm_r1.config import fingerprint
 from medvlm_r1.data.images import load_image
-from medvlm_r1.data.views import VIEWS
-from medvlm_r1.errors import ConfigError, EngineError, nearest
+from medvlm_r1.data.views import viewed
+from medvlm_r1.errors import EngineError
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.grpo import trainer as grpo
@@ -37,10 +37,11 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
     checkpoint.check_run(run_dir, config, resume)
     examples = questions(config.data)
     check_apart(config, examples)
+    examples = [viewed(example, config.view) for example in examples]
     device = this_device()  # looked at before the model takes its share
     planning.check_weights(config, device)
     with memory_errors():
-        policy = load_model(config.model, config.dtype, config.max_pixels).viewing(view_of(config.view))
+        policy = load_model(config.model, config.dtype, config.max_pixels)
         policy.template = config.template
         adapt(policy.model, config.trainable, config.seed)
         notice("\n".join(map(str, table(policy.model))))
@@ -90,13 +91,6 @@ def load_model(name: str, dtype: str = "float32", max_pixels: int | None = None)
     return load_policy(str(directory), load_image, dtype, max_pixels)
 
 
-def view_of(name: str) -> Callable | None:
-    """The view of a name; raises ConfigError with the nearest one."""
-    if name not in VIEWS:
-        raise ConfigError(f'unknown view "{name}"{nearest(name, VIEWS)}')
-    return VIEWS[name]
-
-
 def default_run_dir(name: str, config: Config) -> Path:
     """A place of its own for every configuration: the same command finds its run again."""
     return Path("runs") / f"{name}-{fingerprint(config)}"
@@ -109,4 +103,4 @@ def trained_model(run_dir: Path) -> Path:
 
 def evaluate_policy(policy: Policy, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None]) -> list[Sample]:
     """Evaluate on this machine, under one arm."""
-    return evaluate(LocalEngine(policy.viewing(view_of(config.arm))), examples, config, progress)
+    return evaluate(LocalEngine(policy), examples, config, progress)

@@ -19,13 +19,14 @@ from medvlm_r1.rewards.rubric import REWARDS, Rubric
 from medvlm_r1.sft import trainer as sft
 from medvlm_r1.training.batches import batch_indices
 from medvlm_r1.training.optim import SCHEDULES
+from medvlm_r1.training.tracker import notice
 from medvlm_r1.types import Completion, Example
 
 Config = grpo.GRPOConfig | sft.SFTConfig
 
 DTYPES = ("float32", "bfloat16")
 _NAMES = {
-    "template": TEMPLATES, "view": VIEWS, "dtype": DTYPES, "advantage": ADVANTAGES, "update.loss.kl": KL,
+    "template": TEMPLATES, "view": ("image", *VIEWS), "dtype": DTYPES, "advantage": ADVANTAGES, "update.loss.kl": KL,
     "optim.schedule": SCHEDULES, "target": ("letter", "trace"),
 }  # fmt: skip
 _LEAST = {
@@ -62,8 +63,6 @@ def _value(config: Any, key: str) -> Any:
 
 def questions(spec: str) -> Dataset:
     """The data set behind ``spec``, every image opened once before anything is trained."""
-    if not spec:
-        raise ConfigError("no data: give --data with a manifest (see docs/data.md) or phantom:mri")
     examples = load_dataset(spec)
     check_images(examples)
     return examples
@@ -104,6 +103,18 @@ def check_gold(rewards: Iterable[str], example: Example) -> None:
                 f'question "{example.id}": its own answer "{example.answer}" cannot earn the reward "{name}"; '
                 "give it options, or name other rewards with --set rewards=…"
             )
+
+
+def check_askable(policy: Policy, examples: Sequence[Example], template: str) -> None:
+    """``check_prompt`` for an evaluation: a picture that cannot be opened costs its question only."""
+    faults = []
+    for example in examples:
+        try:
+            check_prompt(policy, example, template)
+        except ImageError as error:
+            faults.append(f'question "{example.id}": {error}')
+    if faults:
+        notice(f"{len(faults)} of {len(examples)} questions will have no answer, the first: {faults[0]}")
 
 
 def check_prompt(policy: Policy, example: Example, template: str) -> None:

@@ -31,6 +31,8 @@ TEMPLATES = {
 }
 
 EVALUATED_AS = {"paper-train": "paper-eval"}  # the authors train and test with different indents
+WITHOUT_THOUGHT = {"paper-train": "paper-direct", "paper-eval": "paper-direct", "think": "direct"}
+BARE = {"paper-direct"}  # no tags are asked for
 
 
 def render(example: Example, template: str) -> Prompt:
@@ -44,7 +46,7 @@ def render(example: Example, template: str) -> Prompt:
         raise ConfigError(f'unknown template "{template}"{nearest(template, TEMPLATES)}')
     options = "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, example.options, strict=False))
     question = f"{example.question}\n{options}" if options else example.question
-    return Prompt(example, TEMPLATES[template].replace("{question}", question))
+    return Prompt(example, TEMPLATES[template].replace("{question}", question), bare=template in BARE)
 
 
 def gold(example: Example, think: str | None) -> str:
@@ -121,6 +123,17 @@ def parse(text: str, n_options: int) -> Reasoned:
     if letter and letter[1].upper() in LETTERS[:n_options]:
         return Reasoned(think, letter[1].upper(), "answered")
     return Reasoned(think, None, "abstained" if len(body) < 200 and _ABSTAIN.fullmatch(body) else "unparsed")
+
+
+def read(text: str, prompt: Prompt) -> Reasoned:
+    """Read all that stands in the assistant's turn. Where no tags were asked for and none came, the whole of it is the answer's body.
+
+    >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
+    >>> read("B", render(e, "paper-direct")).answer, read("B", render(e, "paper-eval")).answer
+    ('B', None)
+    """
+    is_bare = prompt.bare and "<answer>" not in text
+    return parse(f"<answer>{text}</answer>" if is_bare else text, len(prompt.example.options))
 
 
 def _after(text: str, tag: str) -> str:

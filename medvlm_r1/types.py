@@ -50,6 +50,9 @@ class Example:
 class Prompt:
     """A question as the model is asked it: the text of the user turn that follows the images.
 
+    ``opening`` is what the completion is made to begin with; an engine writes what follows it.
+    ``bare``: the text asks for the letter alone, without tags.
+
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> Prompt(e, "Which plane?\\nA) axial\\nB) coronal\\nAnswer only.").example.letter
     'A'
@@ -57,6 +60,8 @@ class Prompt:
 
     example: Example
     text: str
+    opening: str = ""
+    bare: bool = False
 
 
 @dataclass(frozen=True)

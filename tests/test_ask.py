@@ -99,13 +99,13 @@ def test_the_probabilities_are_of_the_letters_after_the_thought(taught, manifest
     policy = load_policy(str(taught), load_image)
     example = question(str(manifest.parent / "wide.png"), "Which plane is this?", OPTIONS)
     prompt, thought = render(example, "direct"), "<think>Ears.</think>\n"
-    found = option_probs(policy, example, "direct", f"{thought}<answer>B</answer>")
+    found = dict(zip("ABC", option_probs(policy, [render(example, "direct")], [f"{thought}<answer>B</answer>"])[0], strict=False))
     scores = []
     for letter in "ABC":
         ids = tuple(policy.encoder.tokenizer(f"{thought}<answer>{letter}", add_special_tokens=False)["input_ids"])
         scores.append(policy.logprobs(policy.encoder.groups([RolloutGroup(prompt, (Rollout(Completion(ids, (), "", True), {}),))])).sum())
     assert list(found.values()) == pytest.approx(torch.stack(scores).softmax(0).tolist(), abs=1e-5)
-    other = option_probs(policy, example, "direct", "<answer>A</answer>")
+    other = dict(zip("ABC", option_probs(policy, [render(example, "direct")], ["<answer>A</answer>"])[0], strict=False))
     assert other != found  # the thought matters
 
 

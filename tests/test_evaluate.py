@@ -21,8 +21,7 @@ def words(taught, manifest, tmp_path):
 def test_an_evaluation_leaves_samples_summary_and_report(words, manifest, tmp_path, capsys):
     assert cli.main([*words, "--arms", "image, blank", "--samples", "8", "--json"]) == 0
     out = tmp_path / "eval"
-    per_arm = {f"{kind}-{arm}.jsonl" for kind in ("samples", "completions") for arm in ("image", "blank")}
-    assert {file.name for file in out.iterdir()} == per_arm | {"summary.json", "report.html"}
+    assert {file.name for file in out.iterdir()} == {"samples-image.jsonl", "samples-blank.jsonl", "completions.jsonl", "summary.json", "report.html"}
     image, blank = (read_samples(out / f"samples-{arm}.jsonl") for arm in ("image", "blank"))
     assert [sample.id for sample in image] == [sample.id for sample in blank] == ["q1", "q2", "q3", "q4", "q5"]
     assert {sample.arm for sample in blank} == {"blank"} and all(len(sample.sampled_correct) == 8 for sample in image)
@@ -66,15 +65,15 @@ def test_questions_without_options_are_evaluated_too(words, tmp_path):
 def test_a_killed_evaluation_goes_on_and_ends_with_the_same_bytes(words, tmp_path):
     """Two of five questions were answered, a third half written, when the process died."""
     assert cli.main([*words, "--arms", "image", "--samples", "2"]) == 0
-    out, whole = tmp_path / "eval", (tmp_path / "eval" / "completions-image.jsonl").read_bytes()
+    out, whole = tmp_path / "eval", (tmp_path / "eval" / "completions.jsonl").read_bytes()
     samples = (out / "samples-image.jsonl").read_bytes()
     greedy, drawn = (whole.splitlines(keepends=True)[part] for part in (slice(0, 5), slice(5, 15)))
     for name in ("summary.json", "report.html", "samples-image.jsonl"):
         (out / name).unlink()
-    (out / "completions-image.jsonl").write_bytes(b"".join(greedy[:2] + drawn[:4]) + drawn[4][:30])
+    (out / "completions.jsonl").write_bytes(b"".join(greedy[:2] + drawn[:4]) + drawn[4][:30])
     assert cli.main([*words, "--arms", "image", "--samples", "2"]) == 0
     assert (out / "samples-image.jsonl").read_bytes() == samples
-    again = [json.loads(line) for line in (out / "completions-image.jsonl").read_bytes().splitlines()]
+    again = [json.loads(line) for line in (out / "completions.jsonl").read_bytes().splitlines()]
     said = {row["key"]: row["token_ids"] for row in map(json.loads, whole.splitlines())}
     assert len(again) == len(said) == 15 and {row["key"]: row["token_ids"] for row in again} == said
 

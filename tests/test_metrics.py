@@ -12,7 +12,7 @@ from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 
 def sample(name, modality="mri", correct=True, drawn=(), **changes):
     base = Sample(name, modality, "side", "", "Which side?", ("left", "right"), "A", ("a.png",), "image",
-                  "<answer>A</answer>", "A" if correct else "B", "answered", correct, 5, tuple(drawn))  # fmt: skip
+                  "<answer>A</answer>", "A" if correct else "B", "answered", correct, 5, tuple("A" if right else "B" for right in drawn))  # fmt: skip
     return replace(base, **changes)
 
 
@@ -65,7 +65,7 @@ def test_chance_statuses_and_types():
 
 
 def test_compare_by_hand():
-    after = [replace(FOUR[0], sampled_correct=(True,) * 4), replace(FOUR[1], correct=True), replace(FOUR[2], correct=False), FOUR[3]]
+    after = [replace(FOUR[0], sampled_answers=("A",) * 4), replace(FOUR[1], correct=True), replace(FOUR[2], correct=False), FOUR[3]]
     result = metrics.compare(after, list(reversed(FOUR)))
     assert result["measure"] == "sampled"
     assert result["mean_difference"] == pytest.approx(0.25 / 3 / 2)  # +0.25 on one of three MRI questions, 0 on CT

@@ -153,8 +153,8 @@ def test_a_pools_variants_are_the_picture_mirrored_and_moved():
 
 def test_the_study_compares_arms_as_worked_out_by_hand():
     question = Sample("q", "mri", "label", "g", "What?", ("a", "b"), "A", (), "image", "", None, "unparsed", correct=False, n_tokens=0)
-    before = [[replace(question, id=str(n), group=str(n), sampled_correct=(n == 0, False)) for n in range(4)]]
-    after = [[replace(s, sampled_correct=(True, False)) for s in before[0]]]
+    before = [[replace(question, id=str(n), group=str(n), sampled_answers=(question.gold if n == 0 else None, None)) for n in range(4)]]
+    after = [[replace(s, sampled_answers=(s.gold, None)) for s in before[0]]]
     assert study.paired(after, before, {"mri": ("mri",)})["mri"]["mean_difference"] == pytest.approx((0 + 3 * 0.5) / 4)
 
 

@@ -27,7 +27,7 @@ def samples(rate, arm="image", n=40, name="x"):
             text = f"<think>It is dark.</think><answer>{'A' if right else 'B'}</answer>"
             rows.append(
                 Sample(f"{modality}-{i}", modality, ("side", "plane")[i % 2], f"{modality}-p{i // 2}", "Which side?", ("left", "right", "both"),
-                       "A", (f"fake:{modality}",), arm, text, "A" if right else "B", "answered", right, 12, (right, True, False))
+                       "A", (f"fake:{modality}",), arm, text, "A" if right else "B", "answered", right, 12, ("A" if right else "B", "A", "B"))
             )  # fmt: skip
     return rows
 
@@ -158,7 +158,7 @@ def test_zero_wins_and_a_single_arm():
 
 
 def test_no_draws_no_diamonds():
-    bare = {name: [replace(s, sampled_correct=()) for s in part] for name, part in story().arms.items()}
+    bare = {name: [replace(s, sampled_answers=()) for s in part] for name, part in story().arms.items()}
     page = render(arms=bare)
     assert "◇" not in page.text
     assert "questions answered right" in page.text
@@ -212,7 +212,7 @@ def test_p_values_are_adjusted_for_their_number():
 
 
 def test_the_verdict_admits_a_loss():
-    whole = story(arms={"base": [replace(s, correct=True, sampled_correct=(True,)) for s in samples(0.9)], "grpo": samples(0.2)})
+    whole = story(arms={"base": [replace(s, correct=True, sampled_answers=("A",)) for s in samples(0.9)], "grpo": samples(0.2)})
     assert "lowered the share" in verdict(whole, compared(whole))
 
 

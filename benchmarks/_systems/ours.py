@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def main() -> None:
     rows = work.read("questions")
     examples = [Example(row["id"], (row["image"],), row["question"], tuple(row["options"]), row["answer"], "mri") for row in rows]
     loaded = load_policy(str(work.model), load_image, "float32")
-    ready = score(loaded.viewing(None), examples[0], work)  # with an encoder of its own, so that training finds nothing cached
+    ready = score(Policy(loaded.model, replace(loaded.encoder)), examples[0], work)  # with an encoder of its own, so that training finds nothing cached
     policy = Measured(loaded.model, loaded.encoder, recorder=recorder)
     recorder.watch_images(policy.encoder.image_processor)
     engine = Engine(policy, learning=True)

@@ -97,6 +97,8 @@ def load_dataset(spec: str) -> Dataset:
     (or ``.gz``), or ``phantom:mri``; each may end in a filter, ``?modality=mri&split=test``,
     over any key of the manifest. Raises DataError, naming file and line.
     """
+    if not spec:
+        raise DataError("no data: give --data with a manifest (see docs/data.md) or phantom:mri")
     name, _, query = spec.partition("?")
     filters, scheme = _filters(query, spec), scheme_of(name)
     if scheme in LOADERS:

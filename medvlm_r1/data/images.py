@@ -1,4 +1,4 @@
-"""Open a picture by its reference: a file, a place in one, or ``scheme:…`` for one that is drawn when asked for.
+"""Open a picture by its reference: a file, a place in one, or ``scheme:…`` for one that is drawn or changed when asked for.
 
 A place is what follows "#": ``cine.dcm#frame=3``, ``head.nii.gz#axis=2&slice=17``.
 A new file kind is one line of OPENERS or PLACED, a new scheme one line of SCHEMES.
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from medvlm_r1.data.views import VIEWS
 from medvlm_r1.data.window import window
 from medvlm_r1.errors import ImageError, nearest
 
@@ -179,6 +180,11 @@ def _phantom(reference: str) -> Image.Image:
     return sets.open_reference(reference)
 
 
+def _viewed(reference: str) -> Image.Image:
+    name, _, shown = reference.partition(":")
+    return VIEWS[name](load_image(shown))
+
+
 OPENERS: dict[str, Callable[[Path], Image.Image]] = dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _open_pillow)
 PLACED = {".dcm": _dicom, ".dicom": _dicom, ".nii": _nifti, ".nii.gz": _nifti}  # imported when first needed
-SCHEMES: dict[str, Callable[[str], Image.Image]] = {"phantom": _phantom}
+SCHEMES: dict[str, Callable[[str], Image.Image]] = {"phantom": _phantom, **dict.fromkeys(VIEWS, _viewed)}

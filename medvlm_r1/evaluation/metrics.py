@@ -101,22 +101,23 @@ def by_question_type(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str,
     }
 
 
-def compare(after: Sequence[Sample], before: Sequence[Sample]) -> dict[str, Any]:
+Pair = tuple[list[Sample], list[Sample]]  # what two sides said to one question; several samples where it was asked several times
+
+
+def compare(after: Sequence[Sample], before: Sequence[Sample], same: bool = True) -> dict[str, Any]:
     """Two models, or two arms of one, on the same questions: after − before.
 
     ``mean_difference`` is the mean over modalities of the mean difference per
     question, of sampled accuracy where both have it, else of greedy answers
     (``measure`` says which); its interval and p resample and flip whole groups.
     ``greedy`` holds the same for greedy answers, and the exact McNemar test of
-    all questions together. Raises DataError if the questions differ.
+    all questions together. A question asked several times counts by its mean,
+    and in McNemar's test where it is all right on one side and all wrong on the other.
+    Raises DataError if the questions differ; with ``same=False`` those that both have are compared.
     """
-    pairs = _pairs(after, before)
-    greedy = [float(a.correct) - float(b.correct) for a, b in pairs]
-    sampled = [
-        a.sampled_accuracy - b.sampled_accuracy
-        for a, b in pairs
-        if a.sampled_accuracy is not None and b.sampled_accuracy is not None
-    ]
+    pairs = _pairs(after, before, same)
+    greedy = [accuracy(a) - accuracy(b) for a, b in pairs]
+    sampled = [x - y for a, b in pairs if (x := sampled_accuracy(a)) is not None and (y := sampled_accuracy(b)) is not None]
     measure = "sampled" if len(sampled) == len(pairs) else "greedy"
     chosen = sampled if measure == "sampled" else greedy
     gained, lost = greedy.count(1.0), greedy.count(-1.0)
@@ -144,7 +145,7 @@ def summary(arms: Arms, baselines: dict[str, dict[str, Any]], pairs: Sequence[tu
     return {
         "arms": {name: arm_table(samples) for name, samples in arms.items()},
         "overall": {name: overall(samples) for name, samples in arms.items()},
-        "paired": {f"{after}-{before}": compare(arms[after], arms[before]) for after, before in pairs},
+        "paired": {f"{after}-{before}": compare(arms[after], arms[before], same=False) for after, before in pairs},
         "baselines": {"chance": chance(first)} | baselines,
         "status": {name: statuses(samples) for name, samples in arms.items()},
         "by_question_type": {name: by_question_type(samples) for name, samples in arms.items()},
@@ -159,28 +160,29 @@ def _average(samples: Sequence[Sample], values: Sequence[float]) -> Estimate:
     return cluster_mean(values, [s.cluster for s in samples], [s.modality for s in samples])
 
 
-def _pairs(after: Sequence[Sample], before: Sequence[Sample]) -> list[tuple[Sample, Sample]]:
-    old = {s.id: s for s in before}
-    ids = {s.id for s in after}
-    if len(old) != len(before) or len(ids) != len(after):
+def _pairs(after: Sequence[Sample], before: Sequence[Sample], same: bool) -> list[Pair]:
+    new, old = split_by(after, lambda s: s.id), split_by(before, lambda s: s.id)
+    if same and (len(old) != len(before) or len(new) != len(after)):
         raise DataError("a question id occurs twice in an evaluation; ids must be unique to pair two models")
-    if ids != old.keys():
-        odd = min(ids ^ old.keys())
+    if same and new.keys() != old.keys():
+        odd = min(new.keys() ^ old.keys())
         raise DataError(f'"{odd}" is in only one of the two evaluations; evaluate both on the same questions')
-    pairs = [(s, old[s.id]) for s in after]
-    for a, b in pairs:
+    pairs = [(a, old[id]) for id, a in new.items() if id in old]
+    for [a, *_], [b, *_] in pairs if same else ():
         if (a.options, a.gold, a.modality) != (b.options, b.gold, b.modality):
             raise DataError(f'"{a.id}" has other options in the two evaluations; evaluate both on the same questions')
+    if not pairs:
+        raise DataError("the two evaluations have no question in common; evaluate both on the same questions")
     return pairs
 
 
-def _difference(pairs: Sequence[tuple[Sample, Sample]], values: Sequence[float]) -> dict[str, Any]:
-    found = _average([a for a, _ in pairs], values)
+def _difference(pairs: Sequence[Pair], values: Sequence[float]) -> dict[str, Any]:
+    found = _average([a for [a, *_], _ in pairs], values)
     return {"mean_difference": found.value, "ci95": found.ci95, "p": found.p}
 
 
-def _per_modality(pairs: Sequence[tuple[Sample, Sample]], values: Sequence[float]) -> dict[str, Any]:
+def _per_modality(pairs: Sequence[Pair], values: Sequence[float]) -> dict[str, Any]:
     parts: dict[str, list[int]] = {}
-    for i, (a, _) in enumerate(pairs):
+    for i, ([a, *_], _) in enumerate(pairs):
         parts.setdefault(a.modality, []).append(i)
     return {m: _difference([pairs[i] for i in part], [values[i] for i in part]) for m, part in parts.items()}

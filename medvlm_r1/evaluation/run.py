@@ -1,14 +1,18 @@
-"""Ask a model every question and keep what it said."""
+"""Ask a model every question under one arm, and keep what it said."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
+from medvlm_r1.evaluation.arms import Asked, prompts_of
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.reasoning import Reasoned, parse, render
+from medvlm_r1.reasoning import Reasoned, read
 from medvlm_r1.rollout.engine import Engine, Sampling
-from medvlm_r1.types import Completion, Example
+from medvlm_r1.types import Completion, Example, Prompt
 
 CHUNK = 100
+Probe = Callable[[Sequence[Prompt], Sequence[str]], Sequence[tuple[float, ...]]]
+"""Prompts, and what was written after each, to the probability of each option."""
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,25 @@ class EvalConfig:
 
 
 def evaluate(
-    engine: Engine, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None] = lambda done: None
+    engine: Engine,
+    examples: Sequence[Example],
+    config: EvalConfig,
+    progress: Callable[[int], None] = lambda done: None,
+    answered: Mapping[str, Sample] = MappingProxyType({}),
+    probe: Probe | None = None,
 ) -> list[Sample]:
-    """A sample per example, in order; ``progress`` hears how many are done."""
+    """The samples of an arm, in order; ``progress`` hears how many are done.
+
+    ``answered``: the "image" arm's samples by id, for the arms that build on them.
+    """
+    prompts = prompts_of(config.arm, Asked(examples, config.template, answered))
     samples: list[Sample] = []
-    for at in range(0, len(examples), CHUNK):
-        part = examples[at : at + CHUNK]
-        prompts = [render(example, config.template) for example in part]
-        greedy = engine.generate(prompts, Sampling(1, 0.0, config.max_tokens, seed=config.seed))
-        drawn = engine.generate(prompts, Sampling(config.samples, 1.0, config.max_tokens, seed=config.seed)) if config.samples else [[]] * len(part)
-        samples += [score(example, g[0], d, config.arm) for example, g, d in zip(part, greedy, drawn, strict=True)]
+    for at in range(0, len(prompts), CHUNK):
+        part = prompts[at : at + CHUNK]
+        greedy = [group[0] for group in engine.generate(part, Sampling(1, 0.0, config.max_tokens, seed=config.seed))]
+        drawn = engine.generate(part, Sampling(config.samples, 1.0, config.max_tokens, seed=config.seed)) if config.samples else [[]] * len(part)
+        probs = probe(part, [c.text for c in greedy]) if probe else [()] * len(part)
+        samples += [score(prompt, c, d, config.arm, p) for prompt, c, d, p in zip(part, greedy, drawn, probs, strict=True)]
         progress(len(samples))
     return samples
 
@@ -43,10 +56,11 @@ def _status(completion: Completion, read: Reasoned) -> str:
     return read.status if completion.finished or read.answer else "truncated"
 
 
-def score(example: Example, greedy: Completion, drawn: Sequence[Completion], arm: str) -> Sample:
+def score(prompt: Prompt, greedy: Completion, drawn: Sequence[Completion], arm: str, option_probs: tuple[float, ...] = ()) -> Sample:
     """Read the completions by the one rule."""
-    count = len(example.options)
-    read = parse(greedy.text, count)
+    example = prompt.example
+    text = prompt.opening + greedy.text
+    found = read(text, prompt)
     return Sample(
         id=example.id,
         modality=example.modality,
@@ -57,11 +71,12 @@ def score(example: Example, greedy: Completion, drawn: Sequence[Completion], arm
         gold=example.letter,
         images=example.images,
         arm=arm,
-        text=greedy.text or greedy.error,
-        answer=read.answer,
-        status=_status(greedy, read),
-        correct=read.answer == example.letter,
+        text=greedy.error or text,
+        answer=found.answer,
+        status=_status(greedy, found),
+        correct=found.answer == example.letter,
         n_tokens=len(greedy.token_ids),
-        sampled_correct=tuple(parse(completion.text, count).answer == example.letter for completion in drawn),
-        sampled_texts=tuple(completion.text for completion in drawn),
+        sampled_answers=tuple(read(prompt.opening + completion.text, prompt).answer for completion in drawn),
+        sampled_texts=tuple(prompt.opening + completion.text for completion in drawn),
+        option_probs=option_probs,
     )

@@ -17,15 +17,17 @@ STATUSES = ("answered", "unparsed", "truncated", "abstained", "failed")  # the l
 
 @dataclass(frozen=True)
 class Sample:
-    """A question under one arm, its greedy completion, and the outcome of K sampled ones.
+    """A question under one arm, its greedy completion, and K sampled ones.
 
-    ``arm`` says what the model was shown: "image", "blank", ….
-    ``text`` is the greedy completion, ``answer`` and ``status`` how ``reasoning.parse`` read it.
-    ``sampled_correct`` and ``sampled_texts`` are of temperature 1; both may be empty.
+    ``arm`` says what the model was shown and how it was asked: "image", "blank", …; see ``evaluation.arms``.
+    ``images``, ``options`` and ``gold`` are those of the arm.
+    ``text`` is all that stands in the model's turn, ``answer`` and ``status`` how ``reasoning.read`` read it.
+    ``sampled_texts`` and the letters in them, ``sampled_answers``, are of temperature 1; both may be empty.
+    ``option_probs`` is the probability of each option after the greedy thought; empty if not measured.
 
     >>> s = Sample("mri-00017", "mri", "side", "patient-0031", "Which side?", ("left", "right"), "B",
     ...            ("images/00017.png",), "image", "<think>…</think><answer>B</answer>", "B", "answered", True,
-    ...            21, (True, False, True, True))
+    ...            21, ("B", "A", "B", "B"))
     >>> s.sampled_accuracy
     0.75
     """
@@ -44,8 +46,14 @@ class Sample:
     status: str
     correct: bool
     n_tokens: int
-    sampled_correct: tuple[bool, ...] = ()
+    sampled_answers: tuple[str | None, ...] = ()
     sampled_texts: tuple[str, ...] = ()
+    option_probs: tuple[float, ...] = ()
+
+    @property
+    def sampled_correct(self) -> tuple[bool, ...]:
+        """Which of the K sampled completions are right."""
+        return tuple(answer == self.gold for answer in self.sampled_answers)
 
     @property
     def sampled_accuracy(self) -> float | None:
@@ -85,7 +93,7 @@ def read_samples(path: str | Path) -> list[Sample]:
 
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
-    "options": list, "images": list, "sampled_correct": list, "sampled_texts": list,
+    "options": list, "images": list, "sampled_answers": list, "sampled_texts": list, "option_probs": list,
     "answer": (str, type(None)), "correct": bool, "n_tokens": int,
 }  # fmt: skip
 
@@ -100,7 +108,7 @@ def _parse_line(line: str, place: str) -> Sample:
     known = {f.name for f in fields(Sample)}
     for name in row.keys() - known:
         raise DataError(f'{place}: unknown key "{name}"{nearest(name, known)}')
-    for name in sorted(known - row.keys() - {"sampled_correct", "sampled_texts"}):
+    for name in sorted(known - row.keys() - {"sampled_answers", "sampled_texts", "option_probs"}):
         raise DataError(f'{place}: the key "{name}" is missing; was the file written by another version?')
     for name, value in row.items():
         if not isinstance(value, _KINDS.get(name, str)):

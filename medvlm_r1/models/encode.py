@@ -28,8 +28,6 @@ KEPT_PIXEL_BYTES = 2**33  # 850 images of 512 visual tokens
 class Encoder:
     """Turns prompts into a PromptBatch with one model's tokenizer and image processor.
 
-    ``view`` changes every image before the model sees it (a blank one, say);
-    what it does is part of the image's content and so of its hash.
     ``tile_tokens``: see Family.
     """
 
@@ -37,11 +35,10 @@ class Encoder:
     image_processor: Any
     load_image: Callable[[str], Image.Image]
     max_prompt_tokens: int = 4096
-    view: Callable[[Image.Image], Image.Image] | None = None
     family: Family = QWEN2_VL
     tile_tokens: int = 0
     _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES), init=False)
-    _ids: dict[tuple[str, str], list[int]] = field(default_factory=dict, init=False)
+    _ids: dict[tuple[tuple[str, ...], str, str], list[int]] = field(default_factory=dict, init=False)
     _coming: dict[str, Future] = field(default_factory=dict, init=False)
 
     @property
@@ -77,13 +74,11 @@ class Encoder:
                 self._coming[reference] = _background().submit(self._prepare, reference)
 
     def _prepare(self, reference: str) -> Pixels:
-        image = self.load_image(reference).convert("RGB")
-        image = self.view(image) if self.view else image
-        return self.family.prepare(self.image_processor, image, self.tile_tokens)
+        return self.family.prepare(self.image_processor, self.load_image(reference).convert("RGB"), self.tile_tokens)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Token ids of the whole conversation up to the assistant's first token."""
-        key = (prompt.example.id, prompt.text)
+        """Token ids of the whole conversation up to the first token that the assistant is to write."""
+        key = (prompt.example.images, prompt.text, prompt.opening)
         if key not in self._ids:
             self._ids[key] = self._encode(prompt)
         return self._ids[key]
@@ -100,7 +95,7 @@ class Encoder:
                 f'"{self.family.image_token}"; take it out of the text, or use the chat template of the model\'s source'
             )
         images = [self.pixels(reference).text for reference in prompt.example.images]
-        text = first + "".join(image + part for image, part in zip(images, parts, strict=True))
+        text = first + "".join(image + part for image, part in zip(images, parts, strict=True)) + prompt.opening
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if len(ids) > self.max_prompt_tokens:
             raise DataError(

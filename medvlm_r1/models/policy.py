@@ -8,15 +8,14 @@ Legend: P prompts, R completion rows, C completion tokens, T tokens of a pass
 one after another, H hidden size, V vocabulary, D head size, I image tokens, F see models.family.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from PIL import Image
 from torch.utils.checkpoint import checkpoint
 
 from medvlm_r1.models import adapt, decoder
@@ -107,10 +106,6 @@ class Policy:
         model = adapt.reference(self.model)
         self.encoder.family.adapt(model)
         return Policy(model, self.encoder, _images=Kept(KEPT_IMAGE_BYTES) if self._tower_learns else self._images)
-
-    def viewing(self, view: Callable[[Image.Image], Image.Image] | None) -> "Policy":
-        """The same model, with every image changed by ``view`` first."""
-        return Policy(self.model, replace(self.encoder, view=view))
 
     def save_weights(self, out: Path) -> None:
         """The model in the Hugging Face layout, and its adapters if it has any."""

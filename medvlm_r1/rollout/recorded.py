@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medvlm_r1.errors import ImageError
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training.appending import AppendFile, writing
 from medvlm_r1.types import Completion, Prompt
@@ -41,19 +42,31 @@ class Recorded:
         self.engine.sync(policy)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """See Engine.generate. Only prompts with a completion missing are asked, all of theirs together."""
-        keys_PG = [[self.key(prompt, sampling, k) for k in range(sampling.n)] for prompt in prompts]
-        missing = [p for p, keys_G in enumerate(keys_PG) if any(key not in self._known for key in keys_G)]
-        fresh = dict(zip(missing, self.engine.generate([prompts[p] for p in missing], sampling), strict=True)) if missing else {}
-        found = {keys_PG[p][k]: c for p, group in fresh.items() for k, c in enumerate(group)}
-        self._keep({key: completion for key, completion in found.items() if not completion.error})
-        return [[self._known.get(key) or found[key] for key in keys_G] for keys_G in keys_PG]
+        """See Engine.generate. Only prompts with a completion missing are asked, all of theirs together.
 
-    def key(self, prompt: Prompt, sampling: Sampling, k: int) -> str:
+        A prompt whose picture cannot be opened gets completions with an ``error``.
+        """
+        keyed = [self._keys(prompt, sampling) for prompt in prompts]
+        missing = [p for p, keys_G in enumerate(keyed) if not isinstance(keys_G, Completion) and any(key not in self._known for key in keys_G)]
+        fresh = dict(zip(missing, self.engine.generate([prompts[p] for p in missing], sampling), strict=True)) if missing else {}
+        found = {keyed[p][k]: c for p, group in fresh.items() for k, c in enumerate(group)}
+        self._keep({key: completion for key, completion in found.items() if not completion.error})
+        return [
+            [keys_G] * sampling.n if isinstance(keys_G, Completion) else [self._known.get(key) or found[key] for key in keys_G]
+            for keys_G in keyed
+        ]
+
+    def _keys(self, prompt: Prompt, sampling: Sampling) -> list[str] | Completion:
+        try:
+            images = [self.image_key(reference) for reference in prompt.example.images]
+        except ImageError as error:
+            return Completion((), (), "", False, str(error))
+        return [self.key(prompt, images, sampling, k) for k in range(sampling.n)]
+
+    def key(self, prompt: Prompt, images: Sequence[str], sampling: Sampling, k: int) -> str:
         """32 hex digits. How many completions are drawn beside this one does not matter."""
-        images = [self.image_key(reference) for reference in prompt.example.images]
         settings = {name: value for name, value in asdict(sampling).items() if name != "n"}
-        text = json.dumps([self.identity, prompt.example.id, prompt.text, images, settings, k], ensure_ascii=False)
+        text = json.dumps([self.identity, prompt.example.id, prompt.text, prompt.opening, images, settings, k], ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
     def _keep(self, completions: dict[str, Completion]) -> None:

@@ -74,9 +74,14 @@ class RemoteEngine:
         except ImageError as error:
             return Completion((), (), "", False, str(error))
         content = [{"type": "image_url", "image_url": {"url": url}} for url in images] + [{"type": "text", "text": prompt.text}]
-        return {
+        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        opening: dict[str, Any] = {}
+        if prompt.opening:  # what vLLM and SGLang understand; a server that does not would begin anew
+            turns.append({"role": "assistant", "content": prompt.opening})
+            opening = {"add_generation_prompt": False, "continue_final_message": True}
+        return opening | {
             "model": self.endpoint.model,
-            "messages": [{"role": "user", "content": content}],
+            "messages": turns,
             "temperature": sampling.temperature,
             "max_tokens": sampling.max_tokens,
             "top_p": 1.0,
