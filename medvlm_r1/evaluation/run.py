@@ -44,23 +44,26 @@ def evaluate(
         part = prompts[at : at + CHUNK]
         greedy = [group[0] for group in engine.generate(part, Sampling(1, 0.0, config.max_tokens, seed=config.seed))]
         drawn = engine.generate(part, Sampling(config.samples, 1.0, config.max_tokens, seed=config.seed)) if config.samples else [[]] * len(part)
-        probs = probe(part, [c.text for c in greedy]) if probe else [()] * len(part)
+        probs = _option_probs(probe, part, greedy) if probe else [()] * len(part)
         samples += [score(prompt, c, d, config.arm, p) for prompt, c, d, p in zip(part, greedy, drawn, probs, strict=True)]
         progress(len(samples))
     return samples
 
 
-def _status(completion: Completion, read: Reasoned) -> str:
-    if completion.error:
-        return "failed"
-    return read.status if completion.finished or read.answer else "truncated"
+def _option_probs(probe: Probe, prompts: Sequence[Prompt], greedy: Sequence[Completion]) -> list[tuple[float, ...]]:
+    """None where there is no answer: a picture that cannot be opened cannot be probed either."""
+    there = [(prompt, c.text) for prompt, c in zip(prompts, greedy, strict=True) if not c.error]
+    probs = iter(probe([prompt for prompt, _ in there], [text for _, text in there]) if there else ())
+    return [() if c.error else next(probs) for c in greedy]
 
 
 def score(prompt: Prompt, greedy: Completion, drawn: Sequence[Completion], arm: str, option_probs: tuple[float, ...] = ()) -> Sample:
-    """Read the completions by the one rule."""
+    """Read the completions by the one rule. Where one of them, greedy or drawn, could not be had, the question has failed."""
     example = prompt.example
+    error = next((c.error for c in (greedy, *drawn) if c.error), "")
     text = prompt.opening + greedy.text
-    found = read(text, prompt)
+    found = Reasoned("", None, "failed") if error else read(text, prompt)
+    is_cut_off = not (error or greedy.finished or found.answer)
     return Sample(
         id=example.id,
         modality=example.modality,
@@ -71,9 +74,9 @@ def score(prompt: Prompt, greedy: Completion, drawn: Sequence[Completion], arm: 
         gold=example.letter,
         images=example.images,
         arm=arm,
-        text=greedy.error or text,
+        text=error or text,
         answer=found.answer,
-        status=_status(greedy, found),
+        status="truncated" if is_cut_off else found.status,
         correct=found.answer == example.letter,
         n_tokens=len(greedy.token_ids),
         sampled_answers=tuple(read(prompt.opening + completion.text, prompt).answer for completion in drawn),

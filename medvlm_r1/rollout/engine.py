@@ -1,8 +1,8 @@
 """What an engine is: prompts in, completions out. Nobody above needs to know more."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from medvlm_r1.types import Completion, Prompt
 
@@ -36,4 +36,13 @@ class Engine(Protocol):
 
     def sync(self, policy: Any) -> None:
         """Take over the policy's weights."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Engine, Protocol):
+    """An engine whose prompts are done one after another, so that what is done can be kept before the rest is."""
+
+    def stream(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[Completion]]:
+        """What ``generate`` returns, each prompt's completions as soon as they and all before them are there."""
         ...

@@ -7,13 +7,13 @@ stopped and ends with the same bytes.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medvlm_r1.errors import ImageError
-from medvlm_r1.rollout.engine import Engine, Sampling
+from medvlm_r1.rollout.engine import Engine, Sampling, Streaming
 from medvlm_r1.training.appending import AppendFile, writing
 from medvlm_r1.types import Completion, Prompt
 
@@ -48,13 +48,25 @@ class Recorded:
         """
         keyed = [self._keys(prompt, sampling) for prompt in prompts]
         missing = [p for p, keys_G in enumerate(keyed) if not isinstance(keys_G, Completion) and any(key not in self._known for key in keys_G)]
-        fresh = dict(zip(missing, self.engine.generate([prompts[p] for p in missing], sampling), strict=True)) if missing else {}
-        found = {keyed[p][k]: c for p, group in fresh.items() for k, c in enumerate(group)}
-        self._keep({key: completion for key, completion in found.items() if not completion.error})
+        found: dict[str, Completion] = {}
+        for rows, groups in self._answered(missing, prompts, sampling):
+            new = {keyed[p][k]: c for p, group in zip(rows, groups, strict=True) for k, c in enumerate(group)}
+            self._keep({key: completion for key, completion in new.items() if not completion.error and key not in self._known})
+            found |= new
         return [
             [keys_G] * sampling.n if isinstance(keys_G, Completion) else [self._known.get(key) or found[key] for key in keys_G]
             for keys_G in keyed
         ]
+
+    def _answered(
+        self, missing: Sequence[int], prompts: Sequence[Prompt], sampling: Sampling
+    ) -> Iterator[tuple[Sequence[int], Sequence[list[Completion]]]]:
+        """The missing rows and their completions, as many at a time as the engine can be cut off after."""
+        asked = [prompts[p] for p in missing]
+        if isinstance(self.engine, Streaming):
+            yield from (([p], [group]) for p, group in zip(missing, self.engine.stream(asked, sampling), strict=True))
+        elif missing:
+            yield missing, self.engine.generate(asked, sampling)
 
     def _keys(self, prompt: Prompt, sampling: Sampling) -> list[str] | Completion:
         try:
