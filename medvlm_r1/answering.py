@@ -15,9 +15,10 @@ from medvlm_r1.errors import ConfigError
 from medvlm_r1.evaluation.run import Probe
 from medvlm_r1.models.families import locate
 from medvlm_r1.rollout.engine import Engine
+from medvlm_r1.rollout.calling import Endpoint, check_up, served_model
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.recorded import Recorded
-from medvlm_r1.rollout.remote import Endpoint, RemoteEngine, served_model
+from medvlm_r1.rollout.remote import RemoteEngine
 from medvlm_r1.types import Example
 
 KEY = "MEDVLM_API_KEY"
@@ -51,7 +52,8 @@ def _endpoint(arguments: Namespace, record: Path) -> Answerer:
     url, _, name = arguments.model.partition("#")
     if arguments.probs:
         raise ConfigError("--probs needs the model on this machine; an endpoint is calibrated by --samples 4 or more")
-    endpoint = Endpoint(url, name or served_model(url, secret(KEY)), secret(KEY))
+    endpoint = Endpoint(url, name or served_model(url, secret(KEY)), secret(KEY), arguments.timeout)
+    check_up(endpoint)
     identity = f"{endpoint.url}#{endpoint.model}"
     image_key = cache(lambda reference: content_hash(load_image(reference)))
     return Answerer(arguments.template or "paper-eval", identity, Recorded(RemoteEngine(endpoint, load_image), record, identity, image_key), None)

@@ -99,6 +99,7 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub.add_argument("--samples", type=_whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")
     sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
     sub.add_argument("--cache", type=Path, metavar="FILE", help="where completions are kept; several evaluations may share it (default: OUT/completions.jsonl)")
+    sub.add_argument("--timeout", type=_seconds, default=300.0, metavar="S", help="seconds to wait for an endpoint's answer (default: %(default)g)")
     sub.epilog += "\n\narms:\n" + "\n".join(f"  {name:<18} {meaning}" for name, meaning in MEANINGS.items())
     sub = _add(commands, "ask", "one question about one picture, with reasoning", runs["ask"])
     _asking(sub)
@@ -147,6 +148,12 @@ def _whole(least: int) -> Callable[[str], int]:
         return int(text)
 
     return whole
+
+
+def _seconds(text: str) -> float:
+    if not 0 < float(text) < float("inf"):
+        raise argparse.ArgumentTypeError(f"wants seconds, more than 0, got {text}")
+    return float(text)
 
 
 def _embedded(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -> None:

@@ -5,23 +5,35 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
+class _Listening(ThreadingHTTPServer):
+    request_queue_size = 64  # of five, the sixth call at a time would wait a second
+
+
 class Server:
-    """Answers in turn with what it is given: (status, headers, body)."""
+    """Answers in turn with what it is given: (status, headers, body), or a function from a request's body to one.
+
+    The last is given again and again. None ends the connection without an answer.
+    """
 
     def __init__(self, *answers):
         self.answers, self.asked, self.keys = list(answers), [], []
+        self.models = None  # what a GET gets; as a POST where this is None
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 owner.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 owner.keys.append(self.headers.get("Authorization"))
-                self._answer(*(owner.answers.pop(0) if len(owner.answers) > 1 else owner.answers[0]))
+                answer = owner.answers.pop(0) if len(owner.answers) > 1 else owner.answers[0]
+                self._answer(answer(owner.asked[-1]) if callable(answer) else answer)
 
             def do_GET(self):
-                self._answer(*owner.answers[0])
+                self._answer(owner.models or owner.answers[0])
 
-            def _answer(self, status, headers, body):
+            def _answer(self, answer):
+                if answer is None:
+                    return
+                status, headers, body = answer
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
                 self.send_response(status)
                 for name, value in headers.items():
@@ -33,7 +45,7 @@ class Server:
             def log_message(self, *_):
                 """Silence."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = _Listening(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 

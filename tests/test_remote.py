@@ -11,8 +11,9 @@ from PIL import Image
 
 from medvlm_r1.errors import EngineError, ImageError
 from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.calling import Endpoint, served_model
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.remote import Endpoint, RemoteEngine, served_model
+from medvlm_r1.rollout.remote import RemoteEngine
 
 GOOD = {"choices": [{"message": {"content": "<think>x</think><answer>B</answer>"}, "finish_reason": "stop"}]}
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.errors import ImageError
+from medvlm_r1.errors import DataError, ImageError
 from medvlm_r1.rollout.engine import Engine, Sampling, Streaming
 from medvlm_r1.training.appending import AppendFile, writing
 from medvlm_r1.types import Completion, Prompt
@@ -96,5 +96,12 @@ def _load(path: Path) -> dict[str, Completion]:
         if lines and not lines[-1].endswith(b"\n"):
             file.truncate(sum(map(len, lines[:-1])))
             lines.pop()
-    rows = [json.loads(line) for line in lines]
-    return {row.pop("key"): Completion(**{n: tuple(v) if isinstance(v, list) else v for n, v in row.items()}) for row in rows}
+    return dict(_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
+
+
+def _parse(line: bytes, place: str) -> tuple[str, Completion]:
+    try:
+        row = json.loads(line)
+        return row.pop("key"), Completion(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{place}: no recorded completion; delete the line, and what it held is asked again") from error

@@ -1,0 +1,241 @@
+"""``medvlm-r1 eval`` against endpoints that fail and pictures that are not there: what it says, counts, and asks again."""
+
+import json
+import time
+
+import hub_model
+import pytest
+from PIL import Image
+
+from medvlm_r1.evaluation.samples import read_samples
+from medvlm_r1.rollout import remote
+
+ARMS = ("image", "blank")
+ASKED = {f"q{n}": f"Question {n}?" for n in range(1, 7)}
+
+
+def says(text, reason="stop", **more):
+    return 200, {}, {"choices": [{"message": {"content": text} | more, "finish_reason": reason}]}
+
+
+def question_of(body):
+    """The id of the question in a request."""
+    text = body["messages"][0]["content"][-1]["text"]
+    return next(name for name, asked in ASKED.items() if asked in text)
+
+
+def good(body):
+    return says(f"<think>{question_of(body)}</think><answer>{'AB'[int(question_of(body)[1]) % 2]}</answer>")
+
+
+def stumbles(fault, *names):
+    """Answers well, but for some questions."""
+    return lambda body: (fault(body) if callable(fault) else fault) if question_of(body) in names else good(body)
+
+
+@pytest.fixture
+def data(tmp_path):
+    for name in ASKED:
+        Image.effect_noise((60, 60), 20 + 10 * int(name[1])).save(tmp_path / f"{name}.png")
+    rows = [hub_model.question(name, [f"{name}.png"], "axial") | {"question": text} for name, text in ASKED.items()]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "data.jsonl"
+
+
+@pytest.fixture
+def endpoint(serve, monkeypatch):
+    """Starts an endpoint with one model, whose faults are tried again without a pause."""
+    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.0)
+
+    def start(*answers):
+        server = serve(*answers)
+        server.models = (200, {}, {"data": [{"id": "m"}]})
+        return server
+
+    return start
+
+
+def eval_words(model, data, out, *more):
+    return ["eval", "--model", model, "--data", data, "--max-tokens", "12", "--out", out, *more]
+
+
+def bytes_of(out):
+    return {arm: (out / f"samples-{arm}.jsonl").read_bytes() for arm in ARMS}
+
+
+def never_failed(command, server, data, out):
+    server.answers[:] = [good]
+    assert command(*eval_words(server.url, data, out))[0] == 0
+    return bytes_of(out)
+
+
+FAULTS = {
+    "429": ((429, {"Retry-After": "0"}, {"error": "slow down"}), "status 429 ({\"error\": \"slow down\"})", 5),
+    "429 for an hour": ((429, {"Retry-After": "3600"}, b""), "it wants to be left alone for 3600 s", 1),
+    "500": ((500, {}, b"oops"), "status 500 (oops)", 5),
+    "no pictures taken": ((400, {}, {"error": "image input is not supported"}), "image input is not supported", 1),
+    "malformed": ((200, {}, b'{"choices": [{'), "cannot be read", 5),
+    "nested": ((200, {}, b"[" * 100_000), "cannot be read", 5),
+    "no choices": ((200, {}, {"choices": []}), "no choice in it", 5),
+    "empty": (says(""), "no text in it", 5),
+    "hangs up": (None, "no connection", None),  # between 1 and 5: who is gone is not asked again and again
+    "redirects": ((307, {"Location": "http://elsewhere.example/v1"}, b""), 'redirects to "http://elsewhere.example/v1"', 1),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_what_failed_is_counted_said_and_asked_again(endpoint, data, tmp_path, command, case):
+    fault, reason, tries = FAULTS[case]
+    server, out = endpoint(stumbles(fault, "q2", "q5")), tmp_path / "eval"
+    code, _, err = command(*eval_words(server.url, data, out))
+    assert code == 1 and "4 questions have no answer; the same command again asks only for these" in err
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["failed"] == {"image": 2, "blank": 2}
+    for arm in ARMS:
+        samples = read_samples(out / f"samples-{arm}.jsonl")
+        assert {s.id: s.status for s in samples} == dict.fromkeys(ASKED, "answered") | {"q2": "failed", "q5": "failed"}
+        assert all(reason in s.text and s.answer is None and not s.correct for s in samples if s.status == "failed")
+        assert sum(summary["status"][arm].values()) == pytest.approx(1) and summary["arms"][arm]["mri"]["n"] == 6
+    if tries:
+        assert len(server.asked) == 2 * (4 + 2 * tries)
+
+    server.answers[:], server.asked[:] = [good], []
+    assert command(*eval_words(server.url, data, out))[0] == 0
+    assert sorted(map(question_of, server.asked)) == ["q2", "q2", "q5", "q5"]
+    assert bytes_of(out) == never_failed(command, server, data, tmp_path / "whole")
+    code, _, err = command(*eval_words(server.url, data, out))
+    assert code == 2 and "already holds an evaluation" in err
+
+
+def test_one_draw_that_is_missing_is_asked_again(endpoint, data, tmp_path, command):
+    drawn = []
+
+    def third_draw_of_q3(body):
+        if question_of(body) == "q3" and body["temperature"] == 1:
+            drawn.append(body["seed"])
+            return (400, {}, {}) if len(set(drawn)) == 3 else good(body)
+        return good(body)
+
+    server, out, more = endpoint(third_draw_of_q3), tmp_path / "eval", ("--samples", "3", "--arms", "image")
+    assert command(*eval_words(server.url, data, out, *more))[0] == 1
+    assert json.loads((out / "summary.json").read_text())["failed"] == {"image": 1}
+    server.answers[:], server.asked[:] = [good], []
+    assert command(*eval_words(server.url, data, out, *more))[0] == 0 and [question_of(body) for body in server.asked] == ["q3"] * 3
+    assert read_samples(out / "samples-image.jsonl")[2].sampled_answers == ("B",) * 3
+
+
+ANSWERS = {
+    "refusal": (says(None, refusal="I can't help with that."), "unparsed", "I can't help with that."),
+    "filtered": (says(None, "content_filter"), "unparsed", ""),
+    "cut off": (says("<think>The picture shows", "length"), "truncated", "<think>The picture shows"),
+    "all tokens thought away": (says("", "length"), "truncated", ""),
+    "abstained": (says("<answer>I cannot tell</answer>"), "abstained", "<answer>I cannot tell</answer>"),
+    "thought apart": (says("<answer>A</answer>", reasoning="Ears."), "answered", "<think>Ears.</think><answer>A</answer>"),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_what_a_model_says_is_no_failure(endpoint, data, tmp_path, command, case):
+    answer, status, text = ANSWERS[case]
+    server = endpoint(stumbles(answer, "q1"))
+    assert command(*eval_words(server.url, data, tmp_path / "eval"))[0] == 0 and len(server.asked) == 12
+    first = read_samples(tmp_path / "eval" / "samples-image.jsonl")[0]
+    assert (first.status, first.text) == (status, text)
+
+
+@pytest.mark.parametrize("name", ["", "#m"])
+def test_down_from_the_start(refused, data, tmp_path, name):
+    refused(eval_words(f"http://127.0.0.1:9/v1{name}", data, tmp_path / "eval"), "127.0.0.1:9/v1", "is the server up")
+    assert not (tmp_path / "eval").exists()
+
+
+def test_an_endpoint_that_dies_is_not_asked_for_every_question_in_vain(endpoint, data, tmp_path, command):
+    """After seven answers nobody is there: at most the sixteen requests under way try five times, the others once."""
+    server, out = endpoint(*[good] * 7, None), tmp_path / "eval"
+    assert command(*eval_words(server.url, data, out, "--samples", "8"))[0] == 1
+    dead = len(server.asked) - 7
+    assert dead < 2 * 6 * 9 - 7 + 16 * 4  # five times each would be 505
+    server.answers[:] = [good]
+    assert command(*eval_words(server.url, data, out, "--samples", "8"))[0] == 0
+    assert command(*eval_words(server.url, data, tmp_path / "whole", "--samples", "8"))[0] == 0
+    assert bytes_of(out) == bytes_of(tmp_path / "whole")
+
+
+def test_a_slow_one_is_left_after_its_time(endpoint, data, tmp_path, command):
+    def slow(body):
+        time.sleep(0.4)
+        return good(body)
+
+    server, out = endpoint(stumbles(slow, "q4")), tmp_path / "eval"
+    assert command(*eval_words(server.url, data, out, "--timeout", "0.2", "--arms", "image"))[0] == 1
+    assert "no answer within 0.2 s" in read_samples(out / "samples-image.jsonl")[3].text
+    assert command(*eval_words(server.url, data, out, "--timeout", "20", "--arms", "image"))[0] == 0
+    assert {s.status for s in read_samples(out / "samples-image.jsonl")} == {"answered"}
+
+
+@pytest.mark.parametrize("answered_by", ["this machine", "endpoint"])
+def test_pictures_that_are_missing_or_broken(endpoint, taught, data, tmp_path, command, answered_by):
+    server, out = endpoint(good), tmp_path / "eval"
+    model, more = (taught, ("--probs", "--samples", "2", "--template", "direct")) if answered_by == "this machine" else (server.url, ())
+    assert command(*eval_words(model, data, tmp_path / "whole", *more))[0] == 0
+    whole, server.asked[:] = {name: (tmp_path / f"{name}.png").read_bytes() for name in ("q2", "q3")}, []
+    (tmp_path / "q2.png").unlink()
+    (tmp_path / "q3.png").write_bytes(whole["q3"][:500])
+    code, _, err = command(*eval_words(model, data, out, *more))
+    assert code == 1 and "4 questions have no answer" in err
+    failed = {s.id: s.text for s in read_samples(out / "samples-image.jsonl") if s.status == "failed"}
+    assert failed.keys() == {"q2", "q3"} and "is missing" in failed["q2"] and "truncated or corrupt" in failed["q3"]
+    assert json.loads((out / "summary.json").read_text())["failed"] == {"image": 2, "blank": 2} and (out / "report.html").exists()
+    for name, content in whole.items():
+        (tmp_path / f"{name}.png").write_bytes(content)
+    assert command(*eval_words(model, data, out, *more))[0] == 0
+    assert bytes_of(out) == bytes_of(tmp_path / "whole")
+    assert len(server.asked) == (12 if answered_by == "endpoint" else 0)
+
+
+# ---------------------------------------------------------------- the key, and where it goes
+
+
+def test_the_key_stands_in_no_file_and_no_message(endpoint, serve, data, tmp_path, command, monkeypatch):
+    monkeypatch.setenv("MEDVLM_API_KEY", "sk-secret-1")
+    server = endpoint(stumbles((403, {}, b"the key sk-secret-1 may not do that"), "q1"))
+    code, out, err = command(*eval_words(server.url, data, tmp_path / "eval"))
+    assert code == 1 and set(server.keys) == {"Bearer sk-secret-1"}
+    assert "the key … may not do that" in read_samples(tmp_path / "eval" / "samples-image.jsonl")[0].text
+    assert "sk-secret-1" not in out + err + "".join(file.read_text() for file in (tmp_path / "eval").iterdir())
+
+
+@pytest.mark.parametrize("key", ["sk-secret-1\n", "sk secret-1", "sk-secret-1€"])
+def test_a_key_that_cannot_be_sent_is_not_shown(refused, data, tmp_path, monkeypatch, capsys, key):
+    monkeypatch.setenv("MEDVLM_API_KEY", key)
+    refused(eval_words("http://127.0.0.1:9/v1", data, tmp_path / "eval"), "MEDVLM_API_KEY")
+    assert "secret" not in "".join(capsys.readouterr())
+
+
+def test_a_wrong_key_and_a_moved_endpoint_are_told_at_once(endpoint, serve, refused, data, tmp_path):
+    server, elsewhere = endpoint(good), serve((200, {}, {}))
+    server.models = (401, {}, {"error": "who are you?"})
+    refused(eval_words(f"{server.url}#m", data, tmp_path / "eval"), "401", "MEDVLM_API_KEY")
+    server.models = (302, {"Location": elsewhere.url}, b"")
+    refused(eval_words(f"{server.url}#m", data, tmp_path / "eval"), elsewhere.url)
+    assert server.asked == elsewhere.asked == []
+
+
+@pytest.mark.parametrize("address", ["http://me:secret@here/v1", "https://here/v1?api-key=secret", "http:///v1", "ftp://here/v1"])
+def test_an_address_with_more_than_a_place(command, data, tmp_path, address):
+    code, _, err = command(*eval_words(address, data, tmp_path / "eval"))
+    assert code == 2 and len(err.splitlines()) == 1 and "secret" not in err
+
+
+def test_no_proxy_stands_between_us_and_this_machine(endpoint, serve, data, tmp_path, command, monkeypatch):
+    proxy = serve((502, {}, {}))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert command(*eval_words(endpoint(good).url, data, tmp_path / "eval"))[0] == 0 and proxy.asked == []
+
+
+def test_a_record_that_is_none(endpoint, refused, data, tmp_path):
+    (tmp_path / "notes.jsonl").write_text('{"key": "1", "note": "mine"}\n')
+    refused(eval_words(endpoint(good).url, data, tmp_path / "eval", "--cache", tmp_path / "notes.jsonl"), "notes.jsonl, line 1", "delete the line")
