@@ -96,7 +96,7 @@ def reliability(confidences: Sequence[float], correct: Sequence[bool], bins: int
 def expected_calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = 10) -> float:
     """Mean gap of confidence and accuracy over equal-width bins, weighted by their questions (Guo et al. 1706.04599).
 
-    Few questions in a bin make a gap by chance alone: of 300 questions, a calibrated model shows about 0.04.
+    Few questions in a bin make a gap by chance alone: of 300 questions, a calibrated model shows about 0.06.
 
     >>> round(expected_calibration_error([0.95, 0.95, 0.55, 0.55], [1, 1, 1, 0]), 3)    # (2 x 0.05 + 2 x 0.05) / 4
     0.05
@@ -160,8 +160,9 @@ def threshold_for(
     make the data look larger than it is. It says nothing about another hospital.
 
     | right of | wanted error | threshold, coverage, error, upper |
-    >>> threshold_for([0.9] * 100 + [0.5] * 100, [1] * 99 + [0] + [1, 0] * 50, 0.1)
-    Threshold(threshold=0.9, n=100, coverage=0.5, error=0.01, upper=0.06253983962133937)
+    >>> found = threshold_for([0.9] * 100 + [0.5] * 100, [1] * 99 + [0] + [1, 0] * 50, 0.1)
+    >>> found.threshold, found.coverage, found.error, round(found.upper, 3)
+    (0.9, 0.5, 0.01, 0.062)
     >>> threshold_for([0.9] * 40, [1] * 40, 0.1) is None        # 0 of 40 wrong: the bound is 0.104
     True
     """
@@ -192,3 +193,56 @@ def _steps(confidences: Sequence[float], correct: Sequence[bool]) -> tuple[np.nd
     sorted_N = confidences_N[order_N]
     ends_S = np.append(np.flatnonzero(np.diff(sorted_N)), len(sorted_N) - 1) + 1
     return sorted_N, wrong_N[order_N], ends_S
+
+
+def confidences(samples: Sequence[Sample], by: str) -> list[float | None]:
+    """How sure a model was of its greedy answer; None where it gave none, or nothing was measured.
+
+    ``by`` "option_probs": the probability of that option after the greedy thought.
+    ``by`` "agreement": the share of the K >= 2 sampled completions that give the same answer.
+
+    >>> s = Sample("q", "mri", "", "", "Which side?", ("left", "right"), "B", (), "image", "", "B", "answered", True, 9,
+    ...            sampled_answers=("B", "A", None, "B"), option_probs=(0.2, 0.8))
+    >>> confidences([s], "option_probs"), confidences([s], "agreement")
+    ([0.8], [0.5])
+    """
+    return [_MEASURES[by](s) if s.answer is not None else None for s in samples]
+
+
+def _probability(sample: Sample) -> float | None:
+    return sample.option_probs[LETTERS.index(sample.answer)] if sample.option_probs else None
+
+
+def _agreement(sample: Sample) -> float | None:
+    drawn = sample.sampled_answers
+    return drawn.count(sample.answer) / len(drawn) if len(drawn) >= 2 else None
+
+
+_MEASURES = {"option_probs": _probability, "agreement": _agreement}
+
+
+def calibration(samples: Sequence[Sample]) -> dict[str, Any] | None:
+    """All of the above for ``summary.json``, over the questions that were answered; the others are counted as "unanswered".
+
+    By the options' probabilities where every answered question has them, else by
+    agreement, else None. The accuracy here is that of answered questions.
+    """
+    answered = [s for s in samples if s.answer is not None]
+    correct_N = [s.correct for s in answered]
+    for by in _MEASURES:
+        confidences_N = [c for c in confidences(answered, by) if c is not None]
+        if not answered or len(confidences_N) < len(answered):
+            continue
+        thresholds = {str(error): threshold_for(confidences_N, correct_N, error) for error in WANTED_ERRORS}
+        return {
+            "by": by,
+            "n": len(answered),
+            "unanswered": len(samples) - len(answered),
+            "ece": expected_calibration_error(confidences_N, correct_N),
+            "brier": brier(confidences_N, correct_N),
+            "aurc": area_under_risk_coverage(confidences_N, correct_N),
+            "bins": [asdict(b) for b in reliability(confidences_N, correct_N)],
+            "risk_coverage": [asdict(step) for step in risk_coverage(confidences_N, correct_N)],
+            "thresholds": {error: asdict(found) if found else None for error, found in thresholds.items()},
+        }
+    return None

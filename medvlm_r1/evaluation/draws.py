@@ -1,8 +1,8 @@
 """The random draws behind intervals and p: made once for G groups, kept in one byte each.
 
 A report asks for some sixty intervals over the same questions. What is drawn depends
-on the number of groups alone, so all of them share their draws, and differ in digits
-in nothing from intervals that draw anew. Legend: G groups, D draws.
+on the number of groups alone, so all of them share their draws, and no digit differs
+from drawing anew each time. Legend: G groups, D draws.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,34 +13,51 @@ Blocks = tuple[Iterable[np.ndarray], Iterable[np.ndarray]]
 
 _PIECE = 4_000_000  # draws x groups; with _BLOCK it fixes the last digit of every interval, so neither is changed lightly
 _BLOCK = 600_000  # a block's float64 copy stays in the processor's cache
-_MAX_KEPT_BYTES = 256_000_000  # three modalities and their union at 10,000 groups and 4,000 draws need 160 MB
-_kept: dict[tuple[int, int, int], tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]] = {}
 
 
-def blocks(groups: int, draws: int, seed: int) -> Blocks:
-    """Bootstrap weights and signs, (D, G) int8, each as blocks of some draws.
+class Draws:
+    """Draws by number of groups, number of draws and seed; those longest not asked for make room.
 
-    A weight says how often a group is drawn when as many are drawn as there are,
-    with replacement; a sign is 1 or -1. Read the weights to their end before the
-    signs: too many to keep are made on the way, from one stream of random numbers.
-
-    >>> weights, signs = blocks(groups=3, draws=4, seed=0)
+    >>> weights, signs = Draws(max_bytes=1000).blocks(groups=3, draws=4, seed=0)
     >>> np.concatenate(weights).sum(axis=1).tolist()
     [3, 3, 3, 3]
     >>> np.unique(np.concatenate(signs)).tolist()
     [-1, 1]
     """
-    key, size = (groups, draws, seed), 2 * groups * draws
-    if size > _MAX_KEPT_BYTES:
-        return _drawn(*key)
-    made = _kept.pop(key, None)
-    if made is None:
-        weights, signs = _drawn(*key)
-        made = tuple(weights), tuple(signs)
-    while _kept and size + sum(2 * g * d for g, d, _ in _kept) > _MAX_KEPT_BYTES:
-        _kept.pop(next(iter(_kept)))  # the one that was longest not asked for
-    _kept[key] = made
-    return made
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._kept: dict[tuple[int, int, int], Blocks] = {}
+
+    def blocks(self, groups: int, draws: int, seed: int) -> Blocks:
+        """Bootstrap weights and signs, (D, G) int8, each as blocks of some draws.
+
+        A weight says how often a group is drawn when as many are drawn as there are,
+        with replacement; a sign is 1 or -1. Read the weights to their end before the
+        signs: too many to keep are made on the way, from one stream of random numbers.
+        """
+        key, size = (groups, draws, seed), _bytes(groups, draws)
+        if size > self.max_bytes:
+            return _drawn(*key)
+        made = self._kept.pop(key, None)
+        if made is None:
+            weights, signs = _drawn(*key)
+            made = tuple(weights), tuple(signs)
+        while self.n_bytes + size > self.max_bytes:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[key] = made
+        return made
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(_bytes(groups, draws) for groups, draws, _ in self._kept)
+
+
+SHARED = Draws(max_bytes=256_000_000)  # three modalities and their union at 10,000 groups and 4,000 draws need 160 MB
+
+
+def _bytes(groups: int, draws: int) -> int:
+    return 2 * groups * draws
 
 
 def _drawn(groups: int, draws: int, seed: int) -> tuple[Iterator[np.ndarray], Iterator[np.ndarray]]:

@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from medvlm_r1.evaluation.draws import blocks
+from medvlm_r1.evaluation.draws import SHARED
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def cluster_mean(
     """
     sums_GS, counts_GS, _ = _tables(values, groups, strata)
     value = float((sums_GS.sum(0) / counts_GS.sum(0)).mean())
-    weights, signs = blocks(len(sums_GS), draws, seed)
+    weights, signs = SHARED.blocks(len(sums_GS), draws, seed)
     means_D = np.concatenate([np.nanmean(_means(weights_DG, sums_GS, counts_GS), axis=1) for weights_DG in weights])
     low, high = np.quantile(means_D, [0.025, 0.975])
     shares_GS = sums_GS / counts_GS.sum(0)
@@ -136,9 +136,11 @@ def cluster_gap(
     own = names.index(stratum)
 
     def gap(means_DS: np.ndarray) -> np.ndarray:
-        return means_DS[:, own] - np.nanmean(np.delete(means_DS, own, axis=1), axis=1)
+        others_DS = np.delete(means_DS, own, axis=1)
+        seen_D = (~np.isnan(others_DS)).sum(axis=1)
+        return means_DS[:, own] - np.nansum(others_DS, axis=1) / np.where(seen_D, seen_D, np.nan)
 
-    weights, _ = blocks(len(sums_GS), draws, seed)
+    weights, _ = SHARED.blocks(len(sums_GS), draws, seed)
     gaps_D = np.concatenate([gap(_means(weights_DG, sums_GS, counts_GS)) for weights_DG in weights])
     low, high = np.nanquantile(gaps_D, [0.025, 0.975])
     return Estimate(float(gap((sums_GS.sum(0) / counts_GS.sum(0))[None])[0]), float(low), float(high))
@@ -204,7 +206,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def minimum_detectable_difference(n: int, discordant: float, alpha: float = 0.05, power: float = 0.8) -> float:
+def minimum_detectable_difference(n: float, discordant: float, alpha: float = 0.05, power: float = 0.8) -> float:
     """Smallest difference of accuracy that n paired items find with this power (Connor 1987).
 
     ``discordant`` is the share of items that only one of the two models gets right.
