@@ -28,6 +28,10 @@ EXAMPLES = {
     "compare": """examples:
   medvlm-r1 compare runs/base runs/grpo --out runs/both
   medvlm-r1 compare "2B=runs/eval-2b" "72B=runs/served" runs/mine --out runs/three --json""",
+    "export": """examples:
+  medvlm-r1 export runs/eval --to csv                             samples.csv and table.csv in runs/eval/export/csv
+  medvlm-r1 export runs/eval --to card --out my-model/card        README.md, a model card with the results in its metadata
+  medvlm-r1 export runs/eval --to inspect --out logs/mine         then: inspect view --log-dir logs""",
     "ask": """examples:
   medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both
   medvlm-r1 ask --model runs/mine/checkpoints/step-300 scan.png "What is abnormal?" --json""",
@@ -109,6 +113,10 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub.add_argument("evaluations", nargs="+", metavar="[NAME=]DIR", help="what eval left, base first; NAME stands for it on the page")
     sub.add_argument("--out", type=Path, required=True, help="where summary.json and report.html go")
     sub.add_argument("--json", action="store_true", help="print the summary as JSON")
+    sub = _add(commands, "export", "an evaluation for a spreadsheet, as a model card, or for the viewer of Inspect AI", runs["export"])
+    sub.add_argument("evaluation", type=Path, metavar="DIR", help="a folder that eval has written")
+    sub.add_argument("--to", choices=("csv", "card", "inspect"), required=True, help="tables, a README.md for the hub, or logs")
+    sub.add_argument("--out", type=Path, metavar="OUT", help="a new folder for the files (default: DIR/export/TO)")
     sub = _add(commands, "ask", "one question about one picture, with reasoning", runs["ask"])
     _asking(sub)
     sub.add_argument("image", help="a PNG, JPEG, TIFF, BMP or DICOM file, or a slice: head.nii.gz#axis=2&slice=17")

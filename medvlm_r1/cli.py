@@ -110,6 +110,14 @@ def audit(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def export(arguments: argparse.Namespace) -> int:
+    """``export``: the files that were written, one a line."""
+    from medvlm_r1 import exporting
+
+    print(*exporting.run(arguments), sep="\n")
+    return 0
+
+
 def ask(arguments: argparse.Namespace) -> int:
     """``ask``: reasoning, answer and option probabilities."""
     from medvlm_r1 import ask as asking
@@ -209,7 +217,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 RUNS = {
-    "train": train, "sft": train, "eval": evaluate, "compare": compare, "ask": ask, "audit": audit, "data": data,
+    "train": train, "sft": train, "eval": evaluate, "compare": compare, "export": export, "ask": ask, "audit": audit, "data": data,
     "reproduce": reproduce, "demo": demo, "study": study, "nano": nano, "doctor": doctor,
 }  # fmt: skip
 

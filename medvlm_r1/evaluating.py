@@ -101,7 +101,7 @@ def check_out(out: Path) -> None:
     with writing(out):
         if (out / "summary.json").exists() and not _has_failures(out / "summary.json"):
             raise RunError(f"{out} already holds an evaluation or a run; choose another --out")
-        ours = ("samples-*.jsonl", "completions.jsonl", "summary.json", "report.html")
+        ours = ("samples-*.jsonl", "completions.jsonl", "summary.json", "report.html", "export")
         others = [file.name for file in out.iterdir() if not any(map(file.match, ours))] if out.exists() else []
     if others:
         raise RunError(f'{out} is not empty (it holds "{others[0]}"); choose another --out')

@@ -1,0 +1,161 @@
+"""``medvlm-r1 export``: what other tools read must say what the evaluation says."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from medvlm_r1.evaluation import metrics
+from medvlm_r1.evaluation.export.card import looking
+from medvlm_r1.evaluation.run import EvalConfig, evaluate
+from medvlm_r1.evaluation.samples import write_samples
+from medvlm_r1.rollout.scripted import ScriptedEngine, by_table, share_right
+from medvlm_r1.types import Completion, Example
+
+ARMS = ("image", "blank", "rotate")
+SETTINGS = {
+    "model": "runs/mine/step-3", "data": "my data.jsonl", "train": None, "samples": 2, "max_tokens": 64,
+    "max_pixels": None, "dtype": "float32", "template": "think", "answered_by": "0123456789abcdef float32",
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Eight MRI and four CT questions, three of four right in every arm; one answer is a formula, one has failed."""
+    sizes = {"mri": 8, "ct": 4}
+    right = {f"{m}-{i}": [yes, True, False] for m, n in sizes.items() for i, yes in enumerate(share_right(n, 0.75))}
+    options = ("left", "right", "=both")
+    examples = [Example(id, (f"{id}.png",), "Which side?", options[: 2 + int(id[-1]) % 2], "left", id[:-2], "side", "") for id in right]
+
+    def script(prompt, k):
+        odd = {"mri-0": Completion((7,), (0.0,), "=HYPERLINK(1)", True), "ct-0": Completion((), (), "", False, "http://here: no, \"never\"")}
+        return odd.get(prompt.example.id) or by_table(right)(prompt, k)
+
+    out = tmp_path / "eval"
+    out.mkdir()
+    arms = {arm: evaluate(ScriptedEngine(script), examples, EvalConfig("think", 2, arm=arm)) for arm in ARMS}
+    for arm, samples in arms.items():
+        write_samples(out / f"samples-{arm}.jsonl", samples)
+    prior = {"mri": {"accuracy": 0.5, "ci95": [0.4, 0.6]}, "ct": {"accuracy": 0.25, "ci95": [0.1, 0.4]}}
+    summary = metrics.summary(arms, {"text_prior": prior}, [("image", "blank")])
+    summary |= {"failed": {arm: sum(s.status == "failed" for s in arms[arm]) for arm in ARMS}, "settings": SETTINGS}
+    (out / "summary.json").write_text(json.dumps(summary))
+    os.utime(out / "summary.json", (1_700_000_000, 1_700_000_000))  # 2023-11-14 22:13:20 UTC
+    return out
+
+
+@pytest.fixture
+def export(command, folder):
+    """The paths of the files that an export writes."""
+
+    def run(to, *more):
+        code, out, err = command("export", folder, "--to", to, *more)
+        assert code == 0, err
+        return [Path(line) for line in out.splitlines()]
+
+    return run
+
+
+def rows(path):
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_samples_as_a_table(export, folder):
+    samples, _ = export("csv")
+    assert samples == folder / "export" / "csv" / "samples.csv" and samples.read_bytes().startswith("\ufeffid,modality,".encode())
+    found = rows(samples)
+    assert len(found) == 12 + 12 + 30  # six questions of two options and six of three in the third arm
+    one = next(row for row in found if row["id"] == "mri-1" and row["arm"] == "image")
+    assert one | {"text": ""} == {
+        "id": "mri-1", "modality": "mri", "question_type": "side", "group": "", "arm": "image", "gold": "A", "answer": "A",
+        "status": "answered", "correct": "1", "n_tokens": "46", "sampled_accuracy": "0.5", "text": "",
+    }  # fmt: skip
+    formula, failed = (next(row for row in found if row["id"] == id) for id in ("mri-0", "ct-0"))
+    assert (formula["text"], formula["status"], formula["answer"]) == ("'=HYPERLINK(1)", "unparsed", "")
+    assert (failed["text"], failed["status"]) == ('http://here: no, "never"', "failed")
+
+
+def test_results_as_a_table(export, folder):
+    _, table = export("csv")
+    found = {(row["row"], row["measure"], row["modality"]): row for row in rows(table)}
+    summary = json.loads((folder / "summary.json").read_text())
+    assert float(found["image", "accuracy", "mri"]["value"]) == 0.75 == summary["arms"]["image"]["mri"]["accuracy"]
+    assert float(found["image", "accuracy", "mri"]["ci95_low"]) == summary["arms"]["image"]["mri"]["ci95"][0]
+    assert float(found["blank", "accuracy", "mean"]["value"]) == summary["overall"]["blank"]["accuracy"]
+    assert found["text_prior", "accuracy", "ct"]["ci95_high"] == "0.4"
+    assert found["image-blank", "difference, greedy", "mean"]["value"] == "0.0"
+    assert {measure for row, measure, _ in found if row == "image-blank"} == {"difference, greedy", "difference, sampled"}
+
+
+def test_a_card_has_the_results_where_the_hub_looks(export, folder, tmp_path):
+    [path] = export("card", "--out", tmp_path / "card")
+    assert path == tmp_path / "card" / "README.md"
+    card = ModelCard.load(path)
+    found = {result.dataset_config: result for result in card.data.eval_results}
+    assert {name: result.metric_value for name, result in found.items()} == {"mri": 0.75, "ct": 0.75, "mean": 0.75}
+    assert found["ct"].dataset_args["questions"] == 4 and found["ct"].dataset_name == "my data.jsonl" and len(found["ct"].dataset_args["sha256"]) == 64
+    assert card.data.model_name == "runs/mine/step-3"
+    for part in (
+        "Research use only. Not for diagnosis.", "Not shown: with its picture it is not clearly better", "(+0.0 points, 95 % interval +0.0 to +0.0)",
+        "| chance, without a model | 41.7 | 41.7 | 41.7 |", "| text prior, without a model | 50.0 (40.0 to 60.0) | 25.0 (10.0 to 40.0) | 37.5 |",
+        "| blank: a grey picture of the same size | 75.0", "**Incomplete: 4 answers are missing and count as wrong.**",
+        "medvlm-r1 eval --model runs/mine/step-3 --data 'my data.jsonl' --arms image,blank,rotate --samples 2 --max-tokens 64", "strict-1",
+    ):  # fmt: skip
+        assert part in card.text, part
+
+
+def test_the_sentence_about_looking():
+    def found(difference, low, high):
+        return {"paired": {"image-blank": {"greedy": {"mean_difference": difference, "ci95": [low, high]}}}}
+
+    assert looking(found(0.2, 0.1, 0.3)).startswith("Yes: with its picture it is right more often") and "+20.0 points" in looking(found(0.2, 0.1, 0.3))
+    assert looking(found(0.2, 0.0, 0.3)).startswith("Not shown") and looking({"paired": {}}).startswith("Not tested")
+    assert looking({"looking": {"sentence": "It looks."}}) == "It looks."
+
+
+def test_a_log_for_each_arm(export):
+    paths = export("inspect")
+    assert [path.name.split("_")[:2] for path in paths] == [["2023-11-14T22-13-20+00-00", arm] for arm in ARMS]
+    image, _, rotate = (json.loads(path.read_text()) for path in paths)
+    assert image["version"] == 2 and image["results"]["total_samples"] == 12 and image["results"]["completed_samples"] == 11
+    assert image["results"]["scores"][0]["metrics"]["accuracy"]["value"] == pytest.approx(0.75)
+    first = image["samples"][1]
+    assert (first["id"], first["target"], first["choices"]) == ("mri-1", "A", ["left", "right", "=both"])
+    asked, said = first["messages"]
+    assert asked["content"] == "Which side?\nA) left\nB) right\nC) =both\nThink first, then answer." and "<answer>A</answer>" in said["content"]
+    values = [next(iter(sample["scores"].values()))["value"] for sample in image["samples"]]
+    assert values == list("NCCCICCC" + "NCCC")
+    assert image["samples"][8]["error"]["message"] == 'http://here: no, "never"'
+    assert [(s["id"], s["epoch"]) for s in rotate["samples"]][:5] == [("mri-0", 1), ("mri-0", 2), ("mri-1", 1), ("mri-1", 2), ("mri-1", 3)]
+
+
+def test_inspect_reads_it_and_counts_the_same(export):
+    log_tools = pytest.importorskip("inspect_ai.log")
+    paths = export("inspect")
+    assert len(log_tools.list_eval_logs(str(paths[0].parent))) == 3
+    for path in paths:
+        log = log_tools.read_eval_log(str(path))
+        before = {name: metric.value for name, metric in log.results.scores[0].metrics.items()}
+        log_tools.recompute_metrics(log)
+        assert {name: metric.value for name, metric in log.results.scores[0].metrics.items()} == pytest.approx(before)
+
+
+def test_no_evaluation(refused, folder, tmp_path):
+    refused(["export", tmp_path / "nothing", "--to", "csv"], "nothing", "holds no finished evaluation")
+    refused(["export", folder, "--to", "pdf"], "--to", "csv")
+    (folder / "summary.json").write_text("{}")
+    refused(["export", folder, "--to", "csv"], "summary.json", '"arms"')
+    (folder / "samples-image.jsonl").write_text("no sample\n")
+    refused(["export", folder, "--to", "csv"], "samples-image.jsonl, line 1")
+
+
+def test_what_is_there_stays(refused, export, folder, tmp_path):
+    (tmp_path / "README.md").write_text("years of work")
+    refused(["export", folder, "--to", "card", "--out", tmp_path], "--out")
+    assert (tmp_path / "README.md").read_text() == "years of work"
+    export("csv")
+    refused(["export", folder, "--to", "csv"], "in use", "--out")
