@@ -29,6 +29,7 @@ def load(file):
 
 grpo_vs_trl = load(SCRIPT)
 scaling = load(ROOT / "benchmarks/scaling.py")
+evaluating = load(ROOT / "benchmarks/evaluate.py")
 HAS_TRL = grpo_vs_trl.is_ready(grpo_vs_trl.ENVIRONMENT)
 
 # What loading them has put on the path: the parts of which the benchmarks are made.
@@ -351,10 +352,33 @@ def test_scaling_says_whether_its_claim_holds():
     assert shown.endswith("does not hold here")
 
 
+# ---------------------------------------------------------------- evaluate
+
+
+def test_evaluate_asks_both_the_same(tmp_path):
+    file = tmp_path / "evaluate.json"
+    words = ["--questions", "4", "--rounds", "2", "--threads", "1", "--json", file]
+    done = subprocess.run([sys.executable, ROOT / "benchmarks/evaluate.py", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(file.read_text())
+    assert (found["compared"], found["equal_letters"]) == (8, 1.0)  # four questions in two arms, each compared once
+    ours = found["systems"]["ours"]
+    assert all(total > engine > 0 for total, engine in zip(ours["total_s"], ours["engine_s"], strict=True)) and found["summary_s"] > 0
+    assert found["overheads"] == pytest.approx([t / e - 1 for t, e in zip(ours["total_s"], ours["engine_s"], strict=True)], abs=0.05)
+
+
+def test_evaluate_says_which_claim_does_not_hold():
+    slow = [{"total_s": 2.2, "engine_s": 2.0, "summary_s": 0.1}]  # 10 % over the engine, 10 answers a second
+    found = evaluating.figures(slow, [2.0], [1.0], [True, False], 22)
+    assert found["overhead"] == 0.1 and found["ratio"] == {"two_threads": 5.0, "one_thread": 10.0}
+    assert found["claims"] == {"overhead": False, "ratio": False, "equal": False}
+    assert evaluating.table(found).count("does not hold here") == 3
+
+
 PARTS = [SCRIPT.parent / f"_systems/{name}.py" for name in ("protocol", "costs", "paper", "paper_report", "r1v")]
 
 
-@pytest.mark.parametrize("file", [SCRIPT.parent / "scaling.py", *PARTS], ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", [SCRIPT.parent / "scaling.py", SCRIPT.parent / "evaluate.py", *PARTS], ids=lambda file: file.stem)
 def test_doctests(file):
     found = doctest.testmod(load(file))
     assert found.attempted > 0
