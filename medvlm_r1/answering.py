@@ -3,7 +3,7 @@
 import hashlib
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -52,8 +52,9 @@ def _endpoint(arguments: Namespace, record: Path) -> Answerer:
     url, _, name = arguments.model.partition("#")
     if arguments.probs:
         raise ConfigError("--probs needs the model on this machine; an endpoint is calibrated by --samples 4 or more")
-    endpoint = Endpoint(url, name or served_model(url, secret(KEY)), secret(KEY), arguments.timeout)
+    endpoint = Endpoint(url, name, secret(KEY), arguments.timeout)
     check_up(endpoint)
+    endpoint = endpoint if name else replace(endpoint, model=served_model(url, endpoint.key))
     identity = f"{endpoint.url}#{endpoint.model}"
     image_key = cache(lambda reference: content_hash(load_image(reference)))
     return Answerer(arguments.template or "paper-eval", identity, Recorded(RemoteEngine(endpoint, load_image), record, identity, image_key), None)

@@ -56,7 +56,7 @@ def endpoint(serve, monkeypatch):
 
 
 def eval_words(model, data, out, *more):
-    return ["eval", "--model", model, "--data", data, "--max-tokens", "12", "--out", out, *more]
+    return ["eval", "--model", model, "--data", data, "--arms", ",".join(ARMS), "--max-tokens", "12", "--out", out, *more]
 
 
 def bytes_of(out):
@@ -212,12 +212,13 @@ def test_a_key_that_cannot_be_sent_is_not_shown(refused, data, tmp_path, monkeyp
     assert "secret" not in "".join(capsys.readouterr())
 
 
-def test_a_wrong_key_and_a_moved_endpoint_are_told_at_once(endpoint, serve, refused, data, tmp_path):
+@pytest.mark.parametrize("name", ["", "#m"])
+def test_a_wrong_key_and_a_moved_endpoint_are_told_at_once(endpoint, serve, refused, data, tmp_path, name):
     server, elsewhere = endpoint(good), serve((200, {}, {}))
     server.models = (401, {}, {"error": "who are you?"})
-    refused(eval_words(f"{server.url}#m", data, tmp_path / "eval"), "401", "MEDVLM_API_KEY")
+    refused(eval_words(server.url + name, data, tmp_path / "eval"), "401", "MEDVLM_API_KEY")
     server.models = (302, {"Location": elsewhere.url}, b"")
-    refused(eval_words(f"{server.url}#m", data, tmp_path / "eval"), elsewhere.url)
+    refused(eval_words(server.url + name, data, tmp_path / "eval"), elsewhere.url)
     assert server.asked == elsewhere.asked == []
 
 
@@ -236,6 +237,11 @@ def test_no_proxy_stands_between_us_and_this_machine(endpoint, serve, data, tmp_
     assert command(*eval_words(endpoint(good).url, data, tmp_path / "eval"))[0] == 0 and proxy.asked == []
 
 
-def test_a_record_that_is_none(endpoint, refused, data, tmp_path):
-    (tmp_path / "notes.jsonl").write_text('{"key": "1", "note": "mine"}\n')
-    refused(eval_words(endpoint(good).url, data, tmp_path / "eval", "--cache", tmp_path / "notes.jsonl"), "notes.jsonl, line 1", "delete the line")
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [('{"key": "1", "note": "mine"}\n', "notes.jsonl, line 1"), ("years of work", "no record of completions"), ("years\nof work", "notes.jsonl, line 1")],
+)
+def test_a_record_that_is_none_stays(endpoint, refused, data, tmp_path, text, says):
+    (tmp_path / "notes.jsonl").write_text(text)
+    refused(eval_words(endpoint(good).url, data, tmp_path / "eval", "--cache", tmp_path / "notes.jsonl"), says)
+    assert (tmp_path / "notes.jsonl").read_text() == text

@@ -6,6 +6,7 @@ stopped and ends with the same bytes.
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -87,16 +88,22 @@ class Recorded:
         self._known |= completions
 
 
+_HEAD = b'{"key": "'
+
+
 def _load(path: Path) -> dict[str, Completion]:
-    """What an earlier run left; a row that its end cut off is dropped."""
+    """What an earlier run left; a row that its end cut off is dropped. A file that is none of ours stays as it is."""
     if not path.exists():
         return {}
-    with path.open("rb+") as file:
-        lines = file.readlines()
-        if lines and not lines[-1].endswith(b"\n"):
-            file.truncate(sum(map(len, lines[:-1])))
-            lines.pop()
-    return dict(_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
+    lines = io.BytesIO(path.read_bytes()).readlines()
+    cut = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+    known = dict(_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
+    if cut and cut[: len(_HEAD)] != _HEAD[: len(cut)]:
+        raise DataError(f'"{path}" is no record of completions; name another file with --cache')
+    if cut:
+        with path.open("rb+") as file:
+            file.truncate(sum(map(len, lines)))
+    return known
 
 
 def _parse(line: bytes, place: str) -> tuple[str, Completion]:
