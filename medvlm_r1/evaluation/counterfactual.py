@@ -50,9 +50,7 @@ def _other_answers(example: Example) -> Iterator[str]:
     following = example.options[at + 1 :] + example.options[:at]
     if kind == "side":
         return (option for option in following if option == OPPOSITE.get(example.answer))
-    if kind == "abnormal":
-        return (option for option in following if option == "no")
-    return iter(following if kind in ("finding", "region", "size", "count") else ())
+    return iter(following if kind in ("abnormal", "finding", "region", "size", "count") else ())
 
 
 def _fact_for(kind: str, answer: str) -> tuple[str, str | int]:

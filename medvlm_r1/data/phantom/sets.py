@@ -22,6 +22,7 @@ _FIRST_PATIENT = {"train": 0, "test": 100_000}  # pre-training patients start at
 _OFFSET = {"mri": 0, "ct": 10_000, "xray": 20_000}
 
 
+@lru_cache(maxsize=4096)
 def question(modality: str, split: str, index: int) -> Question:
     """The question at one place of one set; a pure function of its arguments."""
     patient = _FIRST_PATIENT[split] + _OFFSET[modality] + index // QUESTIONS_PER_PATIENT
