@@ -6,7 +6,7 @@ import pytest
 
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.data.phantom.scene import Scene
-from medvlm_r1.evaluation.claims import Claim, check, claims, claims_of
+from medvlm_r1.evaluation.claims import check, claims, claims_of
 from medvlm_r1.evaluation.samples import Sample
 
 PLAQUES = Scene("mri", 7, 42, "head", "axial", "FLAIR", "plaques", "left", "small", 2, "frontal")
@@ -97,6 +97,8 @@ def test_samples_by_hand():
         sample("f", "Nodule.", "a.png"),  # no phantom
     ])
     assert (out["n_samples"], out["without_claims"], out["n_claims"], out["confirmed"]) == (5, 2, 6, 0.5)
+    # Two places on, which is half of five: a beside c's picture, b beside d's, c beside e's. All show the lesion on the left: 2 + 2 + 0.
+    assert out["elsewhere"] == pytest.approx(4 / 6)
     assert out["ci95"] == [0.0, 1.0]  # three patients with 2 of 2, 1 of 2 and 0 of 2
     assert out["by_fact"] == {
         "finding": {"n": 3, "confirmed": pytest.approx(2 / 3)},
@@ -108,7 +110,7 @@ def test_samples_by_hand():
 def test_without_a_phantom_or_a_claim():
     assert claims([]) is None and claims([sample("a", "Nodule.", "a.png"), sample("b", "Nodule.", images=())]) is None
     silent = claims([sample("a", "I think so.")])
-    assert silent["n_claims"] == 0 and silent["confirmed"] is None and silent["ci95"] is None and silent["by_fact"] == {}
+    assert silent["n_claims"] == 0 and silent["confirmed"] is None and silent["ci95"] is silent["elsewhere"] is None and silent["by_fact"] == {}
 
 
 def test_every_gold_reasoning_is_confirmed():
@@ -123,23 +125,28 @@ def test_every_gold_reasoning_is_confirmed():
         assert {c.claim.fact for c in found} == facts and len(found) == len(facts), example.reasoning
 
 
+def agreeing(shown, told):
+    """(facts that the report of ``told`` names, those in which the two pictures agree), from the scenes' own fields."""
+    here, there = (asdict(sets.scene_of(e.images[0])) for e in (shown, told))
+    names = ["modality", "plane", "body", "finding"] + ["weighting"] * (there["modality"] == "mri")
+    names += ["count", "size", "region"] * (there["count"] > 0) + ["side"] * bool(there["side"])
+    same = [here[name] == there[name] for name in names]
+    if told.question_type == "abnormal":
+        same.append((here["count"] > 0) == (there["count"] > 0))
+    return len(same), sum(same)
+
+
 def test_the_reasoning_about_another_picture_is_confirmed_as_often_as_the_scenes_agree():
-    """Counted from the scenes' own fields: which facts the report names, and in how many the two pictures agree."""
-    n, right = 0, 0
-    for shown, told in zip(ALL, ALL[7:] + ALL[:7], strict=True):
-        here, there = (asdict(sets.scene_of(e.images[0])) for e in (shown, told))
-        names = ["modality", "plane", "body", "finding"] + ["weighting"] * (there["modality"] == "mri")
-        names += ["count", "size", "region"] * (there["count"] > 0) + ["side"] * bool(there["side"])
-        n += len(names)
-        right += sum(here[name] == there[name] for name in names)
-        if told.question_type == "abnormal":
-            n += 1
-            right += (here["count"] > 0) == (there["count"] > 0)
-    swapped = [
-        sample(f"{i}", told.reasoning, shown.images[0]) for i, (shown, told) in enumerate(zip(ALL, ALL[7:] + ALL[:7], strict=True))
-    ]
-    out = claims(swapped)
+    pairs = list(zip(ALL, ALL[7:] + ALL[:7], strict=True))
+    n, right = (sum(part) for part in zip(*[agreeing(*pair) for pair in pairs], strict=True))
+    out = claims([sample(f"{i}", told.reasoning, shown.images[0]) for i, (shown, told) in enumerate(pairs)])
     assert (out["n_claims"], out["confirmed"]) == (n, pytest.approx(right / n))
     # Four weightings, drawn alike: a quarter of 300 agree, give or take three standard errors of 2.5 %.
     assert abs(out["by_fact"]["weighting"]["confirmed"] - 0.25) < 0.075
-    assert Claim("side", "left") in {c for e in ALL for c in claims_of(e.reasoning)}
+
+
+def test_elsewhere_is_the_same_thoughts_beside_pictures_of_their_modality():
+    out = claims([sample(e.id, e.reasoning, e.images[0], modality=e.modality) for e in ALL])
+    pairs = [(ALL[300 * m + (i + 150) % 300], ALL[300 * m + i]) for m in range(3) for i in range(300)]
+    n, right = (sum(part) for part in zip(*[agreeing(*pair) for pair in pairs], strict=True))
+    assert out["confirmed"] == 1.0 and (out["n_claims"], out["elsewhere"]) == (n, pytest.approx(right / n))

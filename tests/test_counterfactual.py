@@ -161,6 +161,7 @@ def test_flips_by_hand():
     assert (out["n"], out["n_right_before"]) == (6, 5)
     shares = {name: out[name]["share"] for name in ("follows", "sticks", "other")}
     assert shares == pytest.approx({"follows": 2 / 5, "sticks": 1 / 5, "other": 2 / 5})
+    assert out["chance"] == pytest.approx(1 / 3)
     thought = {name: cell["share"] for name, cell in out["thought"].items()}
     assert thought == pytest.approx({"changes": 3 / 5, "names_new": 3 / 5, "names_old": 3 / 5})  # a, d, e; b, c, d
     assert out["by_question_type"]["side"]["share"] == pytest.approx(2 / 5)
@@ -171,7 +172,7 @@ def test_flips_by_hand():
 def test_nothing_right_before_has_no_share():
     before, after = PAIRS[-1]
     out = flips([before], [after])
-    assert out["n"] == 1 and out["n_right_before"] == 0 and out["follows"]["share"] is None and out["by_question_type"] == {}
+    assert out["n"] == 1 and out["n_right_before"] == 0 and out["follows"]["share"] is out["chance"] is None and out["by_question_type"] == {}
 
 
 def test_pairs_that_do_not_fit_are_named():

@@ -136,8 +136,12 @@ def check(text: str, scene: Scene) -> list[Checked]:
     >>> [(c.claim.value, c.confirmed) for c in check("Axial CT, two nodules on the left, no effusion.", s)]
     [('axial', True), ('CT', True), ('two', False), ('nodule', True), ('left', True), ('effusion', True)]
     """
+    return _against(scene, claims_of(text))
+
+
+def _against(scene: Scene, few: Sequence[Claim]) -> list[Checked]:
     truth = _truth(scene)
-    return [Checked(claim, (truth[claim.fact] == claim.value) != claim.denied) for claim in claims_of(text)]
+    return [Checked(claim, (truth[claim.fact] == claim.value) != claim.denied) for claim in few]
 
 
 def _truth(scene: Scene) -> dict[str, str]:
@@ -159,20 +163,35 @@ def shown(sample: Sample) -> Scene | None:
 def claims(samples: Sequence[Sample]) -> dict[str, Any] | None:
     """The share of claims in the greedy thoughts that the picture shown confirms; None where no sample shows a phantom.
 
-    A claim counts once a thought, however often it is repeated.
+    A claim counts once a thought, however often it is repeated. ``elsewhere`` is the share that the
+    picture of another question of the same modality confirms: what a thought gets right without a look.
     """
     scenes = [(sample, scene) for sample in samples if (scene := shown(sample))]
     if not scenes:
         return None
-    checked = [(sample, check(parse(sample.text, len(sample.options)).think, scene)) for sample, scene in scenes]
-    pairs = [(sample, c) for sample, few in checked for c in few]
+    said = [claims_of(parse(sample.text, len(sample.options)).think) for sample, _ in scenes]
+    pairs = [(sample, c) for (sample, scene), few in zip(scenes, said, strict=True) for c in _against(scene, few)]
+    elsewhere = [c.confirmed for scene, few in zip(_other_scenes(scenes), said, strict=True) if scene for c in _against(scene, few)]
     confirmed = share([c.confirmed for _, c in pairs], [sample for sample, _ in pairs])
     by_fact = {fact: [c.confirmed for _, c in pairs if c.claim.fact == fact] for fact in LABELS}
     return {
         "n_samples": len(scenes),
-        "without_claims": sum(not few for _, few in checked),
+        "without_claims": sum(not few for few in said),
         "n_claims": len(pairs),
         "confirmed": confirmed["share"],
         "ci95": confirmed["ci95"],
+        "elsewhere": sum(elsewhere) / len(elsewhere) if elsewhere else None,
         "by_fact": {fact: {"n": len(hits), "confirmed": sum(hits) / len(hits)} for fact, hits in by_fact.items() if hits},
     }
+
+
+def _other_scenes(scenes: Sequence[tuple[Sample, Scene]]) -> list[Scene | None]:
+    """For each sample the scene half the modality away, past the other questions of its patient; None where it stands alone."""
+    places: dict[str, list[int]] = {}
+    for place, (sample, _) in enumerate(scenes):
+        places.setdefault(sample.modality, []).append(place)
+    others: list[Scene | None] = [None] * len(scenes)
+    for row in places.values():
+        for n, place in enumerate(row):
+            others[place] = scenes[row[(n + len(row) // 2) % len(row)]][1] if len(row) > 1 else None
+    return others

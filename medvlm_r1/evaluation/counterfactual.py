@@ -67,7 +67,8 @@ def flips(before: Sequence[Sample], after: Sequence[Sample]) -> dict[str, Any]:
     and perhaps more. The answer ``follows`` (is what is right now), ``sticks`` (is what was right) or is
     ``other``, which includes unread. The thought ``changes`` if one character does, ``names_new`` if it makes a
     claim that the new picture confirms and the first refutes, ``names_old`` if the other way round; it may do
-    both. By question type, the share that follows. Raises DataError if the questions do not fit.
+    both. ``chance`` is what guessing would follow, the mean of 1/k; ``by_question_type`` has the share that follows.
+    Raises DataError if the questions do not fit.
     """
     pairs = [(b, a) for b, a in _pairs(before, after) if b.correct]
     samples = [b for b, _ in pairs]
@@ -83,6 +84,7 @@ def flips(before: Sequence[Sample], after: Sequence[Sample]) -> dict[str, Any]:
         "follows": share(follows, samples),
         "sticks": share(sticks, samples),
         "other": share([not (x or y) for x, y in zip(follows, sticks, strict=True)], samples),
+        "chance": sum(1 / len(s.options) for s in samples) / len(samples) if samples else None,
         "thought": {
             "changes": share([x != y for x, y in thoughts], samples),
             "names_new": share(news, samples),
