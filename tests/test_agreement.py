@@ -97,6 +97,11 @@ def test_empty_thoughts_name_nothing_to_follow():
     assert out["difference"]["mean_difference"] == 0.0 and out["follows"] == {"n": 0, "share": None, "ci95": None} == out["keeps"]
 
 
+def test_questions_that_had_no_thought_to_change_are_left_out():
+    out = thought_effect(OWN, [sample("a", "right", "C"), sample("c", "right", "C")])
+    assert (out["n"], out["own"], out["other"], out["follows"]["n"]) == (2, 0.5, 0.0, 1)
+
+
 def test_other_questions_are_refused():
     with pytest.raises(DataError, match='"f" is in only one'):
-        thought_effect(OWN, OWN[:-1])
+        thought_effect(OWN[:-1], OWN)

@@ -55,7 +55,9 @@ def test_a_picture_that_cannot_be_is_refused_with_the_reason(reference, why):
     assert reference in str(caught.value) and why in str(caught.value)
 
 
-@pytest.mark.parametrize("reference, to", [(TUMOUR, "left"), (CONSOLIDATION, "right"), ("phantom:ct/test/4", "left"), ("phantom:ct/test/11", "left")])
+@pytest.mark.parametrize("reference, to", [
+    (TUMOUR, "left"), (CONSOLIDATION, "right"), ("phantom:ct/test/4", "left"), ("phantom:ct/test/11", "left"),
+])  # fmt: skip
 def test_only_the_lesion_moves_to_the_other_side(reference, to):
     before, after, healthy = pixels(reference), pixels(f"{reference}?side={to}"), pixels(f"{reference}?finding=none")
     was, now = (ndimage.gaussian_filter(np.abs(p - healthy), 1.0) > 10 for p in (before, after))
@@ -172,7 +174,8 @@ def test_flips_by_hand():
 def test_nothing_right_before_has_no_share():
     before, after = PAIRS[-1]
     out = flips([before], [after])
-    assert out["n"] == 1 and out["n_right_before"] == 0 and out["follows"]["share"] is out["chance"] is None and out["by_question_type"] == {}
+    assert (out["n"], out["n_right_before"], out["by_question_type"]) == (1, 0, {})
+    assert out["follows"]["share"] is out["chance"] is None
 
 
 def test_pairs_that_do_not_fit_are_named():

@@ -56,13 +56,15 @@ def agreement(samples: Sequence[Sample]) -> dict[str, Any]:
 def thought_effect(own: Sequence[Sample], changed: Sequence[Sample]) -> dict[str, Any]:
     """The same questions and pictures, answered after the model's own thought and after a changed one.
 
-    The texts of ``changed`` begin with the thought that was forced. ``own`` and ``other`` are greedy
+    The texts of ``changed`` begin with the thought that was forced. Results ``own`` and ``other`` are greedy
     accuracies, means over modalities, ``difference`` is other − own. ``unchanged`` is the share of
     questions with the same letter (or none) as before. ``follows`` looks where it can show: at
     questions whose changed thought names another option than was answered first; the share that
-    now answers what it names, and the share that ``keeps`` the first answer.
-    Raises DataError if the questions differ.
+    now answers what it names, and the share that ``keeps`` the first answer. ``own`` may hold more
+    questions: those without a thought have none to change. Raises DataError where it lacks one.
     """
+    ids = {s.id for s in changed}
+    own = [s for s in own if s.id in ids]
     difference = compare(changed, own)["greedy"]
     first = {s.id: s.answer for s in own}
     named_in = [(s, named(parse(s.text, len(s.options)).think, s.options)) for s in changed]
