@@ -30,6 +30,7 @@ def test_a_calibrated_guesser_has_little_error():
 def test_an_edge_belongs_to_the_bin_above_it():
     table = ca.reliability([0.3, 0.7, 0.29, 1.0, 0.9, 0.0], [1, 0, 1, 1, 0, 0])
     assert [(b.low, b.n, b.accuracy) for b in table] == [(0.0, 1, 0), (0.2, 1, 1), (0.3, 1, 1), (0.7, 1, 0), (0.9, 2, 0.5)]
+    assert ca.reliability([1 - 0.9], [1])[0].low == 0.1
     assert table[-1].confidence == pytest.approx(0.95)
     assert table[-1].ci95 == wilson(1, 2)
 

@@ -82,7 +82,7 @@ def reliability(confidences: Sequence[float], correct: Sequence[bool], bins: int
     0.9 1.0 2 0.96 1.0
     """
     confidences_N, correct_N = np.asarray(confidences, float), np.asarray(correct, float)
-    bin_N = np.minimum((confidences_N * bins + 1e-9).astype(int), bins - 1)  # 0.3 * 10 is below 3
+    bin_N = np.minimum((confidences_N * bins + 1e-9).astype(int), bins - 1)  # 1 - 0.9 is a hair below 0.1
     found = []
     for b in range(bins):
         inside_N = bin_N == b
@@ -117,7 +117,7 @@ def risk_coverage(confidences: Sequence[float], correct: Sequence[bool], points:
     0.6 1.0 0.5
     """
     sorted_N, wrong_N, ends_S = _steps(confidences, correct)
-    marks = np.ceil(np.arange(1, points + 1) * len(sorted_N) / points)
+    marks = np.arange(1, points + 1) * len(sorted_N) / points
     ends_S = ends_S[np.unique(np.searchsorted(ends_S, marks))]  # the first step that reaches each mark
     wrong = np.cumsum(wrong_N)
     return [Step(float(sorted_N[n - 1]), int(n), float(n / len(sorted_N)), float(wrong[n - 1] / n)) for n in ends_S]
