@@ -89,7 +89,8 @@ def parse(text: str, n_options: int) -> Reasoned:
 
     1. The thought is what stands between the first ``<think>``, or else the start, and the
        last ``</think>``. A ``<think>`` behind the last ``</think>`` is a thought without an
-       end: "truncated", even where an answer stands in it or before it.
+       end: "truncated", even where an answer stands in it or before it, and all from the
+       first ``<think>`` is thought.
     2. The answer's body runs from the last ``<answer>`` behind the thought (anywhere, if there
        is none) to the next ``</answer>``. Without ``<answer>``: "unparsed". Without
        ``</answer>``: "truncated"; an earlier answer is not taken in its stead.

@@ -30,6 +30,7 @@ def test_a_calibrated_guesser_has_little_error():
 def test_an_edge_belongs_to_the_bin_above_it():
     table = ca.reliability([0.3, 0.7, 0.29, 1.0, 0.9, 0.0], [1, 0, 1, 1, 0, 0])
     assert [(b.low, b.n, b.accuracy) for b in table] == [(0.0, 1, 0), (0.2, 1, 1), (0.3, 1, 1), (0.7, 1, 0), (0.9, 2, 0.5)]
+    assert ca.reliability([1 - 0.9], [1])[0].low == 0.1
     assert table[-1].confidence == pytest.approx(0.95)
     assert table[-1].ci95 == wilson(1, 2)
 
@@ -109,9 +110,10 @@ def sample(name, answer="A", drawn=(), probs=()):
 
 
 def test_confidence_is_that_of_the_greedy_answer():
-    samples = [sample("a", "B", "ABBB", (0.3, 0.7)), sample("b", "A", [None, "A"]), sample("c", "A", "A"), sample("d", None, "AB", (0.5, 0.5))]
-    assert ca.confidences(samples, "option_probs") == [0.7, None, None, None]
-    assert ca.confidences(samples, "agreement") == [0.75, 0.5, None, None]  # one draw says nothing of agreement
+    samples = [sample("a", "B", "ABBB", (0.3, 0.7)), sample("b", "A", [None, "A"]), sample("c", "A", "A")]
+    samples.append(sample("d", None, "AB", (0.5, 0.5)))
+    assert [ca.confidence_of(s, "option_probs") for s in samples] == [0.7, None, None, None]
+    assert [ca.confidence_of(s, "agreement") for s in samples] == [0.75, 0.5, None, None]  # one draw says nothing of agreement
 
 
 def test_calibration_of_samples():

@@ -82,7 +82,7 @@ def reliability(confidences: Sequence[float], correct: Sequence[bool], bins: int
     0.9 1.0 2 0.96 1.0
     """
     confidences_N, correct_N = np.asarray(confidences, float), np.asarray(correct, float)
-    bin_N = np.minimum((confidences_N * bins + 1e-9).astype(int), bins - 1)  # 0.3 * 10 is below 3
+    bin_N = np.minimum((confidences_N * bins + 1e-9).astype(int), bins - 1)  # 1 - 0.9 is a hair below 0.1
     found = []
     for b in range(bins):
         inside_N = bin_N == b
@@ -117,7 +117,7 @@ def risk_coverage(confidences: Sequence[float], correct: Sequence[bool], points:
     0.6 1.0 0.5
     """
     sorted_N, wrong_N, ends_S = _steps(confidences, correct)
-    marks = np.ceil(np.arange(1, points + 1) * len(sorted_N) / points)
+    marks = np.arange(1, points + 1) * len(sorted_N) / points
     ends_S = ends_S[np.unique(np.searchsorted(ends_S, marks))]  # the first step that reaches each mark
     wrong = np.cumsum(wrong_N)
     return [Step(float(sorted_N[n - 1]), int(n), float(n / len(sorted_N)), float(wrong[n - 1] / n)) for n in ends_S]
@@ -195,30 +195,23 @@ def _steps(confidences: Sequence[float], correct: Sequence[bool]) -> tuple[np.nd
     return sorted_N, wrong_N[order_N], ends_S
 
 
-def confidences(samples: Sequence[Sample], by: str) -> list[float | None]:
-    """How sure a model was of its greedy answer; None where it gave none, or nothing was measured.
+def confidence_of(sample: Sample, by: str) -> float | None:
+    """How sure a model was of its greedy answer; None where it gave none, or this was not measured.
 
     ``by`` "option_probs": the probability of that option after the greedy thought.
-    ``by`` "agreement": the share of the K >= 2 sampled completions that give the same answer.
+    ``by`` "agreement": the share of K >= 2 sampled completions that give the same answer.
 
     >>> s = Sample("q", "mri", "", "", "Which side?", ("left", "right"), "B", (), "image", "", "B", "answered", True, 9,
     ...            sampled_answers=("B", "A", None, "B"), option_probs=(0.2, 0.8))
-    >>> confidences([s], "option_probs"), confidences([s], "agreement")
-    ([0.8], [0.5])
+    >>> confidence_of(s, "option_probs"), confidence_of(s, "agreement")
+    (0.8, 0.5)
     """
-    return [_MEASURES[by](s) if s.answer is not None else None for s in samples]
-
-
-def _probability(sample: Sample) -> float | None:
-    return sample.option_probs[LETTERS.index(sample.answer)] if sample.option_probs else None
-
-
-def _agreement(sample: Sample) -> float | None:
+    if sample.answer is None:
+        return None
+    if by == "option_probs":
+        return sample.option_probs[LETTERS.index(sample.answer)] if sample.option_probs else None
     drawn = sample.sampled_answers
     return drawn.count(sample.answer) / len(drawn) if len(drawn) >= 2 else None
-
-
-_MEASURES = {"option_probs": _probability, "agreement": _agreement}
 
 
 def calibration(samples: Sequence[Sample]) -> dict[str, Any] | None:
@@ -229,8 +222,8 @@ def calibration(samples: Sequence[Sample]) -> dict[str, Any] | None:
     """
     answered = [s for s in samples if s.answer is not None]
     correct_N = [s.correct for s in answered]
-    for by in _MEASURES:
-        confidences_N = [c for c in confidences(answered, by) if c is not None]
+    for by in ("option_probs", "agreement"):
+        confidences_N = [c for s in answered if (c := confidence_of(s, by)) is not None]
         if not answered or len(confidences_N) < len(answered):
             continue
         thresholds = {str(error): threshold_for(confidences_N, correct_N, error) for error in WANTED_ERRORS}
