@@ -11,6 +11,7 @@ from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.calibration import (
     area_under_risk_coverage,
     brier,
+    confidence_of,
     expected_calibration_error,
     reliability,
     risk_coverage,
@@ -221,7 +222,7 @@ def test_confidence_from_agreeing_draws_is_calibrated_as_scripted(tmp_path):
     sizes = {"mri": 100}
     two = [replace(e, options=OPTIONS[:2], answer=OPTIONS[i % 2]) for i, e in enumerate(questions(sizes))]
     samples = asked(by_table({f"mri-{i}": row for i, row in enumerate(rows)}), tmp_path, samples=4, examples=two)
-    confidences = [fmean(answer == s.answer for answer in s.sampled_answers) for s in samples]
+    confidences = [confidence_of(sample, "agreement") for sample in samples]
     correct = [s.correct for s in samples]
     assert confidences == [1.0] * 40 + [0.75] * 40 + [0.5] * 20
 
@@ -236,3 +237,5 @@ def test_confidence_from_agreeing_draws_is_calibrated_as_scripted(tmp_path):
     assert area_under_risk_coverage(confidences, correct) == pytest.approx(fmean(expected))
     chosen = threshold_for(confidences, correct, 0.3)
     assert chosen.threshold == 0.75 and chosen.error == 14 / 80 < chosen.upper <= 0.3
+    told = metrics.summary({"image": samples}, {}, [])["calibration"]["image"]
+    assert (told["by"], told["ece"], told["brier"]) == ("agreement", pytest.approx(0.1), pytest.approx(0.165))

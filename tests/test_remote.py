@@ -13,7 +13,7 @@ from PIL import Image
 from medvlm_r1.errors import EngineError, ImageError
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.calling import Endpoint, served_model
-from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.engine import Sampling, Streaming
 from medvlm_r1.rollout.remote import RemoteEngine
 
 GOOD = {"choices": [{"message": {"content": "<think>x</think><answer>B</answer>"}, "finish_reason": "stop"}]}
@@ -103,6 +103,15 @@ def test_a_missing_picture_costs_its_question_alone(serve, examples):
     engine = RemoteEngine(Endpoint(server.url, "m"), load)
     errors = [completion.error for [completion] in engine.generate([render(example, "think") for example in examples], Sampling(1))]
     assert errors == ["", 'image "wide.png" is missing', ""] and len(server.asked) == 2
+
+
+def test_what_is_there_is_handed_on_and_who_stops_listening_stops_the_asking(serve, examples):
+    server = serve((200, {}, GOOD))
+    engine = engine_at(server.url, concurrency=2)
+    answers = engine.stream([render(examples[0], "think")] * 50, Sampling(2))
+    assert isinstance(engine, Streaming) and len(next(answers)) == 2
+    answers.close()
+    assert len(server.asked) < 100  # two had been answered, two more were under way
 
 
 def test_the_one_served_model_needs_no_name(serve):
