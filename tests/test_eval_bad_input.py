@@ -119,6 +119,7 @@ def test_one_draw_that_is_missing_is_asked_again(endpoint, data, tmp_path, comma
     server, out, more = endpoint(third_draw_of_q3), tmp_path / "eval", ("--samples", "3", "--arms", "image")
     assert command(*eval_words(server.url, data, out, *more))[0] == 1
     assert json.loads((out / "summary.json").read_text())["failed"] == {"image": 1}
+    assert command("export", out, "--to", "csv")[0] == 0  # it is no obstacle to going on
     server.answers[:], server.asked[:] = [good], []
     assert command(*eval_words(server.url, data, out, *more))[0] == 0 and [question_of(body) for body in server.asked] == ["q3"] * 3
     assert read_samples(out / "samples-image.jsonl")[2].sampled_answers == ("B",) * 3
