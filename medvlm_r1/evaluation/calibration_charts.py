@@ -36,9 +36,9 @@ def risk_coverage_curve(title: str, found: dict[str, Any]) -> Markup:
 
 
 def _axes(frame: Frame, x_name: str) -> Markup:
-    ticks = [text(frame.x(x), frame.BOTTOM + 16, "middle", f"{x:g}") for x in _TICKS[:-1]]
-    return Markup("").join([frame.grid(_TICKS), *ticks, text(frame.RIGHT, frame.BOTTOM + 16, "end", x_name)])
+    ticks = [text(frame.x(x), frame.BOTTOM + 16, "middle", f"{x:g}") for x in _TICKS]
+    return Markup("").join([frame.grid(_TICKS), *ticks, text(frame.RIGHT, frame.HEIGHT + 8, "end", x_name)])
 
 
 def _panel(title: str, spoken: str, parts: list[Markup]) -> Markup:
-    return Markup(_PANEL).format(title, spoken, Frame.WIDTH, Frame.HEIGHT, Markup("").join(parts))
+    return Markup(_PANEL).format(title, spoken, Frame.WIDTH, Frame.HEIGHT + 12, Markup("").join(parts))

@@ -22,7 +22,7 @@ from medvlm_r1.evaluation.thumbnails import Picture
 from medvlm_r1.evaluation.wording import modality_name
 
 MAX_PICTURES = 4  # of one question
-TEXT_BUDGET = 12_000_000  # characters of all answers; sampled texts are left out first, then long ones are cut
+TEXT_BUDGET = 20_000_000  # characters of all answers; sampled texts are left out first, then long ones are cut
 CHUNK = 200  # pictures in one block of the page: a block is read only when one of its pictures is shown
 _CAPS = (4000, 2000, 1000, 500, 250)
 _TAG = re.compile(r"(</?(?:think|answer)>)")

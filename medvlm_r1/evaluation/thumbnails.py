@@ -18,7 +18,7 @@ from medvlm_r1.errors import ImageError
 
 LoadImage = Callable[[str], Image.Image]
 
-BUDGET_BYTES = 40_000_000  # of data URLs, all pictures together
+BUDGET_BYTES = 30_000_000  # of data URLs, all pictures together
 _SIZES = ((320, 85), (256, 82), (256, 70), (224, 65), (192, 65), (160, 65), (128, 60), (112, 50), (96, 45), (64, 40))  # side px, JPEG quality
 _TRIED = 24
 _THREADS = 2  # Pillow gives the interpreter's lock back while it decodes, scales and encodes
