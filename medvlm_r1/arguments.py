@@ -25,6 +25,9 @@ EXAMPLES = {
   medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval
   medvlm-r1 eval --model http://127.0.0.1:8000/v1 --data questions.jsonl --out runs/served     any OpenAI-compatible endpoint
   medvlm-r1 eval --preset medvlm-r1 --data "data/paper?split=test" --out runs/released   the released checkpoint""",
+    "compare": """examples:
+  medvlm-r1 compare runs/base runs/grpo --out runs/both
+  medvlm-r1 compare "2B=runs/eval-2b" "72B=runs/served" runs/mine --out runs/three --json""",
     "ask": """examples:
   medvlm-r1 ask --model nano scan.png "Which side is the lesion on?" --options left right both
   medvlm-r1 ask --model runs/mine/checkpoints/step-300 scan.png "What is abnormal?" --json""",
@@ -42,6 +45,7 @@ EXAMPLES = {
   medvlm-r1 reproduce --data data/paper --recipe medvlm_r1_lora_24gb --model ./Qwen2-VL-2B-Instruct""",
     "study": """examples:
   medvlm-r1 study --seeds 5                        all arms and controls; what is finished is not done again
+  medvlm-r1 study --shortcut --seeds 3             does the evaluation expose a model that reads option texts?
   medvlm-r1 study --openrad openrad --seeds 3      on real pictures: openrad/labels.csv has file,modality,label,split,group""",
     "nano": """examples:
   medvlm-r1 nano --out runs/nano_base""",
@@ -93,13 +97,17 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub = _add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", runs["eval"])
     _asking(sub, "an OpenAI-compatible address, ")
     sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
-    sub.add_argument("--arms", default="image,blank", help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
+    sub.add_argument("--arms", default="image,blank,mismatch", help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
     sub.add_argument("--train", metavar="DATA", help="what the text prior learns from; if left out, the other questions of --data")
     sub.add_argument("--probs", action="store_true", help="measure the probability of every option too, for the calibration")
     sub.add_argument("--samples", type=_whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")
     sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
     sub.add_argument("--cache", type=Path, metavar="FILE", help="where completions are kept; several evaluations may share it (default: OUT/completions.jsonl)")
     sub.epilog += "\n\narms:\n" + "\n".join(f"  {name:<18} {meaning}" for name, meaning in MEANINGS.items())
+    sub = _add(commands, "compare", "several evaluations of the same questions: paired tests and one report", runs["compare"])
+    sub.add_argument("evaluations", nargs="+", metavar="[NAME=]DIR", help="what eval left, base first; NAME stands for it on the page")
+    sub.add_argument("--out", type=Path, required=True, help="where summary.json and report.html go")
+    sub.add_argument("--json", action="store_true", help="print the summary as JSON")
     sub = _add(commands, "ask", "one question about one picture, with reasoning", runs["ask"])
     _asking(sub)
     sub.add_argument("image", help="a PNG, JPEG, TIFF, BMP or DICOM file, or a slice: head.nii.gz#axis=2&slice=17")
@@ -157,9 +165,10 @@ def _embedded(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -> 
     sub.add_argument("--resume", action="store_true", help="go on where it was stopped")
     sub = _add(commands, "study", "all arms and controls over several seeds", runs["study"])
     sub.add_argument("--openrad", type=Path, metavar="DIR", help="real pictures instead of the phantom: MRI, CT and X-ray with a labels.csv")
+    sub.add_argument("--shortcut", action="store_true", help="models that read option texts against one that looks: does the evaluation tell them apart?")
     sub.add_argument("--seeds", type=_whole(1), default=5)
     sub.add_argument("--jobs", type=_whole(1), default=2, help="seeds at a time, one thread each (default: %(default)s)")
-    sub.add_argument("--run-dir", type=Path, help="where it goes; runs/study or runs/study-openrad if left out")
+    sub.add_argument("--run-dir", type=Path, help="where it goes; runs/study, runs/study-openrad or runs/study-shortcut if left out")
     sub = _add(commands, "nano", "rebuild the embedded base model's weights", runs["nano"])
     sub.add_argument("--out", type=Path, default=Path("runs/nano_base"))
     sub = _add(commands, "doctor", "hardware, versions and a recipe's memory plan, each with its remedy", runs["doctor"])

@@ -90,6 +90,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    """``compare``: paired tests of several evaluations, summary.json and report.html in --out."""
+    from medvlm_r1 import comparing
+
+    summary = comparing.run(arguments)
+    print(json.dumps(summary, indent=2) if arguments.json else f"report: {arguments.out / 'report.html'}")
+    return 0
+
+
 def audit(arguments: argparse.Namespace) -> int:
     """``audit``: the verdict, or everything as JSON; the page in --html."""
     from medvlm_r1 import auditing
@@ -159,14 +168,15 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 def study(arguments: argparse.Namespace) -> int:
     """``study``: every arm and control, ``--seeds`` times; finished ones are not done again."""
-    from medvlm_r1.recipes import openrad
+    from medvlm_r1.recipes import openrad, shortcut
     from medvlm_r1.recipes import study as recipe
 
-    out = arguments.run_dir or Path("runs/study-openrad" if arguments.openrad else "runs/study")
     if arguments.openrad:
-        print(openrad.run(arguments.openrad, out, arguments.seeds, arguments.jobs))
+        print(openrad.run(arguments.openrad, arguments.run_dir or Path("runs/study-openrad"), arguments.seeds, arguments.jobs))
+    elif arguments.shortcut:
+        print(shortcut.run(arguments.run_dir or Path("runs/study-shortcut"), arguments.seeds))
     else:
-        print(recipe.run(out, arguments.seeds, arguments.jobs))
+        print(recipe.run(arguments.run_dir or Path("runs/study"), arguments.seeds, arguments.jobs))
     return 0
 
 
@@ -199,7 +209,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 RUNS = {
-    "train": train, "sft": train, "eval": evaluate, "ask": ask, "audit": audit, "data": data,
+    "train": train, "sft": train, "eval": evaluate, "compare": compare, "ask": ask, "audit": audit, "data": data,
     "reproduce": reproduce, "demo": demo, "study": study, "nano": nano, "doctor": doctor,
 }  # fmt: skip
 

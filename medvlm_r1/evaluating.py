@@ -16,15 +16,18 @@ from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, RunError, nearest
 from medvlm_r1.evaluation import metrics
-from medvlm_r1.evaluation.arms import ARMS, FORCED
+from medvlm_r1.evaluation.arms import ARMS, FORCED, Asked, prompts_of
 from medvlm_r1.evaluation.looking import look
+from medvlm_r1.evaluation.meanings import MEANINGS
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample, write_samples
 from medvlm_r1.evaluation.story import Story
 from medvlm_r1.training.appending import writing
+from medvlm_r1.training.tracker import notice
 from medvlm_r1.types import Example
 
+ALL = "all"
 TEXTS_LEARNT = 600  # as in the paper's training set
 
 
@@ -40,6 +43,10 @@ def run(arguments: Namespace) -> dict:
     train = load_dataset(arguments.train) if arguments.train else None
     with launch.memory_errors():
         asked = answerer(arguments, examples, arguments.cache or out / "completions.jsonl")
+        if arguments.arms != ALL:
+            for name in names:
+                if name not in FORCED:
+                    prompts_of(name, Asked(examples, asked.template))  # what can ask nothing is refused before the first answer
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         arms = _ask_all(asked, examples, names, arguments)
@@ -47,7 +54,7 @@ def run(arguments: Namespace) -> dict:
     settings |= {"template": asked.template, "answered_by": asked.identity}
     prior = TextPrior(examples, train).measure(TEXTS_LEARNT)
     failed = {name: sum(s.status == "failed" for s in samples) for name, samples in arms.items()}
-    summary = metrics.summary(arms, {"text_prior": prior}, [("image", name) for name in names if name != "image"])
+    summary = metrics.summary(arms, {"text_prior": prior}, [("image", name) for name in arms if name != "image"])
     summary |= {"looking": asdict(look(arms)), "failed": failed, "settings": settings}
     title = f"{arguments.model} on {arguments.data}"
     story = Story(title, {arguments.model: arms}, baselines={"text_prior": prior}, settings=settings)
@@ -62,9 +69,12 @@ def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str],
     arms: dict[str, list[Sample]] = {}
     with Progress(console=Console(stderr=True)) as progress:
         for name in names:
+            answered = {sample.id: sample for sample in arms.get("image", ())}
+            if arguments.arms == ALL and not ARMS[name](Asked(examples, asked.template, answered)):
+                notice(f'left out: the arm "{name}" ({MEANINGS[name]}) can ask none of these questions')
+                continue
             bar = progress.add_task(name, total=len(examples))
             config = EvalConfig(asked.template, 0 if name in FORCED else arguments.samples, arguments.max_tokens, arm=name)
-            answered = {sample.id: sample for sample in arms.get("image", ())}
             probe = asked.probe if arguments.probs and name not in FORCED else None
             arms[name] = evaluate(asked.engine, examples, config, lambda done, bar=bar: progress.update(bar, completed=done), answered, probe)
             progress.update(bar, total=len(arms[name]))
@@ -79,7 +89,7 @@ def arm_names(text: str) -> list[str]:
     >>> arm_names("blank, image,image")
     ['image', 'blank']
     """
-    names = list(ARMS) if text.strip() == "all" else [name.strip() for name in text.split(",") if name.strip()]
+    names = list(ARMS) if text == ALL else [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in ARMS:
             raise ConfigError(f'unknown arm "{name}"{nearest(name, ARMS)}')

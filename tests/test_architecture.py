@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "medvlm_r1"
 
 # Raising this is a reviewed change of one line.
-MAX_TOTAL_LINES = 14100
+MAX_TOTAL_LINES = 14600
 MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 80, 6
 
 # A unit imports from rows above its own and from itself. The first and the last row are one unit each:
@@ -24,7 +24,7 @@ ROWS = (
     {"rollout"},
     {"grpo", "sft", "evaluation", "serving"},
     {"cli", "arguments", "launch", "data_commands", "preflight", "planning", "rehearsal", "demo", "ask", "doctor", "evaluating",
-     "answering", "auditing", "recipes", "presets", "reproducing", "__main__"},
+     "answering", "auditing", "comparing", "recipes", "presets", "reproducing", "__main__"},
 )
 OPEN_ROWS = (0, len(ROWS) - 1)
 LOOPS = {f"{PACKAGE}/grpo/trainer.py", f"{PACKAGE}/sft/trainer.py"}

@@ -1,6 +1,7 @@
 """``medvlm-r1 eval``: its files, its numbers, and what it refuses before it spends an hour."""
 
 import json
+import shutil
 
 import hub_model
 import pytest
@@ -60,6 +61,47 @@ def test_questions_without_options_are_evaluated_too(words, tmp_path):
     (tmp_path / "free.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert cli.main([*words, "--data", str(tmp_path / "free.jsonl")]) == 0
     assert [sample.correct for sample in read_samples(tmp_path / "eval" / "samples-image.jsonl")][0] is False
+
+
+def test_all_arms_that_can_ask_and_no_question_is_asked_twice(words, manifest, tmp_path, capsys):
+    assert cli.main([*words, "--arms", "all", "--template", "think", "--probs"]) == 0
+    out = tmp_path / "eval"
+    arms = {file.stem.removeprefix("samples-"): read_samples(file) for file in out.glob("samples-*.jsonl")}
+    assert arms.keys() == {"image", "blank", "noise", "mismatch", "rotate", "hard", "no-think", "empty-thought"}
+    assert "half-thought" in capsys.readouterr().err  # the taught model writes no thought
+    own = {(sample.id, sample.options): sample.text for sample in arms["rotate"]}
+    assert [own[sample.id, sample.options] for sample in arms["image"]] == [sample.text for sample in arms["image"]]
+    rows = [json.loads(line)["key"] for line in (out / "completions.jsonl").read_text().splitlines()]
+    assert len(rows) == len(set(rows)) < sum(map(len, arms.values()))  # the own order of the options was answered before
+    assert all(sum(sample.option_probs) == pytest.approx(1) for sample in arms["image"])
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["paired"].keys() == {f"image-{arm}" for arm in arms if arm != "image"}
+    assert {"text_prior", "chance"} == summary["baselines"].keys()
+
+
+def test_a_missing_picture_costs_its_question_only(words, manifest, tmp_path, capsys):
+    here = shutil.copytree(manifest.parent, tmp_path / "here") / manifest.name
+    words = [*words, "--data", str(here), "--arms", "image"]
+    rows = [json.loads(line) for line in here.read_text().splitlines()]
+    gone = here.parent / rows[1]["image"][0]
+    gone.rename(tmp_path / "elsewhere")
+    hit = sum(gone.name in row["image"] for row in rows)
+    assert cli.main(words) == 1
+    err = capsys.readouterr().err
+    assert f"{hit} of 5 questions will have no answer" in err and f"{hit} questions have no answer" in err and gone.name in err
+    samples = read_samples(tmp_path / "eval" / "samples-image.jsonl")
+    assert [sample.status for sample in samples].count("failed") == hit and gone.name in samples[1].text
+    (tmp_path / "elsewhere").rename(gone)
+    assert cli.main(words) == 0
+    assert {sample.status for sample in read_samples(tmp_path / "eval" / "samples-image.jsonl")} == {"answered"}
+
+
+def test_a_cache_is_shared(words, tmp_path):
+    shared = ["--arms", "image", "--cache", str(tmp_path / "cache.jsonl")]
+    assert cli.main([*words, *shared]) == 0
+    before = (tmp_path / "cache.jsonl").read_bytes()
+    assert cli.main([*words, *shared, "--out", str(tmp_path / "again")]) == 0
+    assert before and (tmp_path / "cache.jsonl").read_bytes() == before
 
 
 def test_a_killed_evaluation_goes_on_and_ends_with_the_same_bytes(words, tmp_path):

@@ -1,5 +1,8 @@
 """Sampling: reproducible, independent of the batch, and really from the model's distribution."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from conftest import transformers_way
 
@@ -24,8 +27,11 @@ def test_rollouts_of_a_group_differ_and_seeds_matter(policy, examples):
     assert len({c.token_ids for c in first + second}) == 8
 
 
-def test_greedy_is_the_argmax_of_transformers_own_generation(policy, examples):
-    prompt = render(examples[0], "think")
+@pytest.mark.parametrize("opening", ["", "<think>Ears.</think>\n<answer>"])
+def test_greedy_is_the_argmax_of_transformers_own_generation(policy, examples, opening):
+    prompt = replace(render(examples[0], "think"), opening=opening)
+    plain = policy.encoder.prompt_ids(render(examples[0], "think"))
+    assert policy.encoder.prompt_ids(prompt) == plain + policy.encoder.tokenizer(opening, add_special_tokens=False)["input_ids"]
     ours = LocalEngine(policy).generate([prompt], Sampling(n=1, temperature=0.0, max_tokens=10))[0][0]
     transformers_way(policy)
     ids = policy.encoder.prompt_ids(prompt)

@@ -8,6 +8,7 @@ import pytest
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
+from medvlm_r1.evaluation.statistics import minimum_detectable_difference
 
 
 def sample(name, modality="mri", correct=True, drawn=(), **changes):
@@ -56,6 +57,20 @@ def test_without_draws_there_is_no_sampled_accuracy():
     assert metrics.overall([sample("a")])["sampled"] is None
 
 
+def test_majority_curve_takes_the_first_k():
+    samples = [sample("a", sampled_answers=("B", "A", "A")), sample("b", sampled_answers=("A", None, "B", "B"))]
+    assert metrics.majority_curve(samples) == {"1": 0.5, "2": 0.75, "3": 0.75}  # B, AB, BAA; A, A, AB
+    assert metrics.majority_curve([sample("c")]) == {}
+
+
+def test_out_of_distribution_gap_by_hand():
+    found = metrics.out_of_distribution_gap([*FOUR, sample("x1", "xray")], "mri")
+    assert (found["trained"], found["gap"]) == ("mri", pytest.approx(2 / 3 - (0 + 1) / 2))
+    assert found["ci95"][0] <= found["gap"] <= found["ci95"][1]
+    assert metrics.out_of_distribution_gap(FOUR, "xray") is None
+    assert metrics.out_of_distribution_gap(FOUR[:3], "mri") is None
+
+
 def test_chance_statuses_and_types():
     assert metrics.chance(FOUR)["mri"]["accuracy"] == pytest.approx((0.5 + 0.25 + 0.5) / 3)
     assert metrics.chance(FOUR)["mean"] == pytest.approx((1.25 / 3 + 0.5) / 2)
@@ -87,7 +102,13 @@ def test_a_clear_gain_is_found_and_none_is_not_invented():
     assert result["mean_difference"] == 0.25
     assert 0.15 < result["ci95"][0] < 0.25 < result["ci95"][1] < 0.35
     assert result["p"] < 0.001
+    # A fourth is discordant. Patients of two questions, of which one at most differs: the groups cost nothing.
+    assert result["minimum_detectable"] == pytest.approx(minimum_detectable_difference(200, 0.25))
+    fours = [replace(s, group=f"p{i // 4}", correct=i // 4 % 4 == 0) for i, s in enumerate(before)]
+    grouped = metrics.compare([replace(s, correct=i // 4 % 4 < 2) for i, s in enumerate(fours)], fours)
+    assert grouped["minimum_detectable"] == pytest.approx(minimum_detectable_difference(200 / 4, 13 / 50))  # four that are one
     same = metrics.compare(before, before)
+    assert same["minimum_detectable"] is None
     assert (same["mean_difference"], same["ci95"], same["p"]) == (0.0, [0.0, 0.0], 1.0)
 
 
@@ -108,7 +129,7 @@ def test_summary_has_the_keys_of_the_interface():
     arms = {"base": FOUR, "grpo": [replace(s, correct=True) for s in FOUR]}
     text = json.dumps(metrics.summary(arms, {"text_prior": {"mri": {"accuracy": 0.5}}}, [("grpo", "base")]))
     found = json.loads(text)
-    assert {"accuracy", "ci95", "n", "sampled", "pass_at_k"} == set(found["arms"]["base"]["ct"])
+    assert {"accuracy", "ci95", "n", "sampled", "pass_at_k", "maj_at_k"} == set(found["arms"]["base"]["ct"])
     assert found["arms"]["grpo"]["mean"] == 1.0
     assert {"mean_difference", "ci95", "p"} <= set(found["paired"]["grpo-base"])
     assert set(found["baselines"]) == {"chance", "text_prior"}

@@ -1,150 +1,111 @@
-"""One table for the parser, and the prompts byte for byte."""
+"""The public table of the extraction rule, line by line, and the prompts byte for byte."""
 
 import json
-import time
+import re
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from medvlm_r1.errors import ConfigError
-from medvlm_r1.reasoning import TEMPLATES, gold, parse, render
-from medvlm_r1.types import Example
+from medvlm_r1.evaluation.run import score
+from medvlm_r1.reasoning import TEMPLATES, Reasoned, gold, parse, render
+from medvlm_r1.rewards.choice import choice
+from medvlm_r1.types import LETTERS, Completion, Example
 
 EXAMPLE = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal", "sagittal"), "coronal", "mri")
-T = "<think>x</think>"
-
-# (completion, number of options, letter, status)
-TABLE = [
-    # A letter in each of its forms.
-    (f"{T}<answer>A</answer>", 4, "A", "answered"),
-    (f"{T}\n<answer>B</answer>", 4, "B", "answered"),
-    (f"{T}<answer>b</answer>", 4, "B", "answered"),
-    (f"{T}<answer>B)</answer>", 4, "B", "answered"),
-    (f"{T}<answer>(B)</answer>", 4, "B", "answered"),
-    (f"{T}<answer>(b)</answer>", 4, "B", "answered"),
-    (f"{T}<answer>B.</answer>", 4, "B", "answered"),
-    (f"{T}<answer>B:</answer>", 4, "B", "answered"),
-    (f"{T}<answer>[B]</answer>", 4, "B", "answered"),
-    (f"{T}<answer>[b]</answer>", 4, "B", "answered"),
-    (f"{T}<answer>  B\n</answer>", 4, "B", "answered"),
-    (f"{T}<answer>\u00a0B\u3000</answer>", 4, "B", "answered"),  # Unicode white space is white space
-    (f"{T}<answer>J</answer>", 10, "J", "answered"),
-    ("<answer>C</answer>", 4, "C", "answered"),
-    ("So: <answer>C</answer>", 4, "C", "answered"),
-    (f"{T}<answer>C</answer> I am sure.", 4, "C", "answered"),
-    # Letters that are no options.
-    (f"{T}<answer>D</answer>", 2, None, "unparsed"),
-    (f"{T}<answer>c)</answer>", 2, None, "unparsed"),
-    (f"{T}<answer>K</answer>", 10, None, "unparsed"),
-    (f"{T}<answer>A</answer>", 0, None, "unparsed"),
-    # No single letter.
-    (f"{T}<answer></answer>", 4, None, "unparsed"),
-    (f"{T}<answer>   </answer>", 4, None, "unparsed"),
-    (f"{T}<answer>A or B</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>A, B</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>AB</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>B))</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>B?</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>**B**</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>1</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>)</answer>", 4, None, "unparsed"),
-    # Option text is not read, with or without its letter.
-    (f"{T}<answer>coronal</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>B) coronal</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>Option B</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>The answer is B</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>none</answer>", 4, None, "unparsed"),  # an option of many questions, no abstention
-    (f"{T}<answer>None of the above</answer>", 4, None, "unparsed"),
-    # Look-alikes and invisible characters are never guessed.
-    (f"{T}<answer>Ｂ</answer>", 4, None, "unparsed"),  # full-width
-    (f"{T}<answer>В</answer>", 4, None, "unparsed"),  # Cyrillic Ve
-    (f"{T}<answer>Α</answer>", 4, None, "unparsed"),  # Greek Alpha
-    (f"{T}<answer>\U0001d401</answer>", 4, None, "unparsed"),  # mathematical bold
-    (f"{T}<answer>Ⓑ</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>B）</answer>", 4, None, "unparsed"),  # full-width bracket
-    (f"{T}<answer>\u200bB</answer>", 4, None, "unparsed"),  # zero-width space
-    (f"{T}<answer>B\ufeff</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>B\u0301</answer>", 4, None, "unparsed"),  # combining accent
-    (f"{T}<ans\u200bwer>B</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>B\x00</answer>", 4, None, "unparsed"),
-    # No tags, wrong tags.
-    ("", 4, None, "unparsed"),
-    ("B", 4, None, "unparsed"),
-    ("The answer is B.", 4, None, "unparsed"),
-    (T, 4, None, "unparsed"),
-    (f"{T}<ANSWER>B</ANSWER>", 4, None, "unparsed"),
-    (f"{T}<answer >B</answer>", 4, None, "unparsed"),
-    (f"{T}＜answer＞B＜/answer＞", 4, None, "unparsed"),
-    (f"{T}B</answer>", 4, None, "unparsed"),
-    (f"{T}\\boxed{{B}}", 4, None, "unparsed"),
-    # Cut off.
-    ("<think>The plane is", 4, None, "truncated"),
-    ("<think>", 4, None, "truncated"),
-    (f"{T}<answer>", 4, None, "truncated"),
-    (f"{T}<answer>B", 4, None, "truncated"),
-    (f"{T}<answer>B</answ", 4, None, "truncated"),
-    (f"{T}<answer>A</answer><answer>B", 4, None, "truncated"),
-    ("<think>If it were left, <answer>A</answer>, but", 4, None, "truncated"),  # no answer yet: it still thinks
-    ("<think>The plane is axial.<answer>A</answer>", 4, None, "truncated"),
-    (f"{T}<think>No, wait: <answer>A</answer>", 4, None, "truncated"),
-    (f"{T}<answer>A</answer><think>No, wait", 4, None, "truncated"),
-    # Several and nested tags: the last answer after the last thought.
-    (f"{T}<answer>A</answer><answer>B</answer>", 4, "B", "answered"),
-    (f"{T}<answer>A</answer><answer>E</answer>", 4, None, "unparsed"),
-    (f"{T}<answer>A</answer>{T}<answer>C</answer>", 4, "C", "answered"),
-    ("<think>Perhaps <answer>A</answer>?</think><answer>B</answer>", 4, "B", "answered"),
-    ("<think>Perhaps <answer>A</answer>?</think>", 4, None, "unparsed"),
-    ("<think>a<think>b</think>c</think><answer>B</answer>", 4, "B", "answered"),
-    ("<think>a</think>b</think><answer>B</answer>", 4, "B", "answered"),
-    ("a</think><answer>B</answer>", 4, "B", "answered"),
-    (f"{T}<answer><answer>B</answer></answer>", 4, "B", "answered"),
-    (f"{T}<answer>A<answer>B</answer>", 4, "B", "answered"),
-    (f"{T}<answer>B</answer></answer>", 4, "B", "answered"),
-    (f"{T}</answer><answer>B</answer>", 4, "B", "answered"),
-    (f"<answer>B</answer>{T}", 4, None, "unparsed"),
-    (f"{T}<answer><think>B</think></answer>", 4, None, "unparsed"),
-    # Abstentions.
-    (f"{T}<answer>I cannot tell.</answer>", 4, None, "abstained"),
-    (f"{T}<answer>I don't know</answer>", 4, None, "abstained"),
-    (f"{T}<answer>I don’t know.</answer>", 4, None, "abstained"),
-    (f"{T}<answer>cannot determine from one slice</answer>", 4, None, "abstained"),
-    (f"{T}<answer>Unsure.</answer>", 4, None, "abstained"),
-    (f"{T}<answer>I'm not sure</answer>", 4, None, "abstained"),
-    (f"{T}<answer>unknown</answer>", 4, None, "abstained"),
-    (f"{T}<answer>I cannot tell, perhaps B</answer>", 4, None, "abstained"),
-    (f"{T}<answer>cannot tell {'x' * 300}</answer>", 4, None, "unparsed"),
-]
+TABLE = Path(__file__).resolve().parents[1] / "docs/extraction-strict-1.jsonl"
 
 
-@pytest.mark.parametrize(("text", "n_options", "letter", "status"), TABLE)
-def test_parse(text, n_options, letter, status):
-    read = parse(text, n_options)
-    assert (read.answer, read.status) == (letter, status)
+def spelled_out(text):
+    """A text of the table: a string, or a list of strings and of {"repeat": piece, "times": n}."""
+    parts = [text] if isinstance(text, str) else text
+    return "".join(part if isinstance(part, str) else part["repeat"] * part["times"] for part in parts)
 
 
-@pytest.mark.parametrize(
-    ("text", "think"),
-    [
-        ("<think> Fluid is dark. </think><answer>A</answer>", "Fluid is dark."),
-        ("Fluid is dark.</think><answer>A</answer>", "Fluid is dark."),
-        ("<think>a</think> b </think><answer>A</answer>", "a</think> b"),
-        ("<think>cut", "cut"),
-        ("<answer>A</answer>", ""),
-        ("no tags", ""),
-    ],
-)
-def test_parse_keeps_the_thought(text, think):
-    assert parse(text, 4).think == think
+LINES = [json.loads(line) for line in TABLE.read_text(encoding="utf-8").splitlines()]
+every_line = pytest.mark.parametrize("line", [pytest.param(line, id=f"{number}-{line['group']}") for number, line in enumerate(LINES, 1)])
 
 
-@pytest.mark.parametrize(
-    "piece", ["<think>", "</think>", "<answer>", "</answer>", "<answer>A</answer>", "<think></think>", "<", "cannot tell ", " ", "(A"]
-)
-@pytest.mark.parametrize("frame", ["{}", "<answer>{}</answer>"])
-def test_parse_takes_linear_time(piece, frame):
-    text = frame.format(piece * (1_000_000 // len(piece)))
-    started_s = time.process_time()
-    parse(text, 4)
-    assert time.process_time() - started_s < 0.5  # measured: below 0.01; quadratic would be minutes
+@every_line
+def test_parse_reads_the_table(line):
+    wanted = Reasoned(spelled_out(line["think"]), line["answer"], line["status"])
+    assert parse(spelled_out(line["text"]), line["n_options"]) == wanted, line["why"]
+
+
+@every_line
+def test_reward_and_evaluation_read_alike(line):
+    """Whichever option is gold: training pays exactly where evaluation counts a right answer, greedy or sampled."""
+    options = tuple(f"option {i}" for i in range(line["n_options"]))
+    completion = Completion((), (), spelled_out(line["text"]), finished=True)
+    for gold_text in options[: len(LETTERS)] or ("free text",):
+        example = Example("q1", (), "Which?", options, gold_text, "mri")
+        is_right = line["answer"] is not None and line["answer"] == example.letter
+        sample = score(render(example, "think"), completion, [completion], "image")
+        assert choice(completion, example) == float(is_right)
+        assert (sample.correct, sample.status, sample.sampled_correct) == (is_right, line["status"], (is_right,))
+
+
+def test_the_table_is_wide_and_says_everything_once():
+    assert len(LINES) >= 300
+    assert len({line["group"] for line in LINES}) == 19
+    assert {line["status"] for line in LINES} == {"answered", "unparsed", "truncated", "abstained"}
+    assert len({json.dumps([line["text"], line["n_options"]]) for line in LINES}) == len(LINES)
+    assert all((line["answer"] is None) == (line["status"] != "answered") and line["why"] for line in LINES)
+
+
+def test_the_docs_count_the_table_as_it_is():
+    page = (TABLE.parent / "evaluation.md").read_text(encoding="utf-8")
+    for group, n in Counter(line["group"] for line in LINES).items():
+        assert re.search(rf"^\| {group} \| {n} \|", page, re.MULTILINE), group
+    assert f"{len(LINES)} lines" in page
+
+
+class Counted(str):
+    """A string that adds up how many characters its methods may have had to look at."""
+
+    looked_at = 0
+
+    def _look(self):
+        Counted.looked_at += len(self)
+
+    def rpartition(self, tag):
+        self._look()
+        return tuple(map(Counted, super().rpartition(tag)))
+
+    def partition(self, tag):
+        self._look()
+        return tuple(map(Counted, super().partition(tag)))
+
+    def rfind(self, tag):
+        self._look()
+        return super().rfind(tag)
+
+    def strip(self):
+        self._look()
+        return Counted(super().strip())
+
+    def __contains__(self, tag):
+        self._look()
+        return super().__contains__(tag)
+
+    def __getitem__(self, part):
+        self._look()
+        return Counted(super().__getitem__(part))
+
+
+@pytest.mark.parametrize("piece", ["<think>", "</think>", "<answer>", "</answer>", "<answer>A</answer>", "<think></think>", "<", "cannot tell ", " ", "(A"])
+@pytest.mark.parametrize("frame", ["{}", "<answer>{}</answer>", "<think>{}</think><answer>A</answer>"])
+def test_a_megabyte_is_looked_at_a_few_times_whatever_its_tags(piece, frame):
+    """Work, not seconds: each character at most eight times, however many tags there are, and at least once.
+
+    At least once, since a reader by regular expression would leave the count at 0. The two that
+    parse has see only the body: one stops after three characters, one is kept to 200.
+    """
+    text = Counted(frame.format(piece * (1_000_000 // len(piece))))
+    Counted.looked_at = 0
+    assert parse(text, 4) == parse(str(text), 4)
+    assert len(text) <= Counted.looked_at <= 8 * len(text)
 
 
 @pytest.mark.parametrize("think", [None, "Ear to ear.", "Perhaps <answer>A</answer>?", "nested <think> and </think>", ""])

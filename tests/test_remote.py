@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import socket
+from dataclasses import replace
 
 import pytest
 from conftest import picture
@@ -36,6 +37,14 @@ def test_a_request_carries_picture_prompt_and_sampling(serve, examples):
     assert [image.tobytes() for image in sent] == [picture(name).tobytes() for name in ("a.png", "b.png")]
     assert (body["model"], body["temperature"], body["max_tokens"], body["top_p"]) == ("m", 0.0, 64, 1.0)
     assert server.keys == ["Bearer secret"]
+
+
+def test_an_opening_is_the_assistants_turn_to_be_continued(serve, examples):
+    server = serve((200, {}, {"choices": [{"message": {"content": "B</answer>"}, "finish_reason": "stop"}]}))
+    [[completion]] = engine_at(server.url).generate([replace(render(examples[0], "think"), opening="<think></think>\n<answer>")], Sampling(1))
+    [body] = server.asked
+    assert completion.text == "B</answer>" and body["messages"][-1] == {"role": "assistant", "content": "<think></think>\n<answer>"}
+    assert body["continue_final_message"] is True and body["add_generation_prompt"] is False
 
 
 def test_every_completion_has_a_seed_of_its_own_and_its_place(serve, examples):

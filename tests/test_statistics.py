@@ -81,28 +81,43 @@ def test_unusable_input_is_refused(bad):
         st.cluster_mean(*bad)
 
 
-def test_intervals_cover_and_p_values_are_level():
-    """1,000 experiments of 60 patients with 1 to 4 correlated questions in two modalities; the truth is 0."""
-    rng = np.random.default_rng(4)
-    covered = rejected = 0
-    experiments = 1000
-    for _ in range(experiments):
-        sizes = rng.integers(1, 5, 60)
-        groups = np.repeat(np.arange(60), sizes)
-        noise = rng.normal(0, 1, 60)[groups] + rng.normal(0, 1, len(groups))
-        found = st.cluster_mean(noise, groups, groups % 2, draws=400)
-        covered += found.low <= 0 <= found.high
-        rejected += found.p <= 0.05
-    assert 0.925 <= covered / experiments <= 0.97  # nominal 0.95; the percentile interval of 60 groups is a little narrow
-    assert 0.035 <= rejected / experiments <= 0.065
+def test_gap_by_hand():
+    values, strata = [1, 1, 1, 0, 1, 0], ["mri", "mri", "mri", "ct", "ct", "xray"]
+    found = st.cluster_gap(values, range(6), strata, "mri")
+    assert found.value == pytest.approx(1 - (0.5 + 0) / 2)
+    assert st.cluster_gap(values, range(6), strata, "ct").value == pytest.approx(0.5 - (1 + 0) / 2)
+    assert found.low <= found.value <= found.high
+    assert found.p is None
+    with pytest.raises(ValueError, match="a gap is between 'mri' and others"):
+        st.cluster_gap(values, range(6), ["mri"] * 6, "mri")
+    with pytest.raises(ValueError, match="'us'"):
+        st.cluster_gap(values, range(6), strata, "us")
 
 
-def test_wilson_covers_by_simulation():
-    rng = np.random.default_rng(5)
-    for rate in (0.25, 0.55, 0.78):
-        right = rng.binomial(300, rate, 3000)
-        bounds = {int(k): st.wilson(int(k), 300) for k in set(right)}
-        assert 0.93 <= np.mean([bounds[int(k)][0] <= rate <= bounds[int(k)][1] for k in right]) <= 0.97
+def test_gap_of_single_items_is_as_wide_as_theory():
+    rng = np.random.default_rng(8)
+    a, b, c = rng.normal(1, 1, 300), rng.normal(0, 2, 200), rng.normal(0, 1, 400)
+    found = st.cluster_gap(np.r_[a, b, c], range(900), ["a"] * 300 + ["b"] * 200 + ["c"] * 400, "a")
+    half = 1.96 * (a.var() / 300 + (b.var() / 200 + c.var() / 400) / 4) ** 0.5
+    assert found.value == pytest.approx(a.mean() - (b.mean() + c.mean()) / 2)
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+
+
+def test_a_patient_in_every_modality_narrows_the_gap():
+    """What makes a patient easy in both modalities cancels: the opposite of the mean over them."""
+    patient = np.random.default_rng(9).normal(0, 1, 80)
+    found = st.cluster_gap(np.r_[patient, patient], [*range(80), *range(80)], ["mri"] * 80 + ["ct"] * 80, "mri")
+    assert found.ci95 == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_design_effect_is_that_of_equal_groups():
+    """Kish: 1 + (m - 1) x the intraclass correlation, here 1/2, for groups of m = 4."""
+    rng = np.random.default_rng(10)
+    group_N = np.repeat(np.arange(20000), 4)
+    values = rng.normal(0, 1, 20000)[group_N] + rng.normal(0, 1, 80000)
+    assert st.design_effect(values, group_N) == pytest.approx(2.5, rel=0.03)
+    assert st.design_effect(rng.normal(0, 1, 80000), group_N) == pytest.approx(1, abs=0.03)
+    assert st.design_effect([1.0, 1.0], "ab") == 1.0  # nothing varies
 
 
 def test_holm_by_hand_and_in_any_order():
@@ -139,17 +154,3 @@ def test_majority_ignores_what_was_not_read():
     assert st.maj_at_k([None, None, None, "B"], "B") == 1.0
     assert st.maj_at_k(["A", "B", "C", None], "C") == pytest.approx(1 / 3)
     assert st.maj_at_k([], "A") == 0.0
-
-
-def test_calibration_by_hand():
-    assert st.brier([1.0, 0.0, 0.5], [True, False, True]) == pytest.approx(0.25 / 3)
-    assert st.expected_calibration_error([1.0, 1.0, 0.0], [True, True, False]) == 0.0
-    assert st.expected_calibration_error([0.7, 0.7, 0.7, 0.7], [True, False, False, False]) == pytest.approx(0.45)
-    # two bins: 0.3 + 0.1 - 1 and 0.9 - 0: |-0.6| + |0.9| over 3
-    assert st.expected_calibration_error([0.3, 0.1, 0.9], [True, False, False], bins=2) == pytest.approx(1.5 / 3)
-
-
-def test_a_calibrated_guesser_has_little_error():
-    rng = np.random.default_rng(7)
-    confidence = rng.random(20000)
-    assert st.expected_calibration_error(confidence, rng.random(20000) < confidence) < 0.02

@@ -7,8 +7,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from medvlm_r1.errors import DataError
+from medvlm_r1.evaluation.calibration import calibration
 from medvlm_r1.evaluation.samples import STATUSES, Sample
-from medvlm_r1.evaluation.statistics import Estimate, cluster_mean, mcnemar, pass_at_k, wilson
+from medvlm_r1.evaluation.statistics import (
+    Estimate,
+    cluster_gap,
+    cluster_mean,
+    design_effect,
+    maj_at_k,
+    mcnemar,
+    minimum_detectable_difference,
+    pass_at_k,
+    wilson,
+)
 
 Arms = dict[str, list[Sample]]
 
@@ -42,13 +53,21 @@ def pass_curve(samples: Sequence[Sample]) -> dict[str, float]:
 
     With few options this says little: eight guesses among three are nearly always enough.
     """
-    most = min((len(s.sampled_correct) for s in samples), default=0)
+    tallies = [(len(s.sampled_answers), sum(s.sampled_correct)) for s in samples]
+    most = min((n for n, _ in tallies), default=0)
     curve, k = {}, 1
     while k <= most:
-        shares = [pass_at_k(len(s.sampled_correct), sum(s.sampled_correct), k) for s in samples]
+        shares = [pass_at_k(n, right, k) for n, right in tallies]
         curve[str(k)] = sum(shares) / len(shares)
         k *= 2
     return curve
+
+
+def majority_curve(samples: Sequence[Sample]) -> dict[str, float]:
+    """maj@k: accuracy of the most frequent answer of the first k completions, k = 1, 2, 4, … and all that every question has."""
+    most = min((len(s.sampled_answers) for s in samples), default=0)
+    sizes = sorted({2**i for i in range(most.bit_length())} | {most} - {0})
+    return {str(k): _mean([maj_at_k(s.sampled_answers[:k], s.gold) for s in samples]) for k in sizes}
 
 
 def chance(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -74,6 +93,7 @@ def _cell(samples: Sequence[Sample]) -> dict[str, Any]:
         "n": len(samples),
         "sampled": sampled_accuracy(samples),
         "pass_at_k": pass_curve(samples),
+        "maj_at_k": majority_curve(samples),
     }
 
 
@@ -86,6 +106,19 @@ def overall(samples: Sequence[Sample]) -> dict[str, Any]:
         return numbers | {"sampled": None, "sampled_ci95": None}
     drawn = _average(samples, [float(x) for x in shares if x is not None])
     return numbers | {"sampled": drawn.value, "sampled_ci95": drawn.ci95}
+
+
+def out_of_distribution_gap(samples: Sequence[Sample], trained: str) -> dict[str, Any] | None:
+    """Greedy accuracy in the trained modality minus the mean over the others: what does not carry over. None without both.
+
+    The modalities' questions differ in difficulty before any training, so a gap alone
+    blames nobody: set it beside the base's.
+    """
+    modalities = [s.modality for s in samples]
+    if trained not in modalities or len(set(modalities)) < 2:
+        return None
+    found = cluster_gap([float(s.correct) for s in samples], [s.cluster for s in samples], modalities, trained)
+    return {"trained": trained, "gap": found.value, "ci95": found.ci95}
 
 
 def statuses(samples: Sequence[Sample]) -> dict[str, float]:
@@ -113,6 +146,8 @@ def compare(after: Sequence[Sample], before: Sequence[Sample], same: bool = True
     ``greedy`` holds the same for greedy answers, and the exact McNemar test of
     all questions together. A question asked several times counts by its mean,
     and in McNemar's test where it is all right on one side and all wrong on the other.
+    ``minimum_detectable`` is the true difference that as many questions, as often
+    discordant, would find 4 times out of 5; see ``_detectable`` for what it leaves out.
     Raises DataError if the questions differ; with ``same=False`` those that both have are compared.
     """
     pairs = _pairs(after, before, same)
@@ -147,6 +182,7 @@ def summary(arms: Arms, baselines: dict[str, dict[str, Any]], pairs: Sequence[tu
         "overall": {name: overall(samples) for name, samples in arms.items()},
         "paired": {f"{after}-{before}": compare(arms[after], arms[before], same=False) for after, before in pairs},
         "baselines": {"chance": chance(first)} | baselines,
+        "calibration": {name: calibration(samples) for name, samples in arms.items()},
         "status": {name: statuses(samples) for name, samples in arms.items()},
         "by_question_type": {name: by_question_type(samples) for name, samples in arms.items()},
     }
@@ -178,7 +214,19 @@ def _pairs(after: Sequence[Sample], before: Sequence[Sample], same: bool) -> lis
 
 def _difference(pairs: Sequence[Pair], values: Sequence[float]) -> dict[str, Any]:
     found = _average([a for [a, *_], _ in pairs], values)
-    return {"mean_difference": found.value, "ci95": found.ci95, "p": found.p}
+    return {"mean_difference": found.value, "ci95": found.ci95, "p": found.p, "minimum_detectable": _detectable(pairs, values)}
+
+
+def _detectable(pairs: Sequence[Pair], values: Sequence[float]) -> float | None:
+    """Connor's difference, of n questions divided by the design effect of their groups; None where nothing was discordant.
+
+    The mean square of the differences stands for the discordant share, which it is for
+    greedy answers. All questions count alike here, so a small modality's larger part in
+    the mean over modalities is left out, and so is the noise of the two estimates it is made from.
+    """
+    discordant = _mean([value * value for value in values])
+    independent = len(values) / design_effect(values, [a.cluster for [a, *_], _ in pairs])
+    return minimum_detectable_difference(independent, discordant) if discordant else None
 
 
 def _per_modality(pairs: Sequence[Pair], values: Sequence[float]) -> dict[str, Any]:

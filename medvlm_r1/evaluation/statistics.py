@@ -11,7 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-_CELLS = 4_000_000  # draws x groups held at a time
+from medvlm_r1.evaluation.draws import SHARED
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,8 @@ def cluster_mean(
     on the same items, it is their paired comparison; ``p`` is then that of
     flipping the sign of whole groups at random (both models equal, groups
     independent). Raises ValueError when there are no values. With fewer than
-    about 20 groups the interval is too narrow; with one it has no width.
+    about 20 groups the interval is too narrow; with one it has no width. A draw
+    that misses a very small stratum averages over the others.
 
     | values, groups | mean | ci95 |
     >>> cluster_mean([1, 0, 1, 1], "aabb").value
@@ -100,51 +101,93 @@ def cluster_mean(
     >>> 0.005 < cluster_mean([1.0] * 8, "abcdefgh", draws=20000).p < 0.011       # 2 / 2**8 = 0.0078
     True
     """
-    if not len(values):
-        raise ValueError("no values to average")
-    sums_GS, counts_GS = _tables(np.asarray(values, float), groups, strata)
+    sums_GS, counts_GS, _ = _tables(values, groups, strata)
     value = float((sums_GS.sum(0) / counts_GS.sum(0)).mean())
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _CELLS // len(sums_GS))
-    sizes = [min(chunk, draws - start) for start in range(0, draws, chunk)]
-    means_D = np.concatenate([_resampled(rng, size, sums_GS, counts_GS) for size in sizes])
+    weights, signs = SHARED.blocks(len(sums_GS), draws, seed)
+    means_D = np.concatenate([np.nanmean(_means(weights_DG, sums_GS, counts_GS), axis=1) for weights_DG in weights])
     low, high = np.quantile(means_D, [0.025, 0.975])
-    flipped_D = np.concatenate([_flipped(rng, size, sums_GS, counts_GS) for size in sizes])
+    shares_GS = sums_GS / counts_GS.sum(0)
+    flipped_D = np.concatenate([(signs_DG.astype(float) @ shares_GS).mean(axis=1) for signs_DG in signs])
     extreme = int((np.abs(flipped_D) >= abs(value) - 1e-12).sum())
     return Estimate(value, float(low), float(high), (1 + extreme) / (1 + draws))
 
 
+def cluster_gap(
+    values: Sequence[float],
+    groups: Sequence[Hashable],
+    strata: Sequence[Hashable],
+    stratum: Hashable,
+    draws: int = 4000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean in one stratum minus the mean over the means of the others; the interval resamples whole groups.
+
+    A group that stands in several strata moves as one. A draw without any item of
+    the stratum, or of all others, says nothing and is left out. Raises ValueError
+    where the stratum, or every other, is missing.
+
+    | values, strata, stratum | gap |
+    >>> cluster_gap([1, 1, 1, 0, 0, 0], "abcdef", ["mri", "mri", "ct", "ct", "xray", "xray"], "mri").value  # 1 - (1/2 + 0) / 2
+    0.75
+    """
+    sums_GS, counts_GS, names = _tables(values, groups, strata)
+    if stratum not in names or len(names) < 2:
+        raise ValueError(f"a gap is between {stratum!r} and others; there are {names}")
+    own = names.index(stratum)
+
+    def gap(means_DS: np.ndarray) -> np.ndarray:
+        others_DS = np.delete(means_DS, own, axis=1)
+        seen_D = (~np.isnan(others_DS)).sum(axis=1)
+        return means_DS[:, own] - np.nansum(others_DS, axis=1) / np.where(seen_D, seen_D, np.nan)
+
+    weights, _ = SHARED.blocks(len(sums_GS), draws, seed)
+    gaps_D = np.concatenate([gap(_means(weights_DG, sums_GS, counts_GS)) for weights_DG in weights])
+    low, high = np.nanquantile(gaps_D, [0.025, 0.975])
+    return Estimate(float(gap((sums_GS.sum(0) / counts_GS.sum(0))[None])[0]), float(low), float(high))
+
+
+def design_effect(values: Sequence[float], groups: Sequence[Hashable]) -> float:
+    """How many times the variance of the mean exceeds that of as many independent items (Kish 1965); at least 1.
+
+    n items are worth n / design effect independent ones.
+
+    | values, groups | design effect |
+    >>> design_effect([1, 0, 0, 1, 1, 0], "abcdef")
+    1.0
+    >>> design_effect([1, 1, 0, 0, 1, 1, 0, 0], "aabbccdd")         # every item stands there twice
+    2.0
+    """
+    sums_GS, counts_GS, _ = _tables(values, groups, None)
+    mean = sums_GS.sum() / counts_GS.sum()
+    alone = float(((np.asarray(values, float) - mean) ** 2).sum())
+    together = float(((sums_GS - mean * counts_GS) ** 2).sum())
+    return max(1.0, together / alone) if alone else 1.0
+
+
 def _tables(
-    values_N: np.ndarray, groups: Sequence[Hashable], strata: Sequence[Hashable] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of values for each group in each stratum: all that the draws need."""
+    values: Sequence[float], groups: Sequence[Hashable], strata: Sequence[Hashable] | None
+) -> tuple[np.ndarray, np.ndarray, list[Hashable]]:
+    """Sum and number of values for each group in each stratum, all that the draws need; and the strata's names."""
+    if not len(values):
+        raise ValueError("no values to average")
     group_of: dict[Hashable, int] = {}
     stratum_of: dict[Hashable, int] = {}
     g_N = [group_of.setdefault(g, len(group_of)) for g in groups]
     s_N = [stratum_of.setdefault(s, len(stratum_of)) for s in strata] if strata is not None else [0] * len(g_N)
-    if not len(values_N) == len(g_N) == len(s_N):
-        raise ValueError(f"{len(values_N)} values, {len(g_N)} groups, {len(s_N)} strata: one of each per item")
+    if not len(values) == len(g_N) == len(s_N):
+        raise ValueError(f"{len(values)} values, {len(g_N)} groups, {len(s_N)} strata: one of each per item")
     sums_GS = np.zeros((len(group_of), max(1, len(stratum_of))))
     counts_GS = np.zeros_like(sums_GS)
-    np.add.at(sums_GS, (g_N, s_N), values_N)
+    np.add.at(sums_GS, (g_N, s_N), np.asarray(values, float))
     np.add.at(counts_GS, (g_N, s_N), 1)
-    return sums_GS, counts_GS
+    return sums_GS, counts_GS, list(stratum_of)
 
 
-def _resampled(rng: np.random.Generator, draws: int, sums_GS: np.ndarray, counts_GS: np.ndarray) -> np.ndarray:
-    """Draw as many groups as there are, with replacement: a ratio estimate in each stratum."""
-    n = len(sums_GS)
-    drawn_DG = rng.integers(0, n, size=(draws, n)) + n * np.arange(draws)[:, None]
-    weights_DG = np.bincount(drawn_DG.ravel(), minlength=draws * n).reshape(draws, n).astype(float)
+def _means(weights_DG: np.ndarray, sums_GS: np.ndarray, counts_GS: np.ndarray) -> np.ndarray:
+    """A ratio estimate in each stratum, draw by draw; NaN where a draw misses a very small stratum."""
+    weights_DG = weights_DG.astype(float)
     counts_DS = weights_DG @ counts_GS
-    # A draw may miss a very small stratum; it then averages over the others.
-    means_DS = np.divide(weights_DG @ sums_GS, counts_DS, out=np.full_like(counts_DS, np.nan), where=counts_DS > 0)
-    return np.nanmean(means_DS, axis=1)
-
-
-def _flipped(rng: np.random.Generator, draws: int, sums_GS: np.ndarray, counts_GS: np.ndarray) -> np.ndarray:
-    signs_DG = rng.integers(0, 2, size=(draws, len(sums_GS))) * 2.0 - 1
-    return (signs_DG @ (sums_GS / counts_GS.sum(0))).mean(axis=1)
+    return np.divide(weights_DG @ sums_GS, counts_DS, out=np.full_like(counts_DS, np.nan), where=counts_DS > 0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -163,7 +206,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def minimum_detectable_difference(n: int, discordant: float, alpha: float = 0.05, power: float = 0.8) -> float:
+def minimum_detectable_difference(n: float, discordant: float, alpha: float = 0.05, power: float = 0.8) -> float:
     """Smallest difference of accuracy that n paired items find with this power (Connor 1987).
 
     ``discordant`` is the share of items that only one of the two models gets right.
@@ -207,27 +250,3 @@ def maj_at_k(answers: Sequence[str | None], gold: str) -> float:
     most = max((votes.count(a) for a in set(votes)), default=0)
     winners = {a for a in votes if votes.count(a) == most}
     return float(gold in winners) / len(winners) if winners else 0.0
-
-
-def brier(confidences: Sequence[float], correct: Sequence[bool]) -> float:
-    """Mean squared distance of the confidence from the outcome: 0 is perfect, 0.25 is always saying one half.
-
-    >>> round(brier([0.9, 0.6], [True, False]), 3)      # (0.01 + 0.36) / 2
-    0.185
-    """
-    gaps_N = np.asarray(confidences, float) - np.asarray(correct, float)
-    return float((gaps_N**2).mean())
-
-
-def expected_calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = 10) -> float:
-    """Mean gap of confidence and accuracy over equal-width bins, weighted by their items (Guo et al. 1706.04599).
-
-    A confidence on an edge belongs to the upper bin, 1.0 to the last.
-
-    >>> round(expected_calibration_error([0.95, 0.95, 0.55, 0.55], [1, 1, 1, 0]), 3)    # (2 x 0.05 + 2 x 0.05) / 4
-    0.05
-    """
-    confidences_N, correct_N = np.asarray(confidences, float), np.asarray(correct, float)
-    bin_N = np.minimum((confidences_N * bins + 1e-9).astype(int), bins - 1)
-    gaps_B = np.bincount(bin_N, confidences_N - correct_N, minlength=bins)
-    return float(np.abs(gaps_B).sum() / len(confidences_N))

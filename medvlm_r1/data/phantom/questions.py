@@ -111,6 +111,22 @@ def ask(rng: np.random.Generator, modality: str, patient: int) -> Question:
     return Question(kind, str(rng.choice(WORDINGS[kind])), options, gold, scene)
 
 
+def ask_with_shortcut(rng: np.random.Generator, patient: int) -> Question:
+    """An MRI question whose options give its answer away: of a type's labels the first half are only ever answers, the rest only distractors.
+
+    Each option fits the question, so a reader of the picture needs no trick; but the texts alone answer all of them,
+    as they nearly do in OmniMedVQA, where most distractors are never an answer elsewhere.
+    """
+    kinds = [kind for kind in WEIGHTS["mri"] if kind != "modality"]
+    kind = str(rng.choice(kinds))
+    labels = vocabulary("mri", kind)
+    answers, distractors = labels[: len(labels) // 2], labels[len(labels) // 2 :]
+    gold = str(rng.choice(answers))
+    options = [gold, *map(str, rng.permutation(distractors)[: MAX_OPTIONS - 1])]
+    scene = draw_scene(rng, "mri", patient=patient, **_facts(rng, "mri", kind, gold))
+    return Question(kind, str(rng.choice(WORDINGS[kind])), tuple(map(str, rng.permutation(options))), gold, scene)
+
+
 def ask_about(rng: np.random.Generator, scene: Scene) -> Question:
     """A question of any type that a given scene can answer."""
     kinds = [kind for kind in WEIGHTS[scene.modality] if answer_of(scene, kind)]

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image
 
-from medvlm_r1.data.phantom.questions import MODALITIES, Question, ask, reasoning
+from medvlm_r1.data.phantom.questions import Question, ask, ask_with_shortcut, reasoning
 from medvlm_r1.data.phantom.render import render
 from medvlm_r1.errors import DataError, ImageError, nearest
 from medvlm_r1.types import Example
@@ -17,34 +17,35 @@ from medvlm_r1.types import Example
 SIZES = {"train": 600, "test": 300}
 QUESTIONS_PER_PATIENT = 2
 _FIRST_PATIENT = {"train": 0, "test": 100_000}  # pre-training patients start at a million
-_OFFSET = {"mri": 0, "ct": 10_000, "xray": 20_000}
+_OFFSET = {"mri": 0, "ct": 10_000, "xray": 20_000, "text-shortcut": 30_000}
+SHORTCUT = "text-shortcut"
 
 
-def question(modality: str, split: str, index: int) -> Question:
+def question(name: str, split: str, index: int) -> Question:
     """The question at one place of one set; a pure function of its arguments."""
-    patient = _FIRST_PATIENT[split] + _OFFSET[modality] + index // QUESTIONS_PER_PATIENT
-    rng = np.random.default_rng([_FIRST_PATIENT[split] + _OFFSET[modality], index])
-    return ask(rng, modality, patient)
+    patient = _FIRST_PATIENT[split] + _OFFSET[name] + index // QUESTIONS_PER_PATIENT
+    rng = np.random.default_rng([_FIRST_PATIENT[split] + _OFFSET[name], index])
+    return ask_with_shortcut(rng, patient) if name == SHORTCUT else ask(rng, name, patient)
 
 
-def load(modality: str, split: str | None = None) -> list[Example]:
-    """All questions of a modality, both splits unless one is named."""
-    if modality not in MODALITIES:
-        raise DataError(f'no phantom set "{modality}"{nearest(modality, MODALITIES)}')
+def load(name: str, split: str | None = None) -> list[Example]:
+    """All questions of a set, both splits unless one is named: a modality's, or "text-shortcut"."""
+    if name not in _OFFSET:
+        raise DataError(f'no phantom set "{name}"{nearest(name, _OFFSET)}')
     if split is not None and split not in SIZES:
-        raise DataError(f'phantom:{modality} has no split "{split}"{nearest(split, SIZES)}')
-    return [_example(modality, name, n) for name in SIZES if split in (None, name) for n in range(SIZES[name])]
+        raise DataError(f'phantom:{name} has no split "{split}"{nearest(split, SIZES)}')
+    return [_example(name, part, n) for part in SIZES if split in (None, part) for n in range(SIZES[part])]
 
 
-def _example(modality: str, split: str, index: int) -> Example:
-    drawn = question(modality, split, index)
+def _example(name: str, split: str, index: int) -> Example:
+    drawn = question(name, split, index)
     return Example(
-        id=f"phantom-{modality}-{split}-{index:05d}",
-        images=(f"phantom:{modality}/{split}/{index}",),
+        id=f"phantom-{name}-{split}-{index:05d}",
+        images=(f"phantom:{name}/{split}/{index}",),
         question=drawn.text,
         options=drawn.options,
         answer=drawn.answer,
-        modality=modality,
+        modality=drawn.scene.modality,
         question_type=drawn.type,
         group=f"phantom-patient-{drawn.scene.patient}",
         source=f"phantom-{split}",
@@ -56,7 +57,7 @@ def _example(modality: str, split: str, index: int) -> Example:
 @lru_cache(maxsize=2048)
 def open_reference(reference: str) -> Image.Image:
     """Draw the picture behind ``phantom:mri/train/17``."""
-    modality, split, index = (reference.removeprefix("phantom:").split("/") + ["", ""])[:3]
-    if modality not in MODALITIES or split not in SIZES or not index.isdecimal() or int(index) >= SIZES[split]:
-        raise ImageError(f'no phantom picture "{reference}"; write phantom:mri/train/0, with mri, ct or xray, and train or test')
-    return render(question(modality, split, int(index)).scene)
+    name, split, index = (reference.removeprefix("phantom:").split("/") + ["", ""])[:3]
+    if name not in _OFFSET or split not in SIZES or not index.isdecimal() or int(index) >= SIZES[split]:
+        raise ImageError(f'no phantom picture "{reference}"; write phantom:mri/train/0, with {", ".join(_OFFSET)}, and train or test')
+    return render(question(name, split, int(index)).scene)

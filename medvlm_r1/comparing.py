@@ -1,0 +1,98 @@
+"""``medvlm-r1 compare``: several evaluations of the same questions, tested in pairs, on one page."""
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from medvlm_r1.data.images import load_image
+from medvlm_r1.errors import ConfigError, DataError, RunError
+from medvlm_r1.evaluation import metrics
+from medvlm_r1.evaluation.report import render_report
+from medvlm_r1.evaluation.samples import Sample, read_samples
+from medvlm_r1.evaluation.statistics import holm
+from medvlm_r1.evaluation.story import Story
+from medvlm_r1.training.appending import writing
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``eval`` left in a folder.
+
+    >>> Evaluation("base", {}, {"settings": {"data": "phantom:mri"}}).settings
+    {'data': 'phantom:mri'}
+    """
+
+    name: str
+    arms: Mapping[str, Sequence[Sample]]
+    summary: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.summary.get("settings", {}))
+
+
+def run(arguments: Namespace) -> dict[str, Any]:
+    """Read, compare every two, write summary.json and report.html; returns the summary."""
+    out: Path = arguments.out
+    if out.exists() and (not out.is_dir() or any(file.name not in ("summary.json", "report.html") for file in out.iterdir())):
+        raise RunError(f'"{out}" is in use; choose another --out')
+    evaluations = [read(*named(text)) for text in arguments.evaluations]
+    names = [evaluation.name for evaluation in evaluations]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f'two evaluations are called "{twice}"; name one of them: NAME={twice}')
+    summary = compare(evaluations)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.html").write_text(render_report(story(evaluations), load_image))
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def named(text: str) -> tuple[str, Path]:
+    """The folder that an argument names, and what to call it.
+
+    >>> named("GRPO=runs/eval-3"), named("runs/base/")
+    (('GRPO', PosixPath('runs/eval-3')), ('base', PosixPath('runs/base')))
+    """
+    name, equals, place = text.partition("=")
+    return (name, Path(place)) if equals and not Path(text).exists() else (Path(text).resolve().name, Path(text))
+
+
+def read(name: str, folder: Path) -> Evaluation:
+    """Raises DataError where the folder holds no finished evaluation."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+        arms = {file.stem.removeprefix("samples-"): read_samples(file) for file in sorted(folder.glob("samples-*.jsonl"))}
+    except (OSError, ValueError) as error:
+        raise DataError(f'"{folder}" holds no finished evaluation ({error}); make one with medvlm-r1 eval … --out {folder}') from error
+    if "image" not in arms:
+        raise DataError(f'"{folder}" holds no samples-image.jsonl; make it with medvlm-r1 eval … --out {folder}')
+    return Evaluation(name, {arm: arms[arm] for arm in summary.get("arms", arms) if arm in arms}, summary)
+
+
+def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Each evaluation's own numbers, and every later one against every earlier one, p adjusted by Holm over all pairs.
+
+    Raises DataError unless all are of the same questions.
+    """
+    pairs = {f"{b.name}-{a.name}": metrics.compare(b.arms["image"], a.arms["image"]) for a, b in combinations(evaluations, 2)}
+    for pair, p in zip(pairs.values(), holm([pair["p"] for pair in pairs.values()]), strict=True):
+        pair["p_holm"] = p
+    return {
+        "models": {evaluation.name: dict(evaluation.summary) for evaluation in evaluations},
+        "paired": pairs,
+        "baselines": evaluations[0].summary.get("baselines", {}),
+    }
+
+
+def story(evaluations: Sequence[Evaluation]) -> Story:
+    """What the page tells of them."""
+    data = {str(evaluation.settings.get("data", "")) for evaluation in evaluations} - {""}
+    title = f"{len(evaluations)} models on {', '.join(sorted(data)) or 'the same questions'}"
+    baselines = {name: cells for name, cells in evaluations[0].summary.get("baselines", {}).items() if name == "text_prior"}
+    settings = {evaluation.name: evaluation.settings for evaluation in evaluations}
+    return Story(title, {e.name: {arm: list(samples) for arm, samples in e.arms.items()} for e in evaluations}, baselines=baselines, settings=settings)

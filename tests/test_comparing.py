@@ -1,0 +1,73 @@
+"""``medvlm-r1 compare``: pairs, names, and what it refuses."""
+
+import json
+
+import pytest
+
+from medvlm_r1 import cli, comparing
+from medvlm_r1.evaluation import metrics
+from medvlm_r1.evaluation.samples import Sample, write_samples
+
+
+def samples(right, arm="image", options=("left", "right")):
+    return [
+        Sample(f"q{i}", "mri", "side", f"p{i}", "Which side?", options, "A", (), arm, "<answer>A</answer>", "A" if i < right else "B",
+               "answered", i < right, 5)
+        for i in range(40)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(name, right, **more):
+        place = tmp_path / name
+        place.mkdir()
+        arms = {"image": samples(right, **more), "blank": samples(20, "blank", **more)}
+        for arm, rows in arms.items():
+            write_samples(place / f"samples-{arm}.jsonl", rows)
+        found = metrics.summary(arms, {}, [("image", "blank")]) | {"settings": {"data": "phantom:mri"}}
+        (place / "summary.json").write_text(json.dumps(found))
+        return place
+
+    return make
+
+
+def test_every_two_are_tested_and_p_is_adjusted_for_their_number(folder, tmp_path, capsys):
+    places = [folder("base", 20), folder("sft", 22), folder("grpo", 38)]
+    assert cli.main(["compare", str(places[0]), f"SFT={places[1]}", str(places[2]), "--out", str(tmp_path / "all"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == json.loads((tmp_path / "all" / "summary.json").read_text())
+    assert list(summary["paired"]) == ["SFT-base", "grpo-base", "grpo-SFT"] and list(summary["models"]) == ["base", "SFT", "grpo"]
+    pairs = summary["paired"]
+    assert [round(40 * pair["mean_difference"]) for pair in pairs.values()] == [2, 18, 16]
+    assert pairs["grpo-base"]["greedy"]["gained"] == 18 and pairs["grpo-base"]["greedy"]["p_mcnemar"] == 2 / 2**18
+    assert pairs["grpo-base"]["p_holm"] == pytest.approx(3 * pairs["grpo-base"]["p"])
+    page = (tmp_path / "all" / "report.html").read_text()
+    assert "SFT" in page and "grpo" in page and "Research use only" in page
+
+
+def test_the_same_folders_again_write_the_same_bytes(folder, tmp_path):
+    words = ["compare", str(folder("a", 10)), str(folder("b", 30)), "--out", str(tmp_path / "both")]
+    assert cli.main(words) == 0
+    before = [(tmp_path / "both" / name).read_bytes() for name in ("report.html", "summary.json")]
+    assert cli.main(words) == 0
+    assert [(tmp_path / "both" / name).read_bytes() for name in ("report.html", "summary.json")] == before
+
+
+def test_what_cannot_be_compared_is_refused(folder, tmp_path, refused):
+    good, other = folder("good", 20), folder("other", 20, options=("left", "both"))
+    out = ["--out", tmp_path / "out"]
+    refused(["compare", good, other, *out], '"q0"', "other options")
+    refused(["compare", good, f"good={other}", *out], 'two evaluations are called "good"', "NAME=")
+    refused(["compare", good, tmp_path / "gone", *out], "gone", "medvlm-r1 eval")
+    (good / "samples-image.jsonl").write_text("{}\n")
+    refused(["compare", good, other, *out], "samples-image.jsonl, line 1")
+    (good / "samples-image.jsonl").unlink()
+    refused(["compare", good, other, *out], "samples-image.jsonl")
+    assert not (tmp_path / "out").exists()
+    refused(["compare", other, "--out", other], "in use", "--out")
+
+
+def test_a_name_may_hold_an_equals_sign(tmp_path):
+    (tmp_path / "lr=2").mkdir()
+    assert comparing.named(str(tmp_path / "lr=2"))[0] == "lr=2"
