@@ -5,7 +5,7 @@ the rest. The renderer reads nothing else, so a fact can be changed with
 ``dataclasses.replace`` and anatomy, slice and noise stay as they were.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,6 +33,7 @@ REGIONS = {
     ("ct", "abdomen"): _THIRDS,
     ("xray", "chest"): ("upper", "middle", "lower"),
 }
+LESION_FACTS = ("finding", "side", "size", "count", "region")
 SINGLE = ("infarct", "effusion", "pneumothorax")  # one a side
 ONLY_REGION = {("xray", "effusion"): "lower", ("xray", "pneumothorax"): "upper",
                ("ct", "effusion"): "posterior"}
@@ -120,6 +121,12 @@ def contradiction(scene: Scene) -> str:
     if scene.finding == "none":
         extra = [value for value in (scene.side, scene.size, scene.region, scene.count) if value]
         return f'finding "none" leaves no lesion to be {extra[0]!r}' if extra else ""
+    if scene.finding not in FINDINGS[scene.modality, scene.body]:
+        return f'{scene.modality} of the {scene.body} has no finding "{scene.finding}"'
+    if scene.count not in COUNTS:
+        return f'{scene.finding} comes as 1 to 3 lesions, not {scene.count}'
+    if scene.size not in SIZES:
+        return f'size "{scene.size}" is unknown; known are {", ".join(SIZES)}'
     if scene.plane == "sagittal" and scene.side:
         return f'a sagittal slice shows no side, so side cannot be "{scene.side}"'
     if scene.plane != "sagittal" and scene.side not in SIDES:
@@ -137,6 +144,20 @@ def contradiction(scene: Scene) -> str:
     if scene.region not in visible_regions(scene.body, scene.modality, scene.plane, scene.seed):
         return f'the {scene.plane} slice of seed {scene.seed} does not show the region "{scene.region}"'
     return ""
+
+
+def altered(scene: Scene, fact: str, value: str | int) -> Scene:
+    """The same patient, slice and noise with one of ``LESION_FACTS`` changed; finding "none" takes the lesion away.
+
+    Whether such a picture can be, ``contradiction`` says.
+
+    >>> s = Scene("xray", 7, 42, "chest", "frontal", "", "nodule", "left", "small", 1, "upper")
+    >>> altered(s, "side", "right").side, altered(s, "finding", "none").count
+    ('right', 0)
+    """
+    if (fact, value) == ("finding", "none"):
+        return replace(scene, finding="none", side="", size="", count=0, region="")
+    return replace(scene, **{fact: value})
 
 
 def draw_scene(rng: np.random.Generator, modality: str, **fixed) -> Scene:

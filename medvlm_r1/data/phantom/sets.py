@@ -1,7 +1,8 @@
 """The phantom's question sets: `phantom:mri?split=train` and their pictures, drawn when asked for.
 
 No patient appears in two splits. A reference such as ``phantom:mri/train/17``
-is enough to draw the picture again, bit for bit.
+is enough to draw the picture again, bit for bit; ``phantom:mri/train/17?side=right``
+draws the same patient, slice and noise with one fact of the lesion changed.
 """
 
 from functools import lru_cache
@@ -11,6 +12,7 @@ from PIL import Image
 
 from medvlm_r1.data.phantom.questions import Question, ask, ask_with_shortcut, reasoning
 from medvlm_r1.data.phantom.render import render
+from medvlm_r1.data.phantom.scene import LESION_FACTS, Scene, altered, contradiction
 from medvlm_r1.errors import DataError, ImageError, nearest
 from medvlm_r1.types import Example
 
@@ -21,6 +23,7 @@ _OFFSET = {"mri": 0, "ct": 10_000, "xray": 20_000, "text-shortcut": 30_000}
 SHORTCUT = "text-shortcut"
 
 
+@lru_cache(maxsize=4096)
 def question(name: str, split: str, index: int) -> Question:
     """The question at one place of one set; a pure function of its arguments."""
     patient = _FIRST_PATIENT[split] + _OFFSET[name] + index // QUESTIONS_PER_PATIENT
@@ -54,10 +57,34 @@ def _example(name: str, split: str, index: int) -> Example:
     )
 
 
-@lru_cache(maxsize=2048)
-def open_reference(reference: str) -> Image.Image:
-    """Draw the picture behind ``phantom:mri/train/17``."""
-    name, split, index = (reference.removeprefix("phantom:").split("/") + ["", ""])[:3]
+def scene_of(reference: str) -> Scene:
+    """The facts of the picture behind a reference, the changed one included.
+
+    Raises ImageError where there is no such picture.
+
+    >>> scene_of("phantom:xray/test/0").side, scene_of("phantom:xray/test/0?side=right").side
+    ('left', 'right')
+    """
+    place, asks_for_change, change = reference.removeprefix("phantom:").partition("?")
+    name, split, index = (place.split("/") + ["", ""])[:3]
     if name not in _OFFSET or split not in SIZES or not index.isdecimal() or int(index) >= SIZES[split]:
         raise ImageError(f'no phantom picture "{reference}"; write phantom:mri/train/0, with {", ".join(_OFFSET)}, and train or test')
-    return render(question(name, split, int(index)).scene)
+    scene = question(name, split, int(index)).scene
+    return _changed(scene, change, reference) if asks_for_change else scene
+
+
+def _changed(scene: Scene, change: str, reference: str) -> Scene:
+    fact, _, value = change.partition("=")
+    if fact not in LESION_FACTS:
+        raise ImageError(f'phantom picture "{reference}" changes the unknown fact "{fact}"{nearest(fact, LESION_FACTS)}')
+    there = altered(scene, fact, int(value) if fact == "count" and value.isdecimal() else value)
+    why = contradiction(there)
+    if why:
+        raise ImageError(f'phantom picture "{reference}" cannot be: {why}; change another fact, or take another picture')
+    return there
+
+
+@lru_cache(maxsize=2048)
+def open_reference(reference: str) -> Image.Image:
+    """Draw the picture behind ``phantom:mri/train/17`` or ``phantom:mri/train/17?side=right``."""
+    return render(scene_of(reference))

@@ -1,0 +1,66 @@
+"""Which words of a free text are named: whole words, the longest first, and whether the text denies them.
+
+It is lexical: it knows words and their neighbours, no grammar. "not sure if left" denies left.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+DENIALS = frozenset({"no", "not", "non", "without", "nor", "neither", "never", "cannot"})
+_REACH_WORDS, _REACH_CHARACTERS = 3, 80
+_CLAUSE_ENDS = re.compile(r"[.,;:!?()\n]|\b(?:but|however|so|hence|thus|therefore)\b")
+_SENTENCE_ENDS = re.compile(r"\s*(?:[.;!?)\n]|$)")
+
+
+def key(words: str) -> str:
+    """What two spellings have in common that differ in case and white space.
+
+    >>> key(" Left  Upper\\nlobe")
+    'left upper lobe'
+    """
+    return " ".join(words.lower().split())
+
+
+@lru_cache(maxsize=1024)
+def finder(forms: tuple[str, ...]) -> re.Pattern[str]:
+    """A pattern for any of the forms as whole words; where two begin at one place, the longer is found.
+
+    >>> [m[0] for m in finder(("left", "left upper")).finditer("Left upper, then left; leftover")]
+    ['Left upper', 'left']
+    >>> finder(("5",)).findall("5 or 1.5 or 5.0 or 5.")
+    ['5', '5']
+    """
+    longest_first = sorted((form for form in map(key, forms) if form), key=len, reverse=True)
+    words = "|".join(r"\s+".join(map(re.escape, form.split())) for form in longest_first)
+    return re.compile(rf"(?<!\w)(?<!\d\.)(?:{words})(?!\w)(?!\.\d)" if words else r"(?!)", re.IGNORECASE)
+
+
+def is_denied(text: str, start: int) -> bool:
+    """Whether one of the three words before this place, in its clause, is a denial.
+
+    >>> [is_denied(t, t.index("left")) for t in ("not on the left", "it isn't left", "no, left", "not only left", "not right but left")]
+    [True, True, False, False, False]
+    """
+    clause = _CLAUSE_ENDS.split(text[max(0, start - _REACH_CHARACTERS) : start].lower().replace("’", "'"))[-1]
+    words = re.findall(r"[\w']+", re.sub(r"\bnot (?:only|just)\b", "", clause))[-_REACH_WORDS:]
+    return any(word in DENIALS or word.endswith("n't") for word in words)
+
+
+def ends_sentence(text: str, end: int) -> bool:
+    """Whether a sentence or the text is over here: where a bare "no" is an answer and not the denial of what follows.
+
+    >>> [ends_sentence(t, t.index("no") + 2) for t in ("Hence no.", "no lesion", "no, left", "hence no")]
+    [True, False, False, True]
+    """
+    return _SENTENCE_ENDS.match(text, end) is not None
+
+
+def mentions(text: str, forms: Iterable[str]) -> list[tuple[str, int, int]]:
+    """(form as ``key`` writes it, start, end) of everything named, in order, denied or not.
+
+    >>> mentions("No tumour. Hence no.", ("yes", "no", "tumour"))
+    [('tumour', 3, 9), ('no', 17, 19)]
+    """
+    found = ((key(m[0]), m.start(), m.end()) for m in finder(tuple(forms)).finditer(text))
+    return [(form, start, end) for form, start, end in found if form not in ("yes", "no") or ends_sentence(text, end)]
