@@ -26,7 +26,7 @@ def reliability_diagram(title: str, found: dict[str, Any]) -> Markup:
 
 def risk_coverage_curve(title: str, found: dict[str, Any]) -> Markup:
     """Errors among those answered, when only the most confident share is answered."""
-    points = [(100 * coverage, 100 * risk) for coverage, risk in found["risk_coverage"]]
+    points = [(100 * step["coverage"], 100 * step["error"]) for step in found["risk_coverage"]]
     if not points:
         return Markup("")
     frame = Frame(0, 100, 0, 100)

@@ -7,7 +7,7 @@ from typing import Any
 
 from medvlm_r1.evaluation.looking import Looking, judge
 from medvlm_r1.evaluation.metrics import Arms, arm_table, by_question_type, compare, overall, statuses
-from medvlm_r1.evaluation.statistics import holm, minimum_detectable_difference
+from medvlm_r1.evaluation.statistics import holm
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ def measure(arms: Arms) -> ModelNumbers:
 def between(models: Mapping[str, Arms]) -> list[dict[str, Any]]:
     """Each model against each other on the questions that both were asked, the last first; p adjusted by Holm.
 
-    A row is what ``metrics.compare`` gives, with "after", "before", "p_holm", McNemar's p
-    adjusted too, and "detectable": the least difference of greedy accuracy that as many
-    independent questions, as often answered differently, would have found four times of five.
+    A row is what ``metrics.compare`` gives, with "after", "before", "p_holm", and
+    "p_mcnemar_holm" for the exact test of the greedy answers.
     """
     rows = []
     for before, after in reversed(list(combinations(models, 2))):
@@ -56,6 +55,5 @@ def between(models: Mapping[str, Arms]) -> list[dict[str, Any]]:
             rows.append({"after": after, "before": before} | compare(new, old, same=False))
     p_holm, p_mcnemar = holm([row["p"] for row in rows]), holm([row["greedy"]["p_mcnemar"] for row in rows])
     for row, p, exact in zip(rows, p_holm, p_mcnemar, strict=True):
-        discordant = (row["greedy"]["gained"] + row["greedy"]["lost"]) / row["n"]
-        row |= {"p_holm": p, "p_mcnemar_holm": exact, "detectable": minimum_detectable_difference(row["n"], discordant) if discordant else None}
+        row |= {"p_holm": p, "p_mcnemar_holm": exact}
     return rows

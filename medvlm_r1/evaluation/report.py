@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.evaluation import charts, gallery
+from medvlm_r1.evaluation.calibration import calibration
 from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
 from medvlm_r1.evaluation.charts import Change, Mark
 from medvlm_r1.evaluation.glance import glances
@@ -36,16 +37,12 @@ CURVES = {
     "completion_length": "Length of a completion, tokens",
     "loss": "Loss",
 }
+CONFIDENCE = {"option_probs": "the option's probability", "agreement": "agreement of sampled answers"}
 EXAMPLES = 6  # shown where a page runs no script
 _HERE = Path(__file__).parent
 _FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent, "points": points, "modality": modality_name, "interval": interval, "p_value": p_value, "duration": duration,
 }  # fmt: skip
-
-
-def calibration(samples: Sequence[Sample]) -> dict[str, Any] | None:
-    """Not measured yet."""
-    return None
 
 
 def render_report(story: Story, load_image: LoadImage, phase: Callable[[str], None] = lambda name: None) -> str:
@@ -106,6 +103,7 @@ def _numbers(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Seq
         "steady": {name: found for name, arms in story.models.items() if (found := steadiness(arms.get("rotate", ())))},
         "letters": {name: found for name, arms in story.models.items() if (found := letters(arms.get("rotate", arms["image"])))},
         "calibrated": calibrated,
+        "confidence_from": CONFIDENCE,
         "reliability": Markup("").join(reliability_diagram(story.label(name), cells) for name, cells in calibrated.items()),
         "risk_coverage": Markup("").join(risk_coverage_curve(story.label(name), cells) for name, cells in calibrated.items()),
         "curves": _curves(story),
