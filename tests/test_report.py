@@ -14,7 +14,7 @@ from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_co
 from medvlm_r1.evaluation.measured import between, measure
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.statistics import holm
-from medvlm_r1.evaluation.story import Finding, table_rows, verdict
+from medvlm_r1.evaluation.story import table_rows, verdict
 
 
 def render(**changes):
@@ -78,7 +78,6 @@ def test_hostile_text_stays_text():
         curves={HOSTILE: [{"step": 1, "reward": 1.0}], "b": [{"step": 1, "reward": 0.5}]},
         seconds={HOSTILE: 1.0},
         baselines={HOSTILE: {HOSTILE: 0.5}},
-        reasoning={HOSTILE: [Finding(HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE)]},
     )
     assert not page.errors
     assert page.code() == plain.code()
@@ -201,8 +200,9 @@ def test_arms_are_compared_with_the_image_and_adjusted():
 
 def test_the_reasoning_section_is_there_only_if_something_was_found():
     assert "Does the reasoning matter?" not in render().text
-    page = render(reasoning={"grpo": [Finding("Empty thought", "−21.0 points", "−25.1 to −17.0", 1900, "It needs its thought.")]})
-    for words in ("Does the reasoning matter?", "−21.0 points", "−25.1 to −17.0", "1,900", "It needs its thought."):
+    told = [replace(s, text=f"<think>Hence {s.options['ABC'.index(s.answer)]}.</think><answer>{s.answer}</answer>") for s in story().models["grpo"]["image"]]
+    page = render(models={"grpo": {"image": told}})
+    for words in ("Does the reasoning matter?", "The answer is what the thought names last", "100.0", "0 name none"):
         assert words in page.text
 
 

@@ -15,21 +15,6 @@ LABELS = {"chance": "Chance", "text_prior": "Text prior", "base": "Base", "sft":
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One test of a model's reasoning, as a row of the report's table.
-
-    >>> Finding("Empty thought", "−21.0 points", "−25.1 to −17.0", 900, "What it writes first is needed for the answer.").n
-    900
-    """
-
-    what: str
-    value: str
-    interval: str
-    n: int
-    meaning: str
-
-
-@dataclass(frozen=True)
 class Story:
     """All that a report tells.
 
@@ -38,7 +23,6 @@ class Story:
     labels: what a model or baseline is called where its name is not what a reader should see.
     baselines: "chance" and "text_prior" -> modality -> {"accuracy", "ci95"} or a
         plain number; chance is computed where it is not given.
-    reasoning: model -> what was found about its reasoning.
     curves: run -> rows of its metrics.jsonl. seconds: phase -> seconds.
     settings: name -> value, may be nested; ``in_domain`` is the modality trained on (or a list).
     """
@@ -47,7 +31,6 @@ class Story:
     models: dict[str, Arms]
     labels: dict[str, str] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reasoning: dict[str, list[Finding]] = field(default_factory=dict)
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
