@@ -7,7 +7,7 @@ questions; all three on held-out MRI, CT and X-ray; a table and a page.
 import json
 import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from medvlm_r1.data.audit.prior import text_prior
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation import metrics
+from medvlm_r1.evaluation.looking import look
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.run import EvalConfig
 from medvlm_r1.evaluation.samples import Sample, write_samples
@@ -122,7 +123,7 @@ class Demo:
         """report.html: self-contained, for a person."""
         story = Story(
             title="MedVLM-R1: reasoning from letters alone",
-            arms={"blank": blank} | arms,
+            models={name: {"image": samples} | ({"blank": blank} if name == "grpo" else {}) for name, samples in arms.items()},
             baselines={"chance": summary["baselines"]["chance"], "text_prior": summary["baselines"]["text_prior"]},
             curves={"GRPO": curves["grpo"], "SFT": curves["sft"]},
             seconds=summary["seconds"],
@@ -135,7 +136,8 @@ class Demo:
 def summarise(arms: dict[str, list[Sample]], blank: list[Sample], train: list[Example], test: list[Example]) -> dict:
     """The numbers of ``summary.json`` but for the seconds (docs: interfaces)."""
     baselines = {"text_prior": text_prior(train, test), "blank_image": metrics.arm_table(blank)}
-    return metrics.summary(arms, baselines, [("grpo", "base"), ("grpo", "sft")])
+    summary = metrics.summary(arms, baselines, [("grpo", "base"), ("grpo", "sft")])
+    return summary | {"looking": asdict(look({"image": arms["grpo"], "blank": blank}))}
 
 
 def table(summary: dict) -> Table:

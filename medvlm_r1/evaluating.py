@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,9 @@ from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, RunError, nearest
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.arms import ARMS, FORCED, Asked, prompts_of
+from medvlm_r1.evaluation.looking import look
 from medvlm_r1.evaluation.meanings import DEFAULT_ARMS, MEANINGS
+from medvlm_r1.evaluation.reasons import reasons
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample, write_samples
@@ -50,13 +53,14 @@ def run(arguments: Namespace) -> dict:
             out.mkdir(parents=True, exist_ok=True)
         arms = _ask_all(asked, examples, names, arguments)
     settings = {key: getattr(arguments, key) for key in ("model", "data", "train", "samples", "max_tokens", "max_pixels", "dtype")}
-    settings |= {"template": asked.template, "answered_by": asked.identity}
+    settings |= {"template": asked.template, "answered_by": asked.identity} | ({"in_domain": arguments.in_domain} if arguments.in_domain else {})
     prior = TextPrior(examples, train).measure(TEXTS_LEARNT)
     failed = {name: sum(s.status == "failed" for s in samples) for name, samples in arms.items()}
     summary = metrics.summary(arms, {"text_prior": prior}, [("image", name) for name in arms if name != "image"])
-    summary |= {"failed": failed, "settings": settings}
+    gap = metrics.out_of_distribution_gap(arms["image"], arguments.in_domain) if arguments.in_domain else None
+    summary |= {"looking": asdict(look(arms)), "reasoning": reasons(arms), "gap": gap, "failed": failed, "settings": settings}
     title = f"{arguments.model} on {arguments.data}"
-    story = Story(title, {name: arms[name] for name in ("blank", "image") if name in arms}, labels={"image": "With image"}, baselines={"text_prior": prior}, settings=settings)
+    story = Story(title, {arguments.model: arms}, baselines={"text_prior": prior}, settings=settings)
     with writing(out):
         (out / "report.html").write_text(render_report(story, load_image))
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

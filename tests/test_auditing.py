@@ -114,7 +114,7 @@ def test_bars_are_as_long_as_their_values_and_say_them():
 
 def test_growth_spaces_doublings_evenly():
     svg = str(charts.growth("Prior", {"CT": [(25, 0.5), (50, 0.75), (100, 1.0)]}, {"CT": 0.25}, "questions"))
-    frame = charts._Frame
+    frame = charts.Frame
     middle = (frame.LEFT + frame.RIGHT) / 2
     ends = [(float(x), float(y)) for x, y in re.findall(r'class="end run0" cx="([\d.]+)" cy="([\d.]+)"', svg)]
     assert ends == [(frame.LEFT, (frame.TOP + frame.BOTTOM) / 2), (middle, frame.TOP + (frame.BOTTOM - frame.TOP) / 4), (frame.RIGHT, frame.TOP)]

@@ -32,13 +32,13 @@ def test_an_evaluation_leaves_samples_summary_and_report(words, manifest, tmp_pa
     assert json.loads(capsys.readouterr().out) == summary
     mri = [sample.correct for sample in image if sample.modality == "mri"]
     assert summary["arms"]["image"]["mri"]["accuracy"] == sum(mri) / len(mri) and summary["arms"]["image"]["mri"]["n"] == len(mri) == 2
-    assert summary["paired"].keys() == {"image-blank"}
+    assert summary["paired"].keys() == {"image-blank"} and summary["looking"]["reliance"].keys() == {"blank"}
     assert summary["baselines"]["chance"]["ct"]["accuracy"] == 0.5
     assert summary["settings"]["template"] == "direct"  # the model's own
     assert summary["settings"]["data"] == str(manifest)
 
     page = (out / "report.html").read_text()
-    assert "Research use only" in page and "With image" in page and "http://" not in page.replace("http://www.w3.org", "")
+    assert "Research use only" in page and "Does it look at the image?" in page and "http://" not in page.replace("http://www.w3.org", "")
 
 
 def test_one_arm_and_its_place(words, tmp_path, capsys):

@@ -1,78 +1,28 @@
-"""The report: safe, self-contained, and its counts add up."""
+"""The page: safe, self-contained, for one or many models, and its counts add up."""
 
-import random
+import base64
+import hashlib
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
-from PIL import Image
+from report_story import HOSTILE, Page, picture, samples, story
 
 from medvlm_r1.errors import DataError, ImageError
-from medvlm_r1.evaluation import charts, gallery
+from medvlm_r1.evaluation import charts
+from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
+from medvlm_r1.evaluation.measured import between, measure
 from medvlm_r1.evaluation.report import render_report
-from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.evaluation.statistics import holm
-from medvlm_r1.evaluation.story import Story, compared, gains, table_rows, verdict
-
-HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7*7 }}'
-
-
-def samples(rate, arm="image", n=40, name="x"):
-    rng = random.Random(f"{rate}{arm}{name}")
-    rows = []
-    for modality in ("mri", "ct", "xray"):
-        for i in range(n):
-            right = rng.random() < rate
-            text = f"<think>It is dark.</think><answer>{'A' if right else 'B'}</answer>"
-            rows.append(
-                Sample(f"{modality}-{i}", modality, ("side", "plane")[i % 2], f"{modality}-p{i // 2}", "Which side?", ("left", "right", "both"),
-                       "A", (f"fake:{modality}",), arm, text, "A" if right else "B", "answered", right, 12, ("A" if right else "B", "A", "B"))
-            )  # fmt: skip
-    return rows
-
-
-def story(**changes):
-    arms = {"base": samples(0.4), "sft": samples(0.5, name="sft"), "grpo": samples(0.9), "blank": samples(0.33, "blank")}
-    curve = [{"step": i, "reward": 1 + i / 10, "kl": float("nan"), "completion_length": 20} for i in range(1, 8)]
-    whole = Story("A story", arms, {}, {"text_prior": {m: {"accuracy": 0.3, "ci95": [0.2, 0.4]} for m in ("mri", "ct", "xray")}},
-                  {"grpo": curve}, {"rollout": 3.0, "total": 70.0}, ["One.", "Two."], {"in_domain": "mri", "optim": {"lr": 1e-4}})  # fmt: skip
-    return replace(whole, **changes)
-
-
-def picture(reference):
-    return Image.new("RGB", (84, 60) if "mri" in reference else (700, 500), (30, 60, 90))
-
-
-class Page(HTMLParser):
-    VOID = ("meta", "img", "br", "link", "input", "line", "circle", "path", "rect")
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.errors, self.text = [], [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.errors.append(tag)
-
-    def handle_data(self, data):
-        self.text += data
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
+from medvlm_r1.evaluation.story import table_rows, verdict
 
 
 def render(**changes):
     return Page(render_report(story(**changes), picture))
+
+
+def said(whole):
+    return verdict(whole, {name: measure(arms) for name, arms in whole.models.items()}, between(whole.models))
 
 
 def test_the_page_is_well_formed_accessible_and_self_contained():
@@ -86,14 +36,31 @@ def test_the_page_is_well_formed_accessible_and_self_contained():
     for _, attrs in page.tags:
         for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             assert attrs.get(name, "#").startswith(("#", "data:image/")), attrs
+        assert not [name for name in attrs if name.startswith("on")]
     style = page.text[: page.text.index("Skip to the result")]
     assert not re.search(r"@import|url\(|https?:", style)
-    assert not page.all("script")
+    assert "http" not in page.code()[0]
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(svg.get("aria-label") or svg.get("aria-hidden") or "overflow" in svg for svg in page.all("svg"))
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert {a["href"][1:] for a in page.all("a")} <= set(ids)
+    assert {label["for"] for label in page.all("label")} <= set(ids)
+    levels = [int(name[1]) for name, _ in page.tags if re.fullmatch("h[1-6]", name)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+
+
+def test_only_the_pages_own_script_may_run():
+    page = render()
+    [code] = page.code()
+    [policy] = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe-inline" not in policy.split("script-src")[1]
+    assert all(attrs["type"] == "application/json" for attrs, _ in page.scripts if "type" in attrs)
+    assert "innerHTML" not in code and "eval(" not in code
 
 
 def test_hostile_text_stays_text():
@@ -101,9 +68,10 @@ def test_hostile_text_stays_text():
         replace(s, text=HOSTILE, question=HOSTILE, options=(HOSTILE, "b", "c"), question_type=HOSTILE, modality=HOSTILE, id=s.id + HOSTILE)
         for s in samples(0.5)
     ]
+    plain = render()
     page = render(
         title=HOSTILE,
-        arms={"base": bad, HOSTILE: bad},
+        models={"base": {"image": bad, HOSTILE: bad}, HOSTILE: {"image": bad}},
         labels={"base": HOSTILE},
         notes=[HOSTILE],
         settings={HOSTILE: HOSTILE},
@@ -112,54 +80,64 @@ def test_hostile_text_stays_text():
         baselines={HOSTILE: {HOSTILE: 0.5}},
     )
     assert not page.errors
-    assert not page.all("script")
+    assert page.code() == plain.code()
     assert all("onerror" not in image and image["src"].startswith("data:") for image in page.all("img"))
     assert HOSTILE in page.text
+    assert page.data()["questions"][0]["question"] == HOSTILE
+    assert page.data()["cases"][0]["answers"][1]["text"] == HOSTILE
 
 
-def test_counts_add_up_and_nobody_chose():
-    whole = story()
-    pairs = [(b, a) for b, a in zip(whole.arms["base"], whole.arms["grpo"], strict=True)]
-    pairs[0] = (pairs[0][0], replace(pairs[0][1], status="truncated", answer=None, correct=False))
-    found = {s.key: s for s in gallery.sections(pairs, ("Base", "GRPO"))}
-    assert sum(found[key].total for key in ("wins", "losses", "wrong", "right")) == len(pairs) == 120
-    assert found["malformed"].total == 1
-    for before, after in found["wins"].shown:
-        assert not before.correct
-        assert after.correct
-    assert [a.modality for _, a in found["wins"].shown] == ["mri", "mri", "ct", "ct", "xray", "xray"]
-    again = gallery.sections(list(reversed(pairs)), ("Base", "GRPO"))
-    assert {a.id for _, a in again[0].shown} == {a.id for _, a in found["wins"].shown}
+def test_the_same_samples_give_the_same_bytes():
+    assert render_report(story(), picture) == render_report(story(), picture)
 
 
-def test_the_printed_counts_are_those_of_the_samples():
-    whole = story()
-    wins = sum(a.correct and not b.correct for b, a in zip(whole.arms["base"], whole.arms["grpo"], strict=True))
-    page = render()
-    assert f"Base wrong, GRPO right · {wins} questions, 6 shown" in page.text
-    assert "120 held-out questions" in page.text
+def test_half_a_character_does_not_stop_the_page():
+    broken = [replace(s, text="<answer>\ud83d") for s in samples(0.5)]
+    assert render_report(story(models={"m": {"image": broken}}), picture).encode("utf-8")
 
 
-def test_the_trained_models_own_failures_come_first_among_the_malformed():
-    pairs = [(replace(s, status="unparsed"), s) for s in samples(0.5, n=10)]
-    pairs[7] = (pairs[7][0], replace(pairs[7][1], status="abstained"))
-    assert gallery.sections(pairs, ("a", "b"), each=3)[-1].shown[0][1].status == "abstained"
+def test_the_first_screen_exposes_the_best_model_if_it_does_not_look():
+    knows = {"image": samples(0.99, name="k"), "blank": [replace(s, arm="blank") for s in samples(0.99, name="k")]}
+    looks = {"image": samples(0.8, name="l"), "blank": samples(0.33, "blank")}
+    html = render_report(story(models={"shortcut": knows, "honest": looks}), picture)
+    first = Page(html[: html.index("<nav")].partition("</style>")[2])
+    rows = [attrs["class"] for name, attrs in first.tags if name == "tr" and "class" in attrs]
+    assert rows == ["bad", "good"]
+    assert "not shown to look" in first.text
+    assert "shortcut has the highest accuracy and is not shown to look at the image." in first.text
+    assert "honest raised" in said(story(models={"shortcut": {"image": samples(0.3)}, "honest": looks}))
+    alone = said(story(models={"shortcut": knows}))
+    assert alone.startswith("shortcut answers 97.5 %") and alone.endswith("but nothing shows that it looks at the image.")
 
 
-def test_zero_wins_and_a_single_arm():
-    same = samples(0.6)
-    page = render(arms={"base": same, "grpo": same})
-    assert "Base wrong, GRPO right · 0 questions, 0 shown" in page.text
-    assert "did not clearly change" in page.text
-    alone = render(arms={"only": same}, curves={}, seconds={}, notes=[], settings={}, baselines={})
-    assert not alone.errors
-    assert "only answers" in alone.text
-    assert "was not tested" in alone.text
+def test_one_model_with_one_arm():
+    page = render(models={"only": {"image": samples(0.6)}}, curves={}, seconds={}, notes=[], settings={}, baselines={})
+    assert not page.errors
+    assert "only answers" in page.text
+    assert "whether it looks at the image was not tested" in page.text
+    assert not [a for a in page.all("a") if a["href"] == "#arms"]
+
+
+def test_many_models_and_every_arm():
+    arms = {arm: samples(0.5, arm) for arm in ("image", "blank", "noise", "mismatch", "hard")} | {"rotate": samples(0.5, "rotate") * 3}
+    page = render(models={f"m{i}": arms for i in range(5)})
+    assert not page.errors
+    assert "adjusted for the 10 comparisons" in page.text
+    assert "120" in page.text
+
+
+def test_models_that_were_asked_different_questions():
+    ct = [s for s in samples(0.7) if s.modality == "ct"]
+    page = render(models={"a": {"image": samples(0.5)}, "b": {"image": ct}})
+    assert not page.errors
+    apart = render(models={"a": {"image": [s for s in samples(0.5) if s.modality == "mri"]}, "b": {"image": ct}}, baselines={})
+    assert not apart.errors
+    assert "b answers" in apart.text
 
 
 def test_no_draws_no_diamonds():
-    bare = {name: [replace(s, sampled_answers=()) for s in part] for name, part in story().arms.items()}
-    page = render(arms=bare)
+    bare = {name: {arm: [replace(s, sampled_answers=(), sampled_texts=()) for s in part] for arm, part in arms.items()} for name, arms in story().models.items()}
+    page = render(models=bare)
     assert "◇" not in page.text
     assert "questions answered right" in page.text
 
@@ -170,67 +148,75 @@ def test_a_missing_picture_costs_its_place_only():
 
     page = Page(render_report(story(), gone))
     assert not page.all("img")
-    assert 'Picture not available: image "fake:mri" is missing' in page.text
+    assert 'Picture not available: image "fake:mri-' in page.text
+    assert page.data()["pictures"][0][2] == 'image "fake:mri-0" is missing'
 
 
-def test_large_pictures_are_scaled_and_the_page_stays_small():
-    html = render_report(story(), lambda _: Image.effect_noise((1024, 1024), 80))
-    assert len(html) < 3_000_000
-    found = gallery.pictures(samples(1.0)[0], lambda _: Image.new("I;16", (500, 250)))
-    assert (found[0].width_px, found[0].height_px) == (500, 250)
-    assert found[0].url.startswith("data:image/jpeg;base64,")
-
-
-def test_a_story_without_models_is_refused():
-    for arms in ({}, {"grpo": []}, {"blank": samples(0.3, "blank")}):
-        with pytest.raises(DataError, match="at least one"):
-            story(arms=arms)
+def test_a_story_without_its_pictures_is_refused():
+    with pytest.raises(DataError, match="at least one"):
+        story(models={})
+    for arms in ({}, {"image": []}, {"blank": samples(0.3, "blank")}):
+        with pytest.raises(DataError, match='"grpo" has no answers under the arm "image"'):
+            story(models={"grpo": arms})
 
 
 def test_rows_come_in_the_papers_order():
-    rows = table_rows(story())
-    assert [r["name"] for r in rows] == ["chance", "text_prior", "blank", "base", "sft", "grpo"]
+    whole = story()
+    rows = table_rows(whole, {name: measure(arms) for name, arms in whole.models.items()})
+    assert [r["label"] for r in rows] == ["Chance", "Text prior", "GRPO, grey pictures", "Base", "SFT", "GRPO"]
     assert [r["role"] for r in rows] == ["baseline"] * 3 + ["model"] * 2 + ["trained"]
     assert rows[0]["cells"][-1]["accuracy"] == pytest.approx(1 / 3)
     assert rows[1]["cells"][-1]["ci95"] == pytest.approx([0.3 - 0.1 / 3**0.5, 0.3 + 0.1 / 3**0.5])
-    assert table_rows(story(baselines={"chance": {"mri": 0.5}}))[0]["cells"][-1] == {}
+    bare = story(baselines={"chance": {"mri": 0.5}}, models={"base": {"image": samples(0.4)}})
+    assert table_rows(bare, {"base": measure(bare.models["base"])})[0]["cells"][-1] == {}
 
 
-@pytest.mark.parametrize(("blank", "says"), [(0.2, "the picture matters"), (0.9, "nothing shows that it looks at the image")])
-def test_the_verdict_follows_the_blank_image(blank, says):
-    arms = {"base": samples(0.4), "grpo": samples(0.9), "blank": [replace(s, arm="blank") for s in samples(blank, name="b")]}
-    whole = story(arms=arms)
-    assert says in verdict(whole, compared(whole))
-
-
-def test_p_values_are_adjusted_for_their_number():
-    whole = story(arms=story().arms | {"grpo": samples(0.5, name="z")})
-    rows = compared(whole)
-    assert len(rows) == 3
+def test_every_two_models_are_compared_and_p_adjusted_for_their_number():
+    models = {"a": {"image": samples(0.5)}, "b": {"image": samples(0.5, name="z")}, "c": {"image": samples(0.9)}}
+    rows = between(models)
+    assert [(r["after"], r["before"]) for r in rows] == [("c", "b"), ("c", "a"), ("b", "a")]
     assert [r["p_holm"] for r in rows] == holm([r["p"] for r in rows])
-    assert max(r["p_holm"] / r["p"] for r in rows) > 1.5
+    assert [r["p_mcnemar_holm"] for r in rows] == holm([r["greedy"]["p_mcnemar"] for r in rows])
+    assert rows[-1]["p_holm"] > 0.05  # of equal models
+    detectable = f"only {100 * rows[-1]['minimum_detectable']:.1f} points or more would have been found 4 times of 5"
+    assert render(models=models).text.count(detectable) == 1
 
 
-def test_the_verdict_admits_a_loss():
-    whole = story(arms={"base": [replace(s, correct=True, sampled_answers=("A",)) for s in samples(0.9)], "grpo": samples(0.2)})
-    assert "lowered the share" in verdict(whole, compared(whole))
+def test_the_verdict_admits_a_loss_and_a_draw():
+    better = [replace(s, correct=True, sampled_answers=("A",)) for s in samples(0.9)]
+    assert "lowered the share" in said(story(models={"base": {"image": better}, "grpo": {"image": samples(0.2)}}))
+    assert "did not clearly change" in said(story(models={"base": {"image": samples(0.6)}, "grpo": {"image": samples(0.6)}}))
 
 
-def test_gains_name_every_baseline():
-    whole = story()
-    found = gains(whole, table_rows(whole), compared(whole))
-    assert [g["label"] for g in found] == ["Chance", "Text prior", "Blank image", "Base", "SFT"]
-    for gain in found:
-        assert gain["ci95"][0] < gain["difference"] < gain["ci95"][1]
+def test_arms_are_compared_with_the_image_and_adjusted():
+    arms = {"image": samples(0.9), "blank": samples(0.33, "blank"), "hard": samples(0.9, "hard")}
+    numbers = measure(arms)
+    assert numbers.arms["image"].against is None
+    raw = [numbers.arms[arm].against["greedy"]["p"] for arm in ("blank", "hard")]
+    assert [numbers.arms[arm].p_holm for arm in ("blank", "hard")] == holm(raw)
+    right = {arm: sum(s.correct for s in part) / 120 for arm, part in arms.items()}
+    assert numbers.arms["blank"].against["greedy"]["mean_difference"] == pytest.approx(right["image"] - right["blank"])
 
 
-def test_highlight_keeps_every_character_and_closes_every_tag():
-    for text in ("</think><think><answer>", "<think>a<think>b", "a</answer>b<answer>c</answer>d", HOSTILE, "<THINK>x"):
-        page = Page(str(gallery.highlight(text)))
-        assert page.text == text
-        assert not page.errors
-    assert "1000 more characters" in gallery.highlight("x" * 5000)
-    assert "wrote nothing" in gallery.highlight(" \n")
+def test_the_reasoning_section_is_there_only_if_something_was_found():
+    assert "Does the reasoning matter?" not in render().text
+    told = [replace(s, text=f"<think>Hence {s.options['ABC'.index(s.answer)]}.</think><answer>{s.answer}</answer>") for s in story().models["grpo"]["image"]]
+    page = render(models={"grpo": {"image": told}})
+    for words in ("Does the reasoning matter?", "The answer is what the thought names last", "100.0", "0 name none"):
+        assert words in page.text
+
+
+def test_calibration_is_drawn_from_its_numbers():
+    bins = [{"confidence": 0.25, "accuracy": 0.5, "n": 10, "ci95": [0.2, 0.8]}, {"confidence": 1.0, "accuracy": 1.0, "n": 40, "ci95": [0.9, 1.0]}]
+    drawn = Page(str(reliability_diagram("Base", {"bins": bins})))
+    assert not drawn.errors
+    dots = drawn.all("circle")
+    assert (dots[0]["cx"], dots[0]["cy"]) == ("105.0", "86.0")  # a quarter of 38 … 306, half of 162 … 10
+    assert (dots[1]["cx"], dots[1]["cy"], dots[1]["r"]) == ("306.0", "10.0", "7.0")
+    assert "confidence 25 %, right 50 % of 10" in drawn.all("svg")[0]["aria-label"]
+    curve = Page(str(risk_coverage_curve("Base", {"risk_coverage": [{"coverage": 0.5, "error": 0.0}, {"coverage": 1.0, "error": 0.25}]})))
+    assert "50 % answered, 0 % of them wrong; 100 % answered, 25 % of them wrong" in curve.all("svg")[0]["aria-label"]
+    assert risk_coverage_curve("Base", {"risk_coverage": []}) == ""
 
 
 def test_curves_skip_what_is_not_a_number():

@@ -8,11 +8,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from medvlm_r1 import INTENDED_USE, __version__
-from medvlm_r1.evaluation import charts, gallery
+from medvlm_r1.evaluation import charts, thumbnails
 from medvlm_r1.evaluation.audit_verdict import CUE_WORDS, percent
 from medvlm_r1.evaluation.charts import Bar
-from medvlm_r1.evaluation.story import interval, modality_name
-from medvlm_r1.evaluation.story import percent as number
+from medvlm_r1.evaluation.wording import interval, modality_name
+from medvlm_r1.evaluation.wording import percent as number
 
 CUES = {"position": "the best letter"} | CUE_WORDS | {"commonest": "the commonest answer"}
 LEAKS = {
@@ -23,7 +23,7 @@ LEAKS = {
 }
 
 
-def render_audit(report: dict[str, Any], load_image: gallery.LoadImage) -> str:
+def render_audit(report: dict[str, Any], load_image: thumbnails.LoadImage) -> str:
     """The page as one string of HTML that loads nothing from anywhere. ``report`` is what ``auditing.run`` returns."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     environment.filters.update(percent=percent, number=number, modality=modality_name, interval=interval)
@@ -38,7 +38,7 @@ def render_audit(report: dict[str, Any], load_image: gallery.LoadImage) -> str:
         cues=CUES,
         cue_rows=list(_cue_rows(report)),
         leak_names=LEAKS,
-        pairs=[(pair, [gallery.picture(pair[key], load_image) for key in ("reference", "other")]) for pair in report["duplicates"]["examples"]],
+        pairs=[(pair, [thumbnails.picture(pair[key], load_image) for key in ("reference", "other")]) for pair in report["duplicates"]["examples"]],
     )
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from medvlm_r1.evaluation.story import modality_name as name
-from medvlm_r1.evaluation.story import percent as _percent
+from medvlm_r1.evaluation.wording import modality_name as name
+from medvlm_r1.evaluation.wording import percent as _percent
 
 TEXT_DECIDES = 0.5  # of the way from chance to 100 %: above it, an accuracy says nothing about seeing
 TEXT_HELPS = 0.03  # above chance, in accuracy; nearer than this, the texts tell nothing

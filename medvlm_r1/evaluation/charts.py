@@ -48,14 +48,14 @@ def forest(title: str, marks: Sequence[Mark], chance: float | None) -> Markup:
     height = ROW_PX * len(marks)
     parts = [_grid(height)]
     if chance is not None:
-        parts.append(_line("chance", chance, chance, 0, height))
+        parts.append(line("chance", chance, chance, 0, height))
     for row, mark in enumerate(marks):
         y = ROW_PX * (row + 0.5)
         if mark.ci95:
-            parts.append(_line(f"whisker {mark.role}", *mark.ci95, y, y))
+            parts.append(line(f"whisker {mark.role}", *mark.ci95, y, y))
         if mark.sampled is not None:
             parts.append(_diamond(f"sampled {mark.role}", mark.sampled, y))
-        parts.append(_dot(f"dot {mark.role}", mark.value, y))
+        parts.append(dot(f"dot {mark.role}", mark.value, y))
     spoken = "; ".join(f"{mark.label} {_percent(mark.value)}" for mark in marks)
     return _strip(title, [mark.label for mark in marks], parts, f"{title}, accuracy: {spoken}")
 
@@ -83,9 +83,9 @@ def bars(title: str, rows: Sequence[Bar], chance: float) -> Markup:
         box = '<rect class="level {}" x="0" y="{}" width="{}" height="{}"/>'
         parts.append(Markup(box).format(bar.role, top, _x(bar.value), ROW_PX - 8))
         if bar.ci95:
-            parts.append(_line("whisker", *bar.ci95, top + ROW_PX / 2 - 4, top + ROW_PX / 2 - 4))
+            parts.append(line("whisker", *bar.ci95, top + ROW_PX / 2 - 4, top + ROW_PX / 2 - 4))
         parts.append(Markup('<text class="value" x="100%" dx="10" y="{}">{}</text>').format(top + 14, f"{100 * bar.value:.1f}"))
-    parts.append(_line("chance", chance, chance, 0, height))
+    parts.append(line("chance", chance, chance, 0, height))
     spoken = "; ".join(f"{bar.label} {_percent(bar.value)}" for bar in rows)
     return _strip(title, [bar.label for bar in rows], parts, f"{title}, accuracy: {spoken}")
 
@@ -95,13 +95,13 @@ def dumbbells(title: str, rows: Sequence[Change], chance: float | None = None) -
     height = ROW_PX * len(rows)
     parts = [_grid(height)]
     if chance is not None:
-        parts.append(_line("chance", chance, chance, 0, height))
+        parts.append(line("chance", chance, chance, 0, height))
     for row, change in enumerate(rows):
         y = ROW_PX * (row + 0.5)
         kind = "gain" if change.after >= change.before else "loss"
-        parts.append(_line(f"change {kind}", change.before, change.after, y, y))
-        parts.append(_dot("dot before", change.before, y))
-        parts.append(_dot(f"dot after {kind}", change.after, y))
+        parts.append(line(f"change {kind}", change.before, change.after, y, y))
+        parts.append(dot("dot before", change.before, y))
+        parts.append(dot(f"dot after {kind}", change.after, y))
     spoken = "; ".join(f"{c.label} from {_percent(c.before)} to {_percent(c.after)}" for c in rows)
     return _strip(title, [f"{c.label} ({c.n})" for c in rows], parts, f"{title}: {spoken}")
 
@@ -115,18 +115,20 @@ def _strip(title: str, labels: Iterable[str], parts: list[Markup], spoken: str) 
 
 
 def _grid(height: int) -> Markup:
-    lines = [_line("grid", x, x, 0, height) for x in (0, 0.25, 0.5, 0.75, 1)]
+    lines = [line("grid", x, x, 0, height) for x in (0, 0.25, 0.5, 0.75, 1)]
     for x, anchor in ((0, "start"), (0.5, "middle"), (1, "end")):
-        text = '<text x="{}" y="{}" text-anchor="{}" class="tick">{}</text>'
-        lines.append(Markup(text).format(_x(x), height + 15, anchor, f"{100 * x:g}"))
+        label = '<text x="{}" y="{}" text-anchor="{}" class="tick">{}</text>'
+        lines.append(Markup(label).format(_x(x), height + 15, anchor, f"{100 * x:g}"))
     return Markup("").join(lines)
 
 
-def _line(name: str, x1: float, x2: float, y1: float, y2: float) -> Markup:
+def line(name: str, x1: float, x2: float, y1: float, y2: float) -> Markup:
+    """From x1 to x2 in fractions of the width, y in pixels."""
     return Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(name, _x(x1), _x(x2), y1, y2)
 
 
-def _dot(name: str, x: float, y: float) -> Markup:
+def dot(name: str, x: float, y: float) -> Markup:
+    """A filled circle; the class gives its colour."""
     return Markup('<circle class="{}" cx="{}" cy="{}" r="4.5"/>').format(name, _x(x), y)
 
 
@@ -153,7 +155,7 @@ def curves(title: str, series: dict[str, Points]) -> Markup:
     xs = [x for points in finite.values() for x, _ in points]
     ys = [y for points in finite.values() for _, y in points]
     y_ticks, x_ticks = ticks(min(0.0, *ys), max(ys)), ticks(min(xs), max(xs))
-    frame = _Frame(min(xs), max(xs), y_ticks[0], max(y_ticks[-1], max(ys)))
+    frame = Frame(min(xs), max(xs), y_ticks[0], max(y_ticks[-1], max(ys)))
     parts = [frame.axes([x for x in x_ticks if min(xs) <= x <= max(xs)], y_ticks)]
     for name, points in finite.items():
         index = list(series).index(name)
@@ -163,7 +165,7 @@ def curves(title: str, series: dict[str, Points]) -> Markup:
     spoken = "; ".join(f"{name} from {smooth(p)[0][1]:.3g} to {smooth(p)[-1][1]:.3g}" for name, p in finite.items())
     return Markup(
         '<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>'
-    ).format(title, f"{title} over training steps: {spoken}", _Frame.WIDTH, _Frame.HEIGHT, Markup("").join(parts))
+    ).format(title, f"{title} over training steps: {spoken}", Frame.WIDTH, Frame.HEIGHT, Markup("").join(parts))
 
 
 def growth(title: str, series: dict[str, Points], chances: dict[str, float], x_name: str) -> Markup:
@@ -171,23 +173,23 @@ def growth(title: str, series: dict[str, Points], chances: dict[str, float], x_n
     sizes = sorted({x for points in series.values() for x, _ in points})
     if not sizes:
         return Markup("")
-    frame = _Frame(math.log2(sizes[0]), math.log2(sizes[-1]), 0, 100)
+    frame = Frame(math.log2(sizes[0]), math.log2(sizes[-1]), 0, 100)
     shown = [size for i, size in enumerate(sizes) if i in (0, len(sizes) - 1) or size * 1.4 < sizes[-1]]
-    parts = [frame.grid([0, 25, 50, 75, 100]), *(_text(frame.x(math.log2(size)), frame.BOTTOM + 16, "middle", f"{size:g}") for size in shown)]
-    parts.append(_text(frame.RIGHT, frame.HEIGHT - 1, "end", x_name))
+    parts = [frame.grid([0, 25, 50, 75, 100]), *(text(frame.x(math.log2(size)), frame.BOTTOM + 16, "middle", f"{size:g}") for size in shown)]
+    parts.append(text(frame.RIGHT, frame.HEIGHT - 1, "end", x_name))
     for index, (name, points) in enumerate(series.items()):
         level = [(math.log2(x), 100 * chances[name]) for x in (sizes[0], sizes[-1])]
-        line = [(math.log2(x), 100 * y) for x, y in points]
+        drawn = [(math.log2(x), 100 * y) for x, y in points]
         parts.append(frame.path(f"guess run{index}", level, "1 3"))
-        parts.append(frame.path(f"run run{index}", line, DASHES[index % len(DASHES)]))
-        parts += [frame.end(f"run{index}", point) for point in line]
+        parts.append(frame.path(f"run run{index}", drawn, DASHES[index % len(DASHES)]))
+        parts += [frame.end(f"run{index}", point) for point in drawn]
     spoken = "; ".join(f"{name} from {_percent(p[0][1])} to {_percent(p[-1][1])}" for name, p in series.items())
     return Markup(
         '<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>'
     ).format(title, f"{title}: {spoken}", frame.WIDTH, frame.HEIGHT, Markup("").join(parts))
 
 
-class _Frame:
+class Frame:
     """From data to view-box coordinates."""
 
     WIDTH, HEIGHT = 320, 190
@@ -204,13 +206,13 @@ class _Frame:
         return round(self.BOTTOM - (self.BOTTOM - self.TOP) * (value - self.y_low) / self.y_span, 1)
 
     def axes(self, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> Markup:
-        parts = [self.grid(y_ticks), *(_text(self.x(x), self.BOTTOM + 16, "middle", f"{x:g}") for x in x_ticks)]
-        parts.append(_text(self.RIGHT, self.HEIGHT - 1, "end", "step"))
+        parts = [self.grid(y_ticks), *(text(self.x(x), self.BOTTOM + 16, "middle", f"{x:g}") for x in x_ticks)]
+        parts.append(text(self.RIGHT, self.HEIGHT - 1, "end", "step"))
         return Markup("").join(parts)
 
     def grid(self, y_ticks: Sequence[float]) -> Markup:
         lines = [_line_px("grid", self.LEFT, self.RIGHT, self.y(y)) for y in y_ticks]
-        return Markup("").join([*lines, *(_text(self.LEFT - 6, self.y(y) + 4, "end", f"{y:g}") for y in y_ticks)])
+        return Markup("").join([*lines, *(text(self.LEFT - 6, self.y(y) + 4, "end", f"{y:g}") for y in y_ticks)])
 
     def path(self, name: str, points: Points, dash: str) -> Markup:
         d = "M" + " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
@@ -225,8 +227,9 @@ def _line_px(name: str, x1: float, x2: float, y: float) -> Markup:
     return Markup('<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(name, x1, x2, y, y)
 
 
-def _text(x: float, y: float, anchor: str, text: str) -> Markup:
-    return Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(x, y, anchor, text)
+def text(x: float, y: float, anchor: str, words: str) -> Markup:
+    """Words beside an axis of a view box."""
+    return Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(x, y, anchor, words)
 
 
 def legend(names: Sequence[str]) -> Markup:

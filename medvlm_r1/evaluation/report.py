@@ -1,10 +1,12 @@
-"""One self-contained HTML page that tells what a training run did, and whether the model looks at the image.
+"""One self-contained HTML page over one or many models: how good, against what, does it look at the image, and every answer.
 
 Every number on the page is computed here from samples; the template only lays
-them out. Names of arms and settings are shown as they come, escaped.
+them out. Names of models, arms and settings are shown as they come, escaped.
 """
 
-from collections.abc import Sequence
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +14,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from medvlm_r1 import INTENDED_USE, __version__
-from medvlm_r1.evaluation import charts, gallery
+from medvlm_r1.evaluation import charts, gallery, reasons
+from medvlm_r1.evaluation.calibration import calibration
+from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
 from medvlm_r1.evaluation.charts import Change, Mark
-from medvlm_r1.evaluation.metrics import by_modality, chance, split_by, statuses
+from medvlm_r1.evaluation.glance import glances
+from medvlm_r1.evaluation.looking import RULE
+from medvlm_r1.evaluation.meanings import MEANINGS
+from medvlm_r1.evaluation.measured import ModelNumbers, between, measure
+from medvlm_r1.evaluation.metrics import by_modality, chance, split_by
+from medvlm_r1.evaluation.rotation import letters, steadiness
 from medvlm_r1.evaluation.samples import STATUSES, Sample
-from medvlm_r1.evaluation.story import (
-    Pair,
-    Story,
-    compared,
-    duration,
-    gains,
-    interval,
-    modality_name,
-    p_value,
-    pair,
-    percent,
-    points,
-    table_rows,
-    verdict,
-)
+from medvlm_r1.evaluation.story import Story, table_rows, verdict
+from medvlm_r1.evaluation.thumbnails import LoadImage, Picture, thumbnails
+from medvlm_r1.evaluation.wording import duration, interval, modality_name, p_value, percent, points
 
 CURVES = {
     "reward": "Reward, total",
@@ -40,43 +37,83 @@ CURVES = {
     "completion_length": "Length of a completion, tokens",
     "loss": "Loss",
 }
+CONFIDENCE = {"option_probs": "the option's probability", "agreement": "agreement of sampled answers"}
+EXAMPLES = 6  # shown where a page runs no script
+_HERE = Path(__file__).parent
+_FILTERS: dict[str, Callable[..., str]] = {
+    "percent": percent, "points": points, "modality": modality_name, "interval": interval, "p_value": p_value, "duration": duration,
+}  # fmt: skip
 
 
-def render_report(story: Story, load_image: gallery.LoadImage) -> str:
+def render_report(story: Story, load_image: LoadImage, phase: Callable[[str], None] = lambda name: None) -> str:
     """The page as one string of HTML that loads nothing from anywhere.
 
-    ``load_image`` opens a sample's image reference; where it raises ImageError
-    the card says so. Raises DataError for a story without an evaluated arm.
+    ``load_image`` opens a sample's image reference; where it raises ImageError the
+    card says so. ``phase`` hears the name of each part of the work as it begins.
     """
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    environment.filters.update(percent=percent, points=points, modality=modality_name, interval=interval, p_value=p_value, duration=duration)
+    phase("numbers")
+    numbers = {name: measure(arms) for name, arms in story.models.items()}
+    comparisons = between(story.models)
+    context = _numbers(story, numbers, comparisons)
+    phase("pictures")
+    pictures = thumbnails(gallery.references(story), load_image)
+    phase("page")
+    limits = gallery.kept(story)
+    script = Markup((_HERE / "gallery.js").read_text(encoding="utf-8"))
+    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
+    environment.filters.update(_FILTERS)
     environment.globals.update(modality=modality_name, highlight=gallery.highlight)
-    rows = table_rows(story)
-    comparisons = compared(story)
-    names = (story.label(story.base), story.label(story.trained))
-    pairs = pair(story.arms[story.base], story.arms[story.trained]) if story.base != story.trained else []
-    return environment.get_template("report.html.j2").render(
-        story=story,
-        intended_use=INTENDED_USE,
-        version=__version__,
-        verdict=verdict(story, comparisons),
-        gains=gains(story, rows, comparisons),
-        rows=rows,
-        has_sampled=any(cell.get("sampled") is not None for row in rows for cell in row["cells"]),
-        comparisons=comparisons,
-        forest=_forest(story, rows),
-        curves=_curves(story),
-        curve_legend=charts.legend(list(story.curves)),
-        question_types=_question_types(story, pairs),
-        statuses=[(story.label(n), statuses(story.arms[n])) for n in [*story.models, *([story.blank] if story.blank else [])]],
-        status_names=STATUSES,
-        sections=gallery.sections(pairs, names),
-        n_pairs=len(pairs),
-        names=names,
-        pictures=lambda sample: gallery.pictures(sample, load_image),
-        settings=list(_flat(story.settings)),
-        n_questions=len(story.arms[story.trained]),
+    page = environment.get_template("report.html.j2").render(
+        context,
+        limits=limits,
+        examples=gallery.choose(story.asked, EXAMPLES),
+        shots=lambda sample: [pictures.get(r, Picture("", 0, 0, "drawn by the page's script")) for r in sample.images[: gallery.MAX_PICTURES]],
+        gallery_data=gallery.as_json(gallery.gallery_data(story, pictures, limits)),
+        picture_blocks=map(gallery.as_json, gallery.picture_blocks(pictures)),
+        script=script,
+        script_hash=content_hash(script),
     )
+    return page.encode("utf-8", "replace").decode()  # a completion may hold half a character
+
+
+def content_hash(script: str) -> str:
+    """What a Content-Security-Policy calls a script that it allows."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _numbers(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All that the template shows beside the gallery."""
+    rows = table_rows(story, numbers)
+    found = {name: calibration(arms["image"]) for name, arms in story.models.items()}
+    calibrated = {name: cells for name, cells in found.items() if cells}
+    return {
+        "story": story,
+        "intended_use": INTENDED_USE,
+        "version": __version__,
+        "numbers": numbers,
+        "meanings": MEANINGS,
+        "verdict": verdict(story, numbers, comparisons),
+        "glances": glances(story, numbers, rows),
+        "rule": RULE,
+        "rows": rows,
+        "has_sampled": any(cell.get("sampled") is not None for row in rows for cell in row["cells"]),
+        "comparisons": comparisons,
+        "forest": _forest(story, rows),
+        "arms": {name: of_model for name, of_model in numbers.items() if len(of_model.arms) > 1},
+        "steady": {name: found for name, arms in story.models.items() if (found := steadiness(arms.get("rotate", ())))},
+        "letters": {name: found for name, arms in story.models.items() if (found := letters(arms.get("rotate", arms["image"])))},
+        "reasons": {name: found for name, arms in story.models.items() if (found := reasons.rows(reasons.reasons(arms)))},
+        "calibrated": calibrated,
+        "confidence_from": CONFIDENCE,
+        "reliability": Markup("").join(reliability_diagram(story.label(name), cells) for name, cells in calibrated.items()),
+        "risk_coverage": Markup("").join(risk_coverage_curve(story.label(name), cells) for name, cells in calibrated.items()),
+        "curves": _curves(story),
+        "curve_legend": charts.legend(list(story.curves)),
+        "question_types": _question_types(story) if story.base != story.trained else [],
+        "status_names": STATUSES,
+        "settings": list(_flat(story.settings)),
+        "n_questions": len({s.id for arms in story.models.values() for s in arms["image"]}),
+    }
 
 
 def _forest(story: Story, rows: Sequence[dict[str, Any]]) -> Markup:
@@ -101,10 +138,10 @@ def _curves(story: Story) -> Markup:
     return Markup("").join(panels)
 
 
-def _question_types(story: Story, pairs: Sequence[Pair]) -> list[dict[str, Any]]:
-    """Per modality a chart of base → trained by question type, and its numbers."""
-    before_of = {b.id: b for b, _ in pairs}
-    after = [a for _, a in pairs]
+def _question_types(story: Story) -> list[dict[str, Any]]:
+    """Per modality a chart of base → trained by question type, on the questions that both were asked."""
+    before_of = {s.id: s for s in story.models[story.base]["image"]}
+    after = [s for s in story.asked if s.id in before_of]
     found = []
     for modality, part in by_modality(after).items():
         kinds = split_by(part, lambda s: s.question_type or "not stated")
@@ -112,7 +149,7 @@ def _question_types(story: Story, pairs: Sequence[Pair]) -> list[dict[str, Any]]
             Change(kind, _right([before_of[s.id] for s in few]), _right(few), len(few)) for kind, few in sorted(kinds.items())
         ]
         guess = chance(part)["mean"]
-        found.append({"title": modality_name(modality), "rows": changes, "chart": charts.dumbbells(modality_name(modality), changes, guess)})
+        found.append({"title": modality_name(modality), "chart": charts.dumbbells(modality_name(modality), changes, guess)})
     return found
 
 

@@ -1,0 +1,48 @@
+"""How a page writes its numbers and names."""
+
+from collections.abc import Sequence
+
+MODALITIES = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "oct": "OCT", "us": "Ultrasound", "ultrasound": "Ultrasound"}
+
+
+def modality_name(name: str) -> str:
+    """As a reader writes it; unknown ones as they come."""
+    return MODALITIES.get(name, name)
+
+
+def percent(fraction: float) -> str:
+    """One decimal, without the sign: 0.7822 is "78.2"."""
+    return f"{100 * fraction:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference in percentage points, with its sign.
+
+    >>> points(0.171), points(-0.02), points(0.0001)
+    ('+17.1', '−2.0', '0.0')
+    """
+    text = f"{100 * difference:+.1f}".replace("-", "−")
+    return "0.0" if text in ("+0.0", "−0.0") else text
+
+
+def interval(ci95: Sequence[float], signed: bool = False) -> str:
+    """Two per cents; ``signed`` for differences.
+
+    >>> interval([0.754, 0.808]), interval([-0.01, 0.2], signed=True)
+    ('75.4–80.8', '−1.0 to +20.0')
+    """
+    return f"{points(ci95[0])} to {points(ci95[1])}" if signed else f"{percent(ci95[0])}–{percent(ci95[1])}"
+
+
+def p_value(p: float) -> str:
+    """Three decimals, or "< 0.001"."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a reader says them.
+
+    >>> duration(4.21), duration(75)
+    ('4.2 s', '1 min 15 s')
+    """
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"

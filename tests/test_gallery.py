@@ -1,0 +1,152 @@
+"""Every answer is in the page, and the page's script finds it."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+from report_story import HOSTILE, Page, picture, samples, story
+
+from medvlm_r1.evaluation import gallery
+from medvlm_r1.evaluation.report import render_report
+from medvlm_r1.evaluation.thumbnails import Picture
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def data_of(whole, limits=gallery.Kept(4000, True)):
+    shots = {reference: Picture(f"data:image/png;base64,{i}", 8, 8) for i, reference in enumerate(gallery.references(whole))}
+    return gallery.gallery_data(whole, shots, limits)
+
+
+def test_every_answer_of_every_model_and_arm_is_there():
+    whole = story()
+    data = Page(render_report(whole, picture)).data()
+    names, arms = [m["name"] for m in data["models"]], [a["name"] for a in data["arms"]]
+    found = {
+        (names[model], arms[case["arm"]], data["questions"][case["question"]]["id"]): (answer["text"], answer["answer"], bool(answer["right"]), answer["drawn"], answer["texts"])
+        for case in data["cases"]
+        for model, answer in enumerate(case["answers"])
+        if answer
+    }
+    wanted = {
+        (name, arm, s.id): (s.text, s.answer, s.correct, "".join(s.sampled_answers), list(s.sampled_texts))
+        for name, of_model in whole.models.items()
+        for arm, part in of_model.items()
+        for s in part
+    }
+    assert found == wanted
+    assert len(wanted) == 4 * 120
+    assert (names[data["base"]], names[data["trained"]]) == ("base", "grpo")
+
+
+def test_what_all_arms_share_is_stored_once():
+    data = data_of(story())
+    assert len(data["questions"]) == 120
+    assert all("options" not in case and "text" not in case for case in data["cases"])
+    blank = [case for case in data["cases"] if data["arms"][case["arm"]]["name"] == "blank"]
+    assert len(blank) == 120
+    assert all(case["pictures"] == ["blank"] for case in blank)  # the page draws it
+    assert [case for case in data["cases"] if "pictures" in case] == blank
+
+
+def test_an_arm_keeps_its_own_options_and_pictures():
+    image = samples(0.5)[:3]
+    turned = [replace(s, arm="rotate", options=s.options[r:] + s.options[:r], gold="ACB"[r]) for s in image for r in range(3)]
+    other = [replace(s, arm="mismatch", images=image[i - 1].images) for i, s in enumerate(image)]
+    data = data_of(story(models={"m": {"image": image, "rotate": turned, "mismatch": other}}))
+    cases = [case for case in data["cases"] if case["arm"] == 1]
+    assert [case["question"] for case in cases] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert cases[0].keys() == {"question", "arm", "answers"}  # as asked with the image
+    assert (cases[1]["options"], cases[1]["gold"]) == (("right", "both", "left"), "C")
+    assert [case["pictures"] for case in data["cases"] if case["arm"] == 2] == [[2], [0], [1]]
+    assert data["arms"][2]["meaning"] == "another patient's picture of the same modality"
+
+
+def test_a_status_is_named_and_counts_add_up():
+    rows = samples(0.5)
+    rows[0] = replace(rows[0], status="truncated", answer=None, correct=False)
+    answers = [case["answers"][0] for case in data_of(story(models={"m": {"image": rows}}))["cases"]]
+    assert sum(a["right"] for a in answers) == sum(s.correct for s in rows)
+    assert [a["status"] for a in answers if "status" in a] == ["truncated"]
+
+
+def test_long_texts_are_cut_and_the_page_says_so():
+    rows = [replace(s, text="x" * 5000, sampled_texts=("y" * 5000,)) for s in samples(0.5)]
+    whole = story(models={"m": {"image": rows}})
+    assert gallery.kept(whole) == gallery.Kept(4000, sampled=True)
+    assert gallery.kept(whole, 120 * 4000) == gallery.Kept(4000, sampled=False)
+    assert gallery.kept(whole, 120 * 1999) == gallery.Kept(1000, sampled=False)
+    assert gallery.kept(whole, 10) == gallery.Kept(250, sampled=False)
+    [answer, *_] = [case["answers"][0] for case in data_of(whole, gallery.Kept(1000, sampled=False))["cases"]]
+    assert (len(answer["text"]), answer["more"], "texts" in answer) == (1000, 4000, False)
+
+
+def test_pictures_come_in_blocks():
+    many = {str(i): Picture(f"data:{i}", 1, 1) for i in range(450)}
+    blocks = gallery.picture_blocks(many)
+    assert [len(block) for block in blocks] == [200, 200, 50]
+    assert blocks[2][7] == "data:407"
+    page = Page(render_report(story(), picture))
+    assert len(page.data("pictures-0")) == 120
+    assert len(page.data()["pictures"]) == 120
+
+
+def test_json_never_ends_its_element():
+    for text in ("</script>", "<!--", "<script", "\u2028", "\ud83d"):
+        written = str(gallery.as_json([text]))
+        assert "<" not in written
+        written.encode("utf-8")
+
+
+def test_nobody_chose_the_examples():
+    rows = samples(0.5)
+    chosen = gallery.choose(rows, 6)
+    assert [s.modality for s in chosen] == ["mri", "mri", "ct", "ct", "xray", "xray"]
+    assert {s.id for s in gallery.choose(list(reversed(rows)), 6)} == {s.id for s in chosen}
+    assert len(gallery.choose(rows[:4], 6)) == 4
+
+
+def test_without_scripts_a_few_examples_stand_there():
+    page = Page(render_report(story(), picture))
+    assert len(page.all("article")) == 6
+    assert "Without scripts this page shows 6 answers of GRPO" in page.text
+
+
+def test_highlight_keeps_every_character_and_closes_every_tag():
+    for text in ("</think><think><answer>", "<think>a<think>b", "a</answer>b<answer>c</answer>d", HOSTILE, "<THINK>x"):
+        page = Page(str(gallery.highlight(text)))
+        assert page.text == text
+        assert not page.errors
+    assert "1000 more characters" in gallery.highlight("x" * 5000)
+    assert "wrote nothing" in gallery.highlight(" \n")
+
+
+@pytest.fixture(scope="module")
+def hostile_report(tmp_path_factory):
+    whole = story()
+    bad = [replace(s, text=HOSTILE, question_type=HOSTILE) for s in whole.models["grpo"]["image"]]
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(render_report(replace(whole, models=whole.models | {"grpo": whole.models["grpo"] | {"image": bad}}), picture), encoding="utf-8")
+    return whole, path
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the gallery's script is not tried")
+def test_a_browser_filters_by_the_address(hostile_report, tmp_path):
+    whole, path = hostile_report
+
+    def browse(state):
+        words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{path}#cases?{state}"]
+        dom = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+        return re.search(r'id="gallery" [^>]*data-found="(\d+)"', dom)[1], dom
+
+    base, trained = (whole.models[name]["image"] for name in ("base", "grpo"))
+    wins = sum(a.correct and not b.correct for b, a in zip(base, trained, strict=True))
+    found, dom = browse("outcome=wins")
+    assert int(found) == wins
+    assert dom.count('<article class="card"') == 10
+    assert f"1–10 of {wins} · GRPO right, Base wrong" in dom
+    assert "<img src=x" not in dom and "&lt;img src=x" in dom
+    blank = sum(s.correct for s in whole.models["grpo"]["blank"] if s.modality == "ct")
+    assert int(browse("arm=blank&modality=ct&outcome=right")[0]) == blank

@@ -1,0 +1,97 @@
+"""Whether a model looks at its picture: the rule, and what it says of models that we made up."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from medvlm_r1.evaluation.looking import LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, look
+from medvlm_r1.evaluation.samples import Sample
+
+
+def asked(right, arm="image", n=200, status="answered"):
+    """Four options, so chance is 25 %; ``right`` says which questions are right."""
+    return [
+        Sample(f"q{i}", ("ct", "mri")[i % 2], "side", "", "Which?", ("a", "b", "c", "d"), "A", (f"{i}.png",), arm, "", "A" if right(i) else "B", status, right(i), 1)
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def first(share):
+    return lambda i: i % 100 < 100 * share
+
+
+def test_a_model_that_looks():
+    found = look({"image": asked(first(0.8)), "blank": asked(first(0.3), "blank")})
+    assert found.level == LOOKS
+    assert found.reliance["blank"].difference == pytest.approx(0.5)
+    assert found.kept == pytest.approx(0.05 / 0.55)  # of 55 points over chance, 5 are left
+    low, high = found.reliance["blank"].ci95
+    assert 0.40 < low < 0.45 and 0.55 < high < 0.60  # 0.5 ± 1.96 sqrt(0.25 / 200)
+    assert found.sentence.startswith("Its own picture is worth +50.0 points (+4")
+
+
+def test_a_model_that_is_nearly_always_right_and_never_looks():
+    found = look({"image": asked(first(0.99)), "blank": asked(first(0.99), "blank")})
+    assert (found.level, found.kept) == (NOT_SHOWN, 1.0)
+    assert found.sentence == "Its own picture makes no clear difference: 0.0 points (0.0 to 0.0) over a grey picture."
+
+
+def test_a_model_that_gains_a_little_from_the_picture_leans_on_the_text():
+    found = look({"image": asked(first(0.95)), "blank": asked(first(0.8), "blank")})
+    assert (found.level, round(found.kept, 3)) == (LEANS, 0.786)  # 55 of 70 points
+    assert "keeps 79 % of its lead over chance" in found.sentence
+
+
+def test_another_patients_picture_decides_too():
+    arms = {"image": asked(first(0.8)), "blank": asked(first(0.3), "blank")}
+    assert look(arms | {"mismatch": asked(first(0.5), "mismatch")}).level == LOOKS
+    found = look(arms | {"mismatch": asked(first(0.8), "mismatch")})
+    assert found.level == NOT_SHOWN  # a picture is needed, but any will do
+    assert "over a grey picture and 0.0 points" in found.sentence and "another patient's picture" in found.sentence
+    assert look({"image": arms["image"], "mismatch": asked(first(0.8), "mismatch")}).level == NOT_SHOWN
+
+
+def test_the_most_that_is_kept_without_the_own_picture_counts():
+    """As a model that reads option texts does, to which a grey picture is strange."""
+    found = look({"image": asked(first(0.95)), "blank": asked(first(0.3), "blank"), "mismatch": asked(first(0.85), "mismatch")})
+    assert (found.level, found.kept) == (LEANS, pytest.approx(0.6 / 0.7))
+    assert found.sentence.startswith("With another patient's picture it keeps 86 % of its lead over chance")
+
+
+def test_noise_is_reported_and_does_not_decide():
+    found = look({"image": asked(first(0.8)), "blank": asked(first(0.3), "blank"), "noise": asked(first(0.8), "noise")})
+    assert found.level == LOOKS
+    assert found.reliance.keys() == {"blank", "noise"}
+    assert look({"image": asked(first(0.8)), "noise": asked(first(0.3), "noise")}).level == NOT_TESTED
+
+
+def test_without_a_lead_over_chance_there_is_no_sight():
+    found = look({"image": asked(first(0.25)), "blank": asked(first(0.0), "blank")})
+    assert (found.level, found.kept) == (NOT_SHOWN, None)
+    assert found.sentence.startswith("It is not ahead of chance")
+
+
+def test_refusing_without_a_picture_is_no_proof_of_sight():
+    silent = [replace(s, answer=None, status="abstained", correct=False) for s in asked(first(0.9), "blank")]
+    found = look({"image": asked(first(0.9)), "blank": silent[:150] + asked(first(0.9), "blank")[150:]})
+    assert found.reliance["blank"].answered == 0.25
+    assert found.sentence.endswith("But with a grey picture it gives an answer to 25 % only: silence is no proof of sight.")
+
+
+def test_an_arm_that_asked_fewer_questions_is_held_against_the_same_ones():
+    image = asked(lambda i: i < 100)  # right on the first half only
+    found = look({"image": image, "blank": asked(first(0.5), "blank")[:100]})
+    assert found.reliance["blank"].difference == pytest.approx(0.5)
+    assert found.kept == pytest.approx((0.75 - 0.5) / 0.75)
+
+
+def test_pictures_only():
+    found = look({"image": asked(first(0.9)), "hard": asked(first(0.1), "hard")})
+    assert (found.level, found.reliance, found.kept) == (NOT_TESTED, {}, None)
+
+
+def test_it_goes_into_summary_json():
+    row = json.loads(json.dumps(asdict(look({"image": asked(first(0.8)), "blank": asked(first(0.3), "blank")}))))
+    assert row.keys() == {"level", "sentence", "reliance", "kept"}
+    assert row["reliance"]["blank"].keys() == {"difference", "ci95", "p", "answered"}
