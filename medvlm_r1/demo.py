@@ -7,6 +7,7 @@ questions; all three on held-out MRI, CT and X-ray; a table and a page.
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,9 +22,11 @@ from medvlm_r1.data.images import load_image
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.looking import look
+from medvlm_r1.evaluation.metrics import Arms
+from medvlm_r1.evaluation.reasons import reasons
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.run import EvalConfig
-from medvlm_r1.evaluation.samples import Sample, write_samples
+from medvlm_r1.evaluation.samples import write_samples
 from medvlm_r1.evaluation.story import Story
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.recipes import find, nano
@@ -75,23 +78,21 @@ class Demo:
         seconds: dict[str, float] = {}
         started = time.monotonic()
         test = [example for modality in MODALITIES for example in sets.load(modality, "test")[: self.sizes.questions]]
-        arms: dict[str, list[Sample]] = {}
+        models: dict[str, Arms] = {}
         self.console.print(f"[bold]MedVLM-R1[/] · 600 MRI questions, letters only · {INTENDED_USE}")
-        arms["base"] = self.evaluate("base", launch.load_model("nano"), test, EvalConfig("think"))
+        models["base"] = self.evaluate("base", launch.load_model("nano"), test, "think")
         sft = self.train("sft", replace(find("nano", "sft"), steps=self.sizes.sft_steps))
-        arms["sft"] = self.evaluate("sft", launch.load_model(str(sft)), test, EvalConfig("direct"))
+        models["sft"] = self.evaluate("sft", launch.load_model(str(sft)), test, "direct")
         grpo = self.train("grpo", replace(find("nano", "grpo"), steps=self.sizes.grpo_steps))
-        trained = launch.load_model(str(grpo))
-        arms["grpo"] = self.evaluate("grpo", trained, test, EvalConfig("think"))
-        blank = self.evaluate("grpo on blank images", trained, test, EvalConfig("think", arm="blank"))
+        models["grpo"] = self.evaluate("grpo", launch.load_model(str(grpo)), test, "think", ("image", "blank", "mismatch"))
         curves = {name: read_rows(self.run_dir / name / "metrics.jsonl") for name in ("grpo", "sft")}
         for phase in ("rollout", "reference", "update"):
             seconds[phase] = sum(row.get(f"seconds/{phase}", 0.0) for row in curves["grpo"])
         seconds["total"] = time.monotonic() - started
         seconds["evaluate"] = self.evaluating_s
-        summary = summarise(arms, blank, sets.load("mri", "train"), test) | {"seconds": seconds}
+        summary = summarise(models, sets.load("mri", "train"), test) | {"seconds": seconds}
         (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        self.write_report(arms, blank, summary, curves)
+        self.write_report(models, summary, curves)
         return summary
 
     def __post_init__(self) -> None:
@@ -108,22 +109,24 @@ class Demo:
             raise KeyboardInterrupt
         return launch.trained_model(run_dir)
 
-    def evaluate(self, name: str, policy: Policy, test: list[Example], config: EvalConfig) -> list[Sample]:
-        """Ask all test questions, with a progress bar; the samples are kept as JSON Lines."""
-        config = replace(config, samples=self.sizes.samples, max_tokens=nano.MAX_TOKENS, seed=self.seed)
-        started = time.monotonic()
-        with Progress(console=self.console, transient=True) as progress:
-            bar = progress.add_task(f"{name}: {len(test)} questions", total=len(test))
-            samples = launch.evaluate_policy(policy, test, config, lambda done: progress.update(bar, completed=done))
-        write_samples(self.run_dir / f"samples-{name.replace(' ', '-')}.jsonl", samples)
+    def evaluate(self, name: str, policy: Policy, test: list[Example], template: str, arms: Sequence[str] = ("image",)) -> Arms:
+        """Ask all test questions under each arm, with a progress bar; the samples are kept as JSON Lines."""
+        started, found = time.monotonic(), {}
+        for arm in arms:
+            drawn = self.sizes.samples if arm != "mismatch" else 0
+            config = EvalConfig(template, drawn, nano.MAX_TOKENS, self.seed, arm)
+            with Progress(console=self.console, transient=True) as progress:
+                bar = progress.add_task(f"{name}, {arm}: {len(test)} questions", total=len(test))
+                found[arm] = launch.evaluate_policy(policy, test, config, lambda done, bar=bar: progress.update(bar, completed=done))
+            write_samples(self.run_dir / f"samples-{name}-{arm}.jsonl", found[arm])
         self.evaluating_s += time.monotonic() - started
-        return samples
+        return found
 
-    def write_report(self, arms: dict, blank: list[Sample], summary: dict, curves: dict) -> None:
+    def write_report(self, models: dict[str, Arms], summary: dict, curves: dict) -> None:
         """report.html: self-contained, for a person."""
         story = Story(
             title="MedVLM-R1: reasoning from letters alone",
-            models={name: {"image": samples} | ({"blank": blank} if name == "grpo" else {}) for name, samples in arms.items()},
+            models=models,
             baselines={"chance": summary["baselines"]["chance"], "text_prior": summary["baselines"]["text_prior"]},
             curves={"GRPO": curves["grpo"], "SFT": curves["sft"]},
             seconds=summary["seconds"],
@@ -133,11 +136,12 @@ class Demo:
         (self.run_dir / "report.html").write_text(render_report(story, load_image))
 
 
-def summarise(arms: dict[str, list[Sample]], blank: list[Sample], train: list[Example], test: list[Example]) -> dict:
+def summarise(models: dict[str, Arms], train: list[Example], test: list[Example]) -> dict:
     """The numbers of ``summary.json`` but for the seconds (docs: interfaces)."""
-    baselines = {"text_prior": text_prior(train, test), "blank_image": metrics.arm_table(blank)}
-    summary = metrics.summary(arms, baselines, [("grpo", "base"), ("grpo", "sft")])
-    return summary | {"looking": asdict(look({"image": arms["grpo"], "blank": blank}))}
+    baselines = {"text_prior": text_prior(train, test), "blank_image": metrics.arm_table(models["grpo"]["blank"])}
+    images = {name: arms["image"] for name, arms in models.items()}
+    summary = metrics.summary(images, baselines, [("grpo", "base"), ("grpo", "sft")])
+    return summary | {"looking": asdict(look(models["grpo"])), "reasoning": reasons(models["grpo"])}
 
 
 def table(summary: dict) -> Table:

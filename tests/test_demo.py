@@ -33,12 +33,13 @@ def test_the_summary_has_what_scripts_rely_on(told):
         assert summary["arms"][arm]["mean"] == pytest.approx(sum(summary["arms"][arm][m]["accuracy"] for m in ("mri", "ct", "xray")) / 3)
     assert {"mean_difference", "ci95", "p"} <= summary["paired"]["grpo-base"].keys() & summary["paired"]["grpo-sft"].keys()
     assert {"chance", "text_prior", "blank_image"} == summary["baselines"].keys()
+    assert summary["looking"]["reliance"].keys() == {"blank", "mismatch"} and summary["reasoning"]["claims"]["n_samples"] == 12
     assert {"total", "rollout", "reference", "update", "evaluate"} == summary["seconds"].keys()
 
 
 def test_every_number_comes_from_the_samples(told):
     run_dir, _, _, summary = told
-    samples = read_samples(run_dir / "samples-base.jsonl")
+    samples = read_samples(run_dir / "samples-base-image.jsonl")
     assert len(samples) == 12
     right = sum(sample.correct for sample in samples if sample.modality == "ct")
     assert summary["arms"]["base"]["ct"]["accuracy"] == right / 4
