@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from medvlm_r1 import INTENDED_USE, __version__, data_commands
-from medvlm_r1.evaluation.meanings import MEANINGS
+from medvlm_r1.evaluation.meanings import DEFAULT_ARMS, MEANINGS
 from medvlm_r1.presets import PRESETS
 
 Run = Callable[[argparse.Namespace], int]
@@ -97,7 +97,7 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub = _add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", runs["eval"])
     _asking(sub, "an OpenAI-compatible address, ")
     sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
-    sub.add_argument("--arms", default="image,blank,mismatch", help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
+    sub.add_argument("--arms", default=DEFAULT_ARMS, help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
     sub.add_argument("--train", metavar="DATA", help="what the text prior learns from; if left out, the other questions of --data")
     sub.add_argument("--probs", action="store_true", help="measure the probability of every option too, for the calibration")
     sub.add_argument("--samples", type=_whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")

@@ -110,7 +110,8 @@ def sample(name, answer="A", drawn=(), probs=()):
 
 
 def test_confidence_is_that_of_the_greedy_answer():
-    samples = [sample("a", "B", "ABBB", (0.3, 0.7)), sample("b", "A", [None, "A"]), sample("c", "A", "A"), sample("d", None, "AB", (0.5, 0.5))]
+    samples = [sample("a", "B", "ABBB", (0.3, 0.7)), sample("b", "A", [None, "A"]), sample("c", "A", "A")]
+    samples.append(sample("d", None, "AB", (0.5, 0.5)))
     assert [ca.confidence_of(s, "option_probs") for s in samples] == [0.7, None, None, None]
     assert [ca.confidence_of(s, "agreement") for s in samples] == [0.75, 0.5, None, None]  # one draw says nothing of agreement
 

@@ -12,9 +12,10 @@ from medvlm_r1.errors import DataError, ImageError
 from medvlm_r1.evaluation import charts
 from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
 from medvlm_r1.evaluation.measured import between, measure
+from medvlm_r1.evaluation.reasons import Reason
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.statistics import holm
-from medvlm_r1.evaluation.story import Finding, table_rows, verdict
+from medvlm_r1.evaluation.story import table_rows, verdict
 
 
 def render(**changes):
@@ -78,7 +79,7 @@ def test_hostile_text_stays_text():
         curves={HOSTILE: [{"step": 1, "reward": 1.0}], "b": [{"step": 1, "reward": 0.5}]},
         seconds={HOSTILE: 1.0},
         baselines={HOSTILE: {HOSTILE: 0.5}},
-        reasoning={HOSTILE: [Finding(HOSTILE, HOSTILE, HOSTILE, 1, HOSTILE)]},
+        reasoning={HOSTILE: [Reason(HOSTILE, 0.5, None, 1, HOSTILE)]},
     )
     assert not page.errors
     assert page.code() == plain.code()
@@ -201,8 +202,9 @@ def test_arms_are_compared_with_the_image_and_adjusted():
 
 def test_the_reasoning_section_is_there_only_if_something_was_found():
     assert "Does the reasoning matter?" not in render().text
-    page = render(reasoning={"grpo": [Finding("Empty thought", "−21.0 points", "−25.1 to −17.0", 1900, "It needs its thought.")]})
-    for words in ("Does the reasoning matter?", "−21.0 points", "−25.1 to −17.0", "1,900", "It needs its thought."):
+    rows = [Reason("Thought emptied", -0.21, (-0.251, -0.17), 1900, "It needs its thought.", is_difference=True), Reason("Claims", 0.712, (0.68, 0.741), 900, "")]
+    page = render(reasoning={"grpo": rows})
+    for words in ("Does the reasoning matter?", "−21.0 points", "−25.1 to −17.0", "1,900", "It needs its thought.", "71.2 %", "68.0–74.1"):
         assert words in page.text
 
 

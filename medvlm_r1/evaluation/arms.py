@@ -13,6 +13,7 @@ from functools import partial
 from medvlm_r1.data.harden import harden
 from medvlm_r1.data.views import viewed
 from medvlm_r1.errors import ConfigError, DataError, nearest
+from medvlm_r1.evaluation.counterfactual import counterfactual
 from medvlm_r1.evaluation.meanings import MEANINGS
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.reasoning import WITHOUT_THOUGHT, parse, render
@@ -62,6 +63,10 @@ def _hard(asked: Asked) -> list[Prompt]:
 def _without_thought(asked: Asked) -> list[Prompt]:
     template = WITHOUT_THOUGHT.get(asked.template)
     return [render(example, template) for example in asked.examples] if template else []
+
+
+def _counterfactual(asked: Asked) -> list[Prompt]:
+    return [render(changed, asked.template) for example in asked.examples if (changed := counterfactual(example))]
 
 
 def _empty_thought(asked: Asked) -> list[Prompt]:
@@ -142,5 +147,6 @@ ARMS: dict[str, Callable[[Asked], list[Prompt]]] = {
     "empty-thought": _empty_thought,
     "half-thought": _half_thought,
     "swapped-thought": _swapped_thought,
+    "counterfactual": _counterfactual,
 }
 FORCED = ("empty-thought", "half-thought", "swapped-thought")  # they begin the model's answer, and build on the arm "image"

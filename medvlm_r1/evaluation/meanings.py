@@ -1,5 +1,6 @@
 """What each arm of an evaluation asks, in words: for ``--help`` and the report. It imports nothing, so that help comes at once."""
 
+DEFAULT_ARMS = "image,blank,mismatch"
 MEANINGS = {
     "image": "its own picture",
     "blank": "a grey picture of the same size",

@@ -8,25 +8,11 @@ from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.looking import LEANS, LOOKS, NOT_SHOWN, Looking
 from medvlm_r1.evaluation.measured import ModelNumbers
 from medvlm_r1.evaluation.metrics import Arms, accuracy, by_modality, chance, sampled_accuracy
+from medvlm_r1.evaluation.reasons import Reason
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.evaluation.wording import interval, percent, points
 
 LABELS = {"chance": "Chance", "text_prior": "Text prior", "base": "Base", "sft": "SFT", "grpo": "GRPO"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One test of a model's reasoning, as a row of the report's table.
-
-    >>> Finding("Empty thought", "−21.0 points", "−25.1 to −17.0", 900, "What it writes first is needed for the answer.").n
-    900
-    """
-
-    what: str
-    value: str
-    interval: str
-    n: int
-    meaning: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +24,7 @@ class Story:
     labels: what a model or baseline is called where its name is not what a reader should see.
     baselines: "chance" and "text_prior" -> modality -> {"accuracy", "ci95"} or a
         plain number; chance is computed where it is not given.
-    reasoning: model -> what was found about its reasoning.
+    reasoning: model -> what its arms say about its reasoning (``reasons.rows``).
     curves: run -> rows of its metrics.jsonl. seconds: phase -> seconds.
     settings: name -> value, may be nested; ``in_domain`` is the modality trained on (or a list).
     """
@@ -47,7 +33,7 @@ class Story:
     models: dict[str, Arms]
     labels: dict[str, str] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reasoning: dict[str, list[Finding]] = field(default_factory=dict)
+    reasoning: dict[str, list[Reason]] = field(default_factory=dict)
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
