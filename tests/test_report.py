@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import pytest
 from report_story import HOSTILE, Page, picture, samples, story
@@ -45,7 +46,7 @@ def test_the_page_is_well_formed_accessible_and_self_contained():
     assert all(svg.get("aria-label") or svg.get("aria-hidden") or "overflow" in svg for svg in page.all("svg"))
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {a["href"][1:] for a in page.all("a")} <= set(ids)
+    assert {a["href"][1:] for a in page.all("a") if not a["href"].startswith("#cases?")} <= set(ids)
     assert {label["for"] for label in page.all("label")} <= set(ids)
     levels = [int(name[1]) for name, _ in page.tags if re.fullmatch("h[1-6]", name)]
     assert levels[0] == 1
@@ -198,6 +199,13 @@ def test_arms_are_compared_with_the_image_and_adjusted():
     assert [numbers.arms[arm].p_holm for arm in ("blank", "hard")] == holm(raw)
     right = {arm: sum(s.correct for s in part) / 120 for arm, part in arms.items()}
     assert numbers.arms["blank"].against["greedy"]["mean_difference"] == pytest.approx(right["image"] - right["blank"])
+
+
+def test_numbers_lead_to_the_answers_behind_them():
+    links = [a["href"] for a in render().all("a") if a["href"].startswith("#cases?")]
+    assert "#cases?model=grpo&vs=model%3Abase&outcome=wins" in links
+    assert "#cases?model=grpo&arm=blank" in links
+    assert {"grpo", "sft"} == {dict(parse_qsl(link.partition("?")[2]))["model"] for link in links}
 
 
 def test_the_reasoning_section_is_there_only_if_something_was_found():

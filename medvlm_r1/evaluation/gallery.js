@@ -325,10 +325,15 @@
   $("next").addEventListener("click", () => turn(1));
   $("clear").addEventListener("click", () => set({ ...defaults }));
   $("help").addEventListener("click", () => $("keys").showModal());
-  addEventListener("hashchange", () => fromHash() && show());
+  addEventListener("hashchange", () => {
+    if (!fromHash()) return;
+    show();
+    $("gallery").scrollIntoView();
+  });
   const asked = fromHash();
   $("browser").hidden = $("turning").hidden = false;
   show();
-  if (asked) $("gallery").scrollIntoView();
+  if (asked && state.at !== "0") focusCard(Number(state.at));
+  else if (asked) $("gallery").scrollIntoView();
   $("gallery").dataset.readyMs = performance.now().toFixed(1);
 })();
