@@ -64,6 +64,13 @@ def test_an_arm_keeps_its_own_options_and_pictures():
     assert data["arms"][2]["meaning"] == "another patient's picture of the same modality"
 
 
+def test_what_is_shared_is_what_the_image_arm_asks_wherever_it_stands():
+    image = samples(0.5)[:2]
+    data = data_of(story(models={"m": {"blank": samples(0.3, "blank")[:2], "image": image}}))
+    assert [question["pictures"] for question in data["questions"]] == [[0], [1]]
+    assert [("pictures" in case, data["arms"][case["arm"]]["name"]) for case in data["cases"]] == [(True, "blank")] * 2 + [(False, "image")] * 2
+
+
 def test_a_status_is_named_and_counts_add_up():
     rows = samples(0.5)
     rows[0] = replace(rows[0], status="truncated", answer=None, correct=False)
