@@ -99,6 +99,7 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
     sub.add_argument("--arms", default=DEFAULT_ARMS, help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
     sub.add_argument("--train", metavar="DATA", help="what the text prior learns from; if left out, the other questions of --data")
+    sub.add_argument("--in-domain", metavar="MODALITY", help="what the model was trained on: the gap to the others is measured")
     sub.add_argument("--probs", action="store_true", help="measure the probability of every option too, for the calibration")
     sub.add_argument("--samples", type=_whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")
     sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")

@@ -19,6 +19,7 @@ from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.arms import ARMS, FORCED, Asked, prompts_of
 from medvlm_r1.evaluation.looking import look
 from medvlm_r1.evaluation.meanings import DEFAULT_ARMS, MEANINGS
+from medvlm_r1.evaluation.reasons import reasons
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample, write_samples
@@ -52,11 +53,12 @@ def run(arguments: Namespace) -> dict:
             out.mkdir(parents=True, exist_ok=True)
         arms = _ask_all(asked, examples, names, arguments)
     settings = {key: getattr(arguments, key) for key in ("model", "data", "train", "samples", "max_tokens", "max_pixels", "dtype")}
-    settings |= {"template": asked.template, "answered_by": asked.identity}
+    settings |= {"template": asked.template, "answered_by": asked.identity} | ({"in_domain": arguments.in_domain} if arguments.in_domain else {})
     prior = TextPrior(examples, train).measure(TEXTS_LEARNT)
     failed = {name: sum(s.status == "failed" for s in samples) for name, samples in arms.items()}
     summary = metrics.summary(arms, {"text_prior": prior}, [("image", name) for name in arms if name != "image"])
-    summary |= {"looking": asdict(look(arms)), "failed": failed, "settings": settings}
+    gap = metrics.out_of_distribution_gap(arms["image"], arguments.in_domain) if arguments.in_domain else None
+    summary |= {"looking": asdict(look(arms)), "reasoning": reasons(arms), "gap": gap, "failed": failed, "settings": settings}
     title = f"{arguments.model} on {arguments.data}"
     story = Story(title, {arguments.model: arms}, baselines={"text_prior": prior}, settings=settings)
     with writing(out):

@@ -157,7 +157,7 @@ def _evaluate(plan: Plan, model: str, template: str | None, out: Path) -> None:
     evaluating.run(Namespace(
         model=model, data=part(plan.data, "test"), arms=",".join(ARMS), samples=0, max_tokens=plan.max_tokens,
         max_pixels=plan.grpo.max_pixels, dtype=plan.grpo.dtype, template=template, out=out,
-        train=part(plan.data, "train"), probs=False, cache=None,
+        train=part(plan.data, "train"), probs=False, cache=None, in_domain="mri",
     ))  # fmt: skip
 
 

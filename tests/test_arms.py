@@ -59,6 +59,16 @@ def test_a_mismatched_picture_is_of_the_same_modality_and_another_patient():
     assert [p.example.answer for p in ask("mismatch")] == ["right"] * 3
 
 
+def test_a_mismatched_picture_shows_another_answer_where_there_is_one():
+    left = [question(f"l{i}", gold="left", group=f"g{i}") for i in range(3)]
+    right = [question(f"r{i}", group=f"g{i}") for i in range(3)]
+    plane = [question("p1", kind="plane", group="x"), question("p2", kind="plane", group="y")]  # both with the same answer
+    shown = {p.example.id: p.example.images[0] for p in prompts_of("mismatch", Asked([*left, *right, *plane], "think"))}
+    assert all(shown[q.id][0] == "r" and shown[q.id][1] != q.id[1] for q in left)  # of another patient
+    assert all(shown[q.id][0] == "l" and shown[q.id][1] != q.id[1] for q in right)
+    assert shown["p1"] != "p1.png" and shown["p2"] != "p2.png"
+
+
 def test_partners_do_not_depend_on_the_order_of_the_questions():
     assert partners(QUESTIONS, lambda e: e.modality) == partners(QUESTIONS[::-1], lambda e: e.modality)
 

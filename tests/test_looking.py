@@ -52,6 +52,13 @@ def test_another_patients_picture_decides_too():
     assert look({"image": arms["image"], "mismatch": asked(first(0.8), "mismatch")}).level == NOT_SHOWN
 
 
+def test_the_most_that_is_kept_without_the_own_picture_counts():
+    """As a model that reads option texts does, to which a grey picture is strange."""
+    found = look({"image": asked(first(0.95)), "blank": asked(first(0.3), "blank"), "mismatch": asked(first(0.85), "mismatch")})
+    assert (found.level, found.kept) == (LEANS, pytest.approx(0.6 / 0.7))
+    assert found.sentence.startswith("With another patient's picture it keeps 86 % of its lead over chance")
+
+
 def test_noise_is_reported_and_does_not_decide():
     found = look({"image": asked(first(0.8)), "blank": asked(first(0.3), "blank"), "noise": asked(first(0.8), "noise")})
     assert found.level == LOOKS

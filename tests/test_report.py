@@ -12,8 +12,8 @@ from report_story import HOSTILE, Page, picture, samples, story
 from medvlm_r1.errors import DataError, ImageError
 from medvlm_r1.evaluation import charts
 from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
+from medvlm_r1.evaluation.glance import glances
 from medvlm_r1.evaluation.measured import between, measure
-from medvlm_r1.evaluation.reasons import Reason
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.statistics import holm
 from medvlm_r1.evaluation.story import table_rows, verdict
@@ -80,7 +80,6 @@ def test_hostile_text_stays_text():
         curves={HOSTILE: [{"step": 1, "reward": 1.0}], "b": [{"step": 1, "reward": 0.5}]},
         seconds={HOSTILE: 1.0},
         baselines={HOSTILE: {HOSTILE: 0.5}},
-        reasoning={HOSTILE: [Reason(HOSTILE, 0.5, None, 1, HOSTILE)]},
     )
     assert not page.errors
     assert page.code() == plain.code()
@@ -210,9 +209,9 @@ def test_numbers_lead_to_the_answers_behind_them():
 
 def test_the_reasoning_section_is_there_only_if_something_was_found():
     assert "Does the reasoning matter?" not in render().text
-    rows = [Reason("Thought emptied", -0.21, (-0.251, -0.17), 1900, "It needs its thought.", is_difference=True), Reason("Claims", 0.712, (0.68, 0.741), 900, "")]
-    page = render(reasoning={"grpo": rows})
-    for words in ("Does the reasoning matter?", "−21.0 points", "−25.1 to −17.0", "1,900", "It needs its thought.", "71.2 %", "68.0–74.1"):
+    told = [replace(s, text=f"<think>Hence {s.options['ABC'.index(s.answer)]}.</think><answer>{s.answer}</answer>") for s in story().models["grpo"]["image"]]
+    page = render(models={"grpo": {"image": told}})
+    for words in ("Does the reasoning matter?", "The answer is what the thought names last", "100.0", "0 name none"):
         assert words in page.text
 
 
@@ -243,3 +242,13 @@ def test_ticks_cover_and_are_few(low, high):
     assert found[0] <= low
     assert found[-1] >= high
     assert 2 <= len(found) <= 7
+
+
+def test_the_first_screen_shows_the_arm_where_a_model_does_best_without_its_picture():
+    arms = {"image": samples(0.9), "blank": samples(0.35, "blank"), "mismatch": [replace(s, arm="mismatch") for s in samples(0.9)]}
+    [row] = glances(whole := story(models={"m": arms}), {"m": measure(arms)}, [])
+    assert (row.shown, row.reliance.difference, row.kind) == ("another patient's picture", 0.0, "bad")
+    assert row.without["accuracy"] == row.mean["accuracy"]
+    assert Page(str(row.strip)).all("svg")[0]["aria-label"] == "m: 86.7 % right, with a grey picture 34.2 %, with another patient's picture 86.7 %"
+    alone = glances(whole, {"m": measure({"image": arms["image"]})}, [])[0]
+    assert (alone.without, alone.shown, alone.reliance, alone.kind) == (None, "", None, "open")

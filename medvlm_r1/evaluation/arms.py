@@ -20,6 +20,9 @@ from medvlm_r1.reasoning import WITHOUT_THOUGHT, parse, render
 from medvlm_r1.types import Example, Prompt
 
 
+_FAR = 200
+
+
 @dataclass(frozen=True)
 class Asked:
     """What an arm makes its prompts of; ``answered`` holds the "image" arm's samples by id.
@@ -48,7 +51,7 @@ def _shown(view: str, asked: Asked) -> list[Prompt]:
 
 
 def _mismatched(asked: Asked) -> list[Prompt]:
-    other = partners(asked.examples, lambda e: (e.modality, len(e.images)))
+    other = partners(asked.examples, lambda e: (e.modality, len(e.images))) | contraries(asked.examples)
     return [render(replace(e, images=other[e.id].images), asked.template) for e in asked.examples if e.id in other]
 
 
@@ -120,16 +123,44 @@ def partners(examples: Sequence[Example], alike: Callable[[Example], Hashable]) 
     >>> {id: e.id for id, e in partners([a, b, c], lambda e: e.modality).items()}
     {'b': 'a', 'a': 'b'}
     """
+    found = {}
+    for row in _rows(examples, alike).values():
+        for at, example in enumerate(row):
+            if (other := _from(row, at + 1, example)) is not None:
+                found[example.id] = other
+    return found
+
+
+def contraries(examples: Sequence[Example]) -> dict[str, Example]:
+    """Id -> a question of the same modality and type with another answer: its picture does not show this one's.
+
+    >>> a, b, c = (Example(id, (f"{id}.png",), "Plane?", (), plane, "ct") for id, plane in (("a", "axial"), ("b", "axial"), ("c", "sagittal")))
+    >>> {id: e.id for id, e in contraries([a, b, c]).items()}
+    {'c': 'b', 'b': 'c', 'a': 'c'}
+    """
+    found = {}
+    for row in _rows(examples, lambda e: (e.modality, len(e.images), e.question_type)).values():
+        by_answer = _rows(row, lambda e: e.answer)
+        answers = list(by_answer)
+        for n, answer in enumerate(answers):
+            for at, example in enumerate(by_answer[answer]):
+                others = (_from(by_answer[other], at, example) for other in (*answers[n + 1 :], *answers[:n]))
+                if (other := next((other for other in others if other), None)) is not None:
+                    found[example.id] = other
+    return found
+
+
+def _rows(examples: Sequence[Example], alike: Callable[[Example], Hashable]) -> dict[Hashable, list[Example]]:
     rows: dict[Hashable, list[Example]] = {}
     for example in sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest()):
         rows.setdefault(alike(example), []).append(example)
-    found = {}
-    for row in rows.values():
-        for at, example in enumerate(row):
-            circle = (*row[at + 1 :], *row[:at])
-            if (other := next((e for e in circle if _apart(e, example)), None)) is not None:
-                found[example.id] = other
-    return found
+    return rows
+
+
+def _from(row: Sequence[Example], start: int, example: Example) -> Example | None:
+    """The first of a row, round from ``start``, of another group and about other pictures; not far, or one large group would take hours."""
+    circle = (row[(start + step) % len(row)] for step in range(min(len(row), _FAR)))
+    return next((other for other in circle if _apart(other, example)), None)
 
 
 def _apart(a: Example, b: Example) -> bool:

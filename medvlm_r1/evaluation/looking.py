@@ -3,6 +3,8 @@
 A model may be right for the wrong reason: option texts that give the answer away
 are enough for any accuracy. So the same questions are asked with a picture that
 tells nothing (arm "blank") or something else (arm "mismatch"), and accuracy must fall.
+One of them is not enough: a grey picture is strange to a model that has seen none, so that accuracy
+falls although the picture was not read; another patient's is not strange.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,13 +18,13 @@ from medvlm_r1.evaluation.wording import interval, points
 LOOKS, LEANS, NOT_SHOWN, NOT_TESTED = "looks", "leans on the text", "not shown to look", "not tested"
 WITHOUT_PICTURE = ("blank", "noise", "mismatch")
 DECIDING = ("blank", "mismatch")  # noise is reported and does not decide: some models see a texture as a finding
-_SHOWN = {"blank": "a grey picture", "noise": "noise", "mismatch": "another patient's picture"}
+SHOWN = {"blank": "a grey picture", "noise": "noise", "mismatch": "another patient's picture"}
 _MUST_ANSWER = 0.9  # of what it answers with its picture; below, a fall of accuracy may be mere refusal
 
 RULE = (
     "“Looks”: it is right more often with its own picture than with a grey one, and than with another patient's where that was asked: "
     "the 95 % intervals of the differences (greedy answers, mean over modalities, whole patients resampled) lie above 0. "
-    "“Leans on the text”: so it is, but without the picture it keeps more than half of its lead over chance. "
+    "“Leans on the text”: so it is, but under one of them it keeps more than half of its lead over chance. "
     "“Not shown to look”: an interval reaches 0, or the model is not ahead of chance. “Not tested”: it was asked with its own pictures only."
 )
 
@@ -43,7 +45,7 @@ class Reliance:
 
 @dataclass(frozen=True)
 class Looking:
-    """The level, its sentence, and the numbers behind both; ``kept`` is the share of the lead over chance that needs no picture.
+    """The level, its sentence, and the numbers behind both; ``kept`` is the largest share of the lead over chance that an arm without the picture keeps.
 
     >>> Looking("not tested", "It was asked with its own pictures only.", {}, None).level
     'not tested'
@@ -70,11 +72,18 @@ def judge(arms: Arms, against: Mapping[str, Mapping[str, Any]]) -> Looking:
     deciding = [name for name in DECIDING if name in reliance]
     if not deciding:
         return Looking(NOT_TESTED, "It was asked with its own pictures only; ask it without them (arm “blank”).", reliance, None)
-    asked = _of(arms["image"], arms[deciding[0]])
-    ahead = arm_table(asked)["mean"] - chance(asked)["mean"]
-    kept = (ahead - reliance[deciding[0]].difference) / ahead if ahead > 0 else None
+    kept_under = {name: _kept(_of(arms["image"], arms[name]), reliance[name].difference) for name in deciding}
+    most = max(kept_under, key=lambda name: kept_under[name] or 0.0)
+    kept = None if None in kept_under.values() else kept_under[most]
     level = level_of([reliance[name].ci95[0] for name in deciding], kept)
-    return Looking(level, _sentence(level, {n: reliance[n] for n in deciding}, kept) + _caution(arms, reliance), reliance, kept)
+    sentence = _sentence(level, {name: reliance[name] for name in deciding}, most, kept)
+    return Looking(level, sentence + _caution(arms, reliance), reliance, kept)
+
+
+def _kept(asked: Sequence[Sample], difference: float) -> float | None:
+    """What remains of the lead over chance, as a share of it; None without a lead."""
+    ahead = arm_table(asked)["mean"] - chance(asked)["mean"]
+    return (ahead - difference) / ahead if ahead > 0 else None
 
 
 def level_of(lows: Sequence[float], kept: float | None) -> str:
@@ -96,13 +105,13 @@ def _of(samples: Sequence[Sample], others: Sequence[Sample]) -> list[Sample]:
     return [s for s in samples if s.id in ids]
 
 
-def _sentence(level: str, reliance: Mapping[str, Reliance], kept: float | None) -> str:
-    said = [f"{points(r.difference)} points ({interval(r.ci95, signed=True)}) over {_SHOWN[name]}" for name, r in reliance.items()]
+def _sentence(level: str, reliance: Mapping[str, Reliance], most: str, kept: float | None) -> str:
+    said = [f"{points(r.difference)} points ({interval(r.ci95, signed=True)}) over {SHOWN[name]}" for name, r in reliance.items()]
     numbers = " and ".join(said)
     if level == LOOKS:
         return f"Its own picture is worth {numbers}."
     if level == LEANS:
-        return f"Without its picture it keeps {100 * kept:.0f} % of its lead over chance; the picture is worth {numbers}."
+        return f"With {SHOWN[most]} it keeps {100 * kept:.0f} % of its lead over chance; its own is worth {numbers}."
     if kept is None:
         return f"It is not ahead of chance; its own picture is worth {numbers}."
     return f"Its own picture makes no clear difference: {numbers}."
@@ -111,5 +120,5 @@ def _sentence(level: str, reliance: Mapping[str, Reliance], kept: float | None) 
 def _caution(arms: Arms, reliance: Mapping[str, Reliance]) -> str:
     """A model that refuses without a picture loses accuracy too, and that is not sight."""
     usual = statuses(arms["image"])["answered"]
-    silent = {_SHOWN[name]: r.answered for name, r in reliance.items() if r.answered < _MUST_ANSWER * usual}
+    silent = {SHOWN[name]: r.answered for name, r in reliance.items() if r.answered < _MUST_ANSWER * usual}
     return "".join(f" But with {shown} it gives an answer to {100 * share:.0f} % only: silence is no proof of sight." for shown, share in silent.items())

@@ -5,7 +5,7 @@ MEANINGS = {
     "image": "its own picture",
     "blank": "a grey picture of the same size",
     "noise": "grey noise of the same size, mean and spread",
-    "mismatch": "another patient's picture of the same modality",
+    "mismatch": "another patient's picture of the same modality, where possible one with another answer",
     "rotate": "its own picture, the options in every cyclic order",
     "hard": "its own picture, distractors that are answers elsewhere",
     "no-think": "its own picture, asked for the letter alone",

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from medvlm_r1 import INTENDED_USE, __version__
-from medvlm_r1.evaluation import charts, gallery
+from medvlm_r1.evaluation import charts, gallery, reasons
 from medvlm_r1.evaluation.calibration import calibration
 from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
 from medvlm_r1.evaluation.charts import Change, Mark
@@ -102,6 +102,7 @@ def _numbers(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Seq
         "arms": {name: of_model for name, of_model in numbers.items() if len(of_model.arms) > 1},
         "steady": {name: found for name, arms in story.models.items() if (found := steadiness(arms.get("rotate", ())))},
         "letters": {name: found for name, arms in story.models.items() if (found := letters(arms.get("rotate", arms["image"])))},
+        "reasons": {name: found for name, arms in story.models.items() if (found := reasons.rows(reasons.reasons(arms)))},
         "calibrated": calibrated,
         "confidence_from": CONFIDENCE,
         "reliability": Markup("").join(reliability_diagram(story.label(name), cells) for name, cells in calibrated.items()),

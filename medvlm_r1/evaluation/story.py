@@ -8,7 +8,6 @@ from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.looking import LEANS, LOOKS, NOT_SHOWN, Looking
 from medvlm_r1.evaluation.measured import ModelNumbers
 from medvlm_r1.evaluation.metrics import Arms, accuracy, by_modality, chance, sampled_accuracy
-from medvlm_r1.evaluation.reasons import Reason
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.evaluation.wording import interval, percent, points
 
@@ -24,7 +23,6 @@ class Story:
     labels: what a model or baseline is called where its name is not what a reader should see.
     baselines: "chance" and "text_prior" -> modality -> {"accuracy", "ci95"} or a
         plain number; chance is computed where it is not given.
-    reasoning: model -> what its arms say about its reasoning (``reasons.rows``).
     curves: run -> rows of its metrics.jsonl. seconds: phase -> seconds.
     settings: name -> value, may be nested; ``in_domain`` is the modality trained on (or a list).
     """
@@ -33,7 +31,6 @@ class Story:
     models: dict[str, Arms]
     labels: dict[str, str] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    reasoning: dict[str, list[Reason]] = field(default_factory=dict)
     curves: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -71,7 +71,7 @@ def _trained(run_dir: Path, pupil: Pupil, seed: int) -> str:
 
 def _evaluate(model: str, pupil: Pupil, test: str, out: Path) -> None:
     evaluating.run(Namespace(
-        model=model, data=f"{TESTS[test]}?split=test", train=f"{TESTS[test]}?split=train", arms=ARMS, samples=0, probs=False, cache=None,
+        model=model, data=f"{TESTS[test]}?split=test", train=f"{TESTS[test]}?split=train", arms=ARMS, samples=0, probs=False, cache=None, in_domain=None,
         max_tokens=nano.MAX_TOKENS, max_pixels=None, dtype="float32", template=pupil.template, out=out,
     ))  # fmt: skip
 

@@ -1,0 +1,45 @@
+"""What the arms of one model say about its reasoning, from samples written by hand."""
+
+import pytest
+
+from medvlm_r1.evaluation.reasons import reasons, rows
+from medvlm_r1.evaluation.samples import Sample
+
+
+def sample(name, thought, letter, arm="image", gold="A"):
+    text = f"<think>{thought}</think>\n<answer>{letter}</answer>" if thought is not None else f"<answer>{letter}</answer>"
+    return Sample(name, "mri", "side", name, "Which side?", ("left", "right"), gold, (f"{name}.png",), arm, text, letter, "answered", letter == gold, 9)
+
+
+IMAGE = [sample("q1", "Hence left.", "A"), sample("q2", "Hence left.", "A"), sample("q3", "Hence right.", "A"), sample("q4", "It is dark.", "B")]
+
+
+def test_agreement_alone_where_nothing_else_was_asked():
+    found = reasons({"image": IMAGE, "blank": IMAGE})
+    assert found.keys() == {"agreement"}
+    [row] = rows(found)
+    assert (row.value, row.n) == (pytest.approx(2 / 3), 3) and "1 name none" in row.meaning
+
+
+def test_a_foreign_thought_is_followed_or_not():
+    foreign = [sample("q1", "Hence right.", "B", "swapped-thought"), sample("q2", "Hence right.", "A", "swapped-thought"), sample("q3", "Hence left.", "A", "swapped-thought")]
+    found = rows(reasons({"image": IMAGE, "swapped-thought": foreign}))
+    assert [row.what for row in found[1:]] == ["Thought taken from another question", "… the answer goes with the foreign thought"]
+    effect, follows = found[1:]
+    assert effect.is_difference and (effect.value, effect.n) == (pytest.approx(-1 / 3), 3) and "100.0 % with its own" in effect.meaning
+    assert (follows.value, follows.n) == (0.5, 2)  # q3's first answer was what the foreign thought names
+
+
+def test_no_thoughts_no_rows():
+    assert rows(reasons({"image": [sample("q1", None, "A")]})) == []
+
+
+def test_the_phantom_tells_whether_claims_and_answers_follow_the_picture():
+    one = Sample("q", "xray", "side", "p", "Which side?", ("left", "both", "right"), "A", ("phantom:xray/test/2",), "image",
+                 "<think>Frontal X-ray of the chest. Hence left.</think><answer>A</answer>", "A", "answered", True, 9)  # fmt: skip
+    changed = Sample("q", "xray", "side", "p", "Which side?", ("left", "both", "right"), "C", ("phantom:xray/test/2?side=right",), "counterfactual",
+                     "<think>Frontal X-ray of the chest. Hence right.</think><answer>C</answer>", "C", "answered", True, 9)  # fmt: skip
+    found = {row.what: row for row in rows(reasons({"image": [one], "counterfactual": [changed]}))}
+    assert found["Claims of the thought that the picture confirms"].value == 1.0 and found["Claims of the thought that the picture confirms"].n == 4
+    assert found["Lesion changed: the answer follows"].value == 1.0 and "33.3 %" in found["Lesion changed: the answer follows"].meaning
+    assert found["… the answer stays as it was"].value == 0.0 and found["… the thought names the new fact"].value == 1.0
