@@ -107,7 +107,9 @@ def test_the_first_screen_exposes_the_best_model_if_it_does_not_look():
     assert rows == ["bad", "good"]
     assert "not shown to look" in first.text
     assert "shortcut has the highest accuracy and is not shown to look at the image." in first.text
-    assert "honest raised" in said(story(models={"shortcut": {"image": samples(0.3)}, "honest": looks}))
+    mine, theirs = (100 * sum(s.sampled_accuracy for s in arms["image"]) / 120 for arms in (looks, knows))
+    sentence = f"honest gets {mine:.1f} % of sampled answers to 120 questions right, shortcut {theirs:.1f} % (−{theirs - mine:.1f} points, "
+    assert said(story(models={"shortcut": knows, "honest": looks})).startswith(sentence)
     alone = said(story(models={"shortcut": knows}))
     assert alone.startswith("shortcut answers 97.5 %") and alone.endswith("but nothing shows that it looks at the image.")
 

@@ -13,7 +13,7 @@ from medvlm_r1.evaluation.story import Story
 from medvlm_r1.evaluation.wording import percent
 
 MARKS = {LOOKS: ("✓", "good"), LEANS: ("!", "doubt"), NOT_SHOWN: ("✗", "bad"), NOT_TESTED: ("?", "open")}
-_HALVES = {"chance": (0, ROW_PX / 2 - 2), "text-prior": (ROW_PX / 2 + 2, ROW_PX)}  # where both are equal, both are seen
+_HALVES = {"chance": (0, 0.6 * ROW_PX), "text-prior": (0.4 * ROW_PX, ROW_PX)}  # where both are equal, both are seen
 
 
 @dataclass(frozen=True)
