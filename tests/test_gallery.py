@@ -9,6 +9,7 @@ import pytest
 from report_story import HOSTILE, Page, picture, samples, story
 
 from medvlm_r1.evaluation import gallery
+from medvlm_r1.evaluation.meanings import MEANINGS
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.thumbnails import Picture
 
@@ -61,7 +62,14 @@ def test_an_arm_keeps_its_own_options_and_pictures():
     assert cases[0].keys() == {"question", "arm", "answers"}  # as asked with the image
     assert (cases[1]["options"], cases[1]["gold"]) == (("right", "both", "left"), "C")
     assert [case["pictures"] for case in data["cases"] if case["arm"] == 2] == [[2], [0], [1]]
-    assert data["arms"][2]["meaning"] == "another patient's picture of the same modality"
+    assert data["arms"][2] == {"name": "mismatch", "meaning": MEANINGS["mismatch"]}
+
+
+def test_what_is_shared_is_what_the_image_arm_asks_wherever_it_stands():
+    image = samples(0.5)[:2]
+    data = data_of(story(models={"m": {"blank": samples(0.3, "blank")[:2], "image": image}}))
+    assert [question["pictures"] for question in data["questions"]] == [[0], [1]]
+    assert [("pictures" in case, data["arms"][case["arm"]]["name"]) for case in data["cases"]] == [(True, "blank")] * 2 + [(False, "image")] * 2
 
 
 def test_a_status_is_named_and_counts_add_up():

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from dataclasses import replace
+from urllib.parse import parse_qsl
 
 import pytest
 from report_story import HOSTILE, Page, picture, samples, story
@@ -11,6 +12,7 @@ from report_story import HOSTILE, Page, picture, samples, story
 from medvlm_r1.errors import DataError, ImageError
 from medvlm_r1.evaluation import charts
 from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
+from medvlm_r1.evaluation.glance import glances
 from medvlm_r1.evaluation.measured import between, measure
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.statistics import holm
@@ -44,7 +46,7 @@ def test_the_page_is_well_formed_accessible_and_self_contained():
     assert all(svg.get("aria-label") or svg.get("aria-hidden") or "overflow" in svg for svg in page.all("svg"))
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {a["href"][1:] for a in page.all("a")} <= set(ids)
+    assert {a["href"][1:] for a in page.all("a") if not a["href"].startswith("#cases?")} <= set(ids)
     assert {label["for"] for label in page.all("label")} <= set(ids)
     levels = [int(name[1]) for name, _ in page.tags if re.fullmatch("h[1-6]", name)]
     assert levels[0] == 1
@@ -105,7 +107,9 @@ def test_the_first_screen_exposes_the_best_model_if_it_does_not_look():
     assert rows == ["bad", "good"]
     assert "not shown to look" in first.text
     assert "shortcut has the highest accuracy and is not shown to look at the image." in first.text
-    assert "honest raised" in said(story(models={"shortcut": {"image": samples(0.3)}, "honest": looks}))
+    mine, theirs = (100 * sum(s.sampled_accuracy for s in arms["image"]) / 120 for arms in (looks, knows))
+    sentence = f"honest gets {mine:.1f} % of sampled answers to 120 questions right, shortcut {theirs:.1f} % (−{theirs - mine:.1f} points, "
+    assert said(story(models={"shortcut": knows, "honest": looks})).startswith(sentence)
     alone = said(story(models={"shortcut": knows}))
     assert alone.startswith("shortcut answers 97.5 %") and alone.endswith("but nothing shows that it looks at the image.")
 
@@ -198,6 +202,13 @@ def test_arms_are_compared_with_the_image_and_adjusted():
     assert numbers.arms["blank"].against["greedy"]["mean_difference"] == pytest.approx(right["image"] - right["blank"])
 
 
+def test_numbers_lead_to_the_answers_behind_them():
+    links = [a["href"] for a in render().all("a") if a["href"].startswith("#cases?")]
+    assert "#cases?model=grpo&vs=model%3Abase&outcome=wins" in links
+    assert "#cases?model=grpo&arm=blank" in links
+    assert {"grpo", "sft"} == {dict(parse_qsl(link.partition("?")[2]))["model"] for link in links}
+
+
 def test_the_reasoning_section_is_there_only_if_something_was_found():
     assert "Does the reasoning matter?" not in render().text
     told = [replace(s, text=f"<think>Hence {s.options['ABC'.index(s.answer)]}.</think><answer>{s.answer}</answer>") for s in story().models["grpo"]["image"]]
@@ -233,3 +244,13 @@ def test_ticks_cover_and_are_few(low, high):
     assert found[0] <= low
     assert found[-1] >= high
     assert 2 <= len(found) <= 7
+
+
+def test_the_first_screen_shows_the_arm_where_a_model_does_best_without_its_picture():
+    arms = {"image": samples(0.9), "blank": samples(0.35, "blank"), "mismatch": [replace(s, arm="mismatch") for s in samples(0.9)]}
+    [row] = glances(whole := story(models={"m": arms}), {"m": measure(arms)}, [])
+    assert (row.shown, row.reliance.difference, row.kind) == ("another patient's picture", 0.0, "bad")
+    assert row.without["accuracy"] == row.mean["accuracy"]
+    assert Page(str(row.strip)).all("svg")[0]["aria-label"] == "m: 86.7 % right, with a grey picture 34.2 %, with another patient's picture 86.7 %"
+    alone = glances(whole, {"m": measure({"image": arms["image"]})}, [])[0]
+    assert (alone.without, alone.shown, alone.reliance, alone.kind) == (None, "", None, "open")

@@ -28,7 +28,9 @@
     for (const [key, value] of new URLSearchParams(location.hash.slice(7))) if (key in state) state[key] = value;
     if (named(data.models, state.model) < 0) state.model = defaults.model;
     if (named(data.arms, state.arm) < 0) state.arm = defaults.arm;
-    if (!(state.outcome in OUTCOMES)) state.outcome = "all";
+    const [kind, name] = against();
+    if (named(kind === "arm" ? data.arms : data.models, name) < 0) state.vs = "";
+    if (!Object.hasOwn(OUTCOMES, state.outcome) || (COMPARING.includes(state.outcome) && !state.vs)) state.outcome = "all";
     return true;
   }
 
@@ -59,9 +61,15 @@
     if (!caseOf[item.arm].has(item.question)) caseOf[item.arm].set(item.question, at);
   });
 
+  // "arm:blank" is ["arm", "blank"].
+  function against() {
+    const colon = state.vs.indexOf(":");
+    return [state.vs.slice(0, colon), state.vs.slice(colon + 1)];
+  }
+
   // The case and the model that the chosen one is compared with.
   function opponent(item) {
-    const [kind, name] = [state.vs.split(":", 1)[0], state.vs.slice(state.vs.indexOf(":") + 1)];
+    const [kind, name] = against();
     if (kind === "model") return [item, named(data.models, name)];
     if (kind === "arm") return [data.cases[caseOf[named(data.arms, name)]?.get(item.question)], named(data.models, state.model)];
     return [undefined, -1];
@@ -214,18 +222,14 @@
 
   function sentence() {
     const label = data.models[named(data.models, state.model)].label;
-    const other = state.vs.startsWith("model:") ? data.models[named(data.models, state.vs.slice(6))]?.label : versus();
+    const [kind, name] = against();
+    const other = kind === "model" ? data.models[named(data.models, name)].label : `the arm “${name}”`;
     const said = {
       all: `all answers of ${label}`, right: `${label} right`, wrong: `${label} wrong`, malformed: `no answer of ${label} could be read`,
       wins: `${label} right, ${other} wrong`, losses: `${label} wrong, ${other} right`,
       "still-wrong": `${label} and ${other} both wrong`, "both-right": `${label} and ${other} both right`,
     };
     return said[state.outcome];
-  }
-
-  function versus() {
-    const arm = data.arms[named(data.arms, state.vs.slice(4))];
-    return arm ? `the arm “${arm.name}”` : "nothing";
   }
 
   function controls(counts) {
@@ -325,10 +329,15 @@
   $("next").addEventListener("click", () => turn(1));
   $("clear").addEventListener("click", () => set({ ...defaults }));
   $("help").addEventListener("click", () => $("keys").showModal());
-  addEventListener("hashchange", () => fromHash() && show());
+  addEventListener("hashchange", () => {
+    if (!fromHash()) return;
+    show();
+    $("gallery").scrollIntoView();
+  });
   const asked = fromHash();
   $("browser").hidden = $("turning").hidden = false;
   show();
-  if (asked) $("gallery").scrollIntoView();
+  if (asked && state.at !== "0") focusCard(Number(state.at));
+  else if (asked) $("gallery").scrollIntoView();
   $("gallery").dataset.readyMs = performance.now().toFixed(1);
 })();

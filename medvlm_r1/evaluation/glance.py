@@ -7,24 +7,23 @@ from typing import Any
 from markupsafe import Markup
 
 from medvlm_r1.evaluation.charts import ROW_PX, dot, line
-from medvlm_r1.evaluation.looking import LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, WITHOUT_PICTURE, Looking, Reliance
+from medvlm_r1.evaluation.looking import DECIDING, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, SHOWN, Looking, Reliance
 from medvlm_r1.evaluation.measured import ModelNumbers
 from medvlm_r1.evaluation.story import Story
 from medvlm_r1.evaluation.wording import percent
 
 MARKS = {LOOKS: ("✓", "good"), LEANS: ("!", "doubt"), NOT_SHOWN: ("✗", "bad"), NOT_TESTED: ("?", "open")}
+_HALVES = {"chance": (0, 0.6 * ROW_PX), "text-prior": (0.4 * ROW_PX, ROW_PX)}  # where both are equal, both are seen
 
 
 @dataclass(frozen=True)
 class Glance:
-    """One model's row: accuracy with its pictures and ``without`` (the arm that decided), and the mark."""
+    """One model's row: accuracy with its pictures, ``without`` them under the arm where it does best, and the mark."""
 
-    name: str
     label: str
     mean: dict[str, Any]
-    n: int
     without: dict[str, Any] | None
-    arm: str | None
+    shown: str
     reliance: Reliance | None
     looking: Looking
     sign: str
@@ -40,21 +39,22 @@ def glances(story: Story, numbers: Mapping[str, ModelNumbers], baselines: Sequen
 
 def _glance(story: Story, name: str, numbers: ModelNumbers, levels: Sequence[tuple[str, float]]) -> Glance:
     looking, image = numbers.looking, numbers.arms["image"]
-    arm = next((arm for arm in ("blank", "mismatch", *WITHOUT_PICTURE) if arm in looking.reliance), None)
-    without = numbers.arms[arm].mean if arm else None
+    found = {arm: r for arm, r in looking.reliance.items() if arm in DECIDING} or looking.reliance
+    arm = min(found, key=lambda arm: found[arm].difference, default="")
     sign, kind = MARKS[looking.level]
-    strip = _strip(story.label(name), image.mean, without, levels, kind)
-    return Glance(name, story.label(name), image.mean, image.n, without, arm, looking.reliance.get(arm or ""), looking, sign, kind, strip)
+    strip = _strip(story.label(name), image.mean, {SHOWN[other]: numbers.arms[other].mean["accuracy"] for other in found}, levels, kind)
+    return Glance(story.label(name), image.mean, numbers.arms[arm].mean if arm else None, SHOWN.get(arm, ""), found.get(arm), looking, sign, kind, strip)
 
 
-def _strip(label: str, mean: dict[str, Any], without: dict[str, Any] | None, levels: Sequence[tuple[str, float]], kind: str) -> Markup:
-    """From 0 to 100 %: hollow without the picture, filled with it; the line between is what the picture is worth."""
+def _strip(label: str, mean: dict[str, Any], without: Mapping[str, float], levels: Sequence[tuple[str, float]], kind: str) -> Markup:
+    """From 0 to 100 %: hollow under each arm without the picture, filled with it; the line is what the picture is worth at least."""
     middle = ROW_PX / 2
     parts = [line("grid", x, x, 0, ROW_PX) for x in (0, 0.5, 1)]
-    parts += [line(name, value, value, 0, ROW_PX) for name, value in levels]
+    parts += [line(name, value, value, *_HALVES[name]) for name, value in levels]
     spoken = f"{label}: {percent(mean['accuracy'])} % right"
     if without:
-        parts += [line(f"worth {kind}", without["accuracy"], mean["accuracy"], middle, middle), dot("dot before", without["accuracy"], middle)]
-        spoken += f", without its picture {percent(without['accuracy'])} %"
+        parts.append(line(f"worth {kind}", max(without.values()), mean["accuracy"], middle, middle))
+        parts += [dot("dot before", value, middle) for value in without.values()]
+        spoken += "".join(f", with {shown} {percent(value)} %" for shown, value in without.items())
     parts.append(dot(f"dot {kind}", mean["accuracy"], middle))
     return Markup('<svg role="img" aria-label="{}" width="100%" height="{}">{}</svg>').format(spoken, ROW_PX, Markup("").join(parts))

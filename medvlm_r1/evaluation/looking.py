@@ -18,7 +18,7 @@ from medvlm_r1.evaluation.wording import interval, points
 LOOKS, LEANS, NOT_SHOWN, NOT_TESTED = "looks", "leans on the text", "not shown to look", "not tested"
 WITHOUT_PICTURE = ("blank", "noise", "mismatch")
 DECIDING = ("blank", "mismatch")  # noise is reported and does not decide: some models see a texture as a finding
-_SHOWN = {"blank": "a grey picture", "noise": "noise", "mismatch": "another patient's picture"}
+SHOWN = {"blank": "a grey picture", "noise": "noise", "mismatch": "another patient's picture"}
 _MUST_ANSWER = 0.9  # of what it answers with its picture; below, a fall of accuracy may be mere refusal
 
 RULE = (
@@ -106,12 +106,12 @@ def _of(samples: Sequence[Sample], others: Sequence[Sample]) -> list[Sample]:
 
 
 def _sentence(level: str, reliance: Mapping[str, Reliance], most: str, kept: float | None) -> str:
-    said = [f"{points(r.difference)} points ({interval(r.ci95, signed=True)}) over {_SHOWN[name]}" for name, r in reliance.items()]
+    said = [f"{points(r.difference)} points ({interval(r.ci95, signed=True)}) over {SHOWN[name]}" for name, r in reliance.items()]
     numbers = " and ".join(said)
     if level == LOOKS:
         return f"Its own picture is worth {numbers}."
     if level == LEANS:
-        return f"With {_SHOWN[most]} it keeps {100 * kept:.0f} % of its lead over chance; its own is worth {numbers}."
+        return f"With {SHOWN[most]} it keeps {100 * kept:.0f} % of its lead over chance; its own is worth {numbers}."
     if kept is None:
         return f"It is not ahead of chance; its own picture is worth {numbers}."
     return f"Its own picture makes no clear difference: {numbers}."
@@ -120,5 +120,5 @@ def _sentence(level: str, reliance: Mapping[str, Reliance], most: str, kept: flo
 def _caution(arms: Arms, reliance: Mapping[str, Reliance]) -> str:
     """A model that refuses without a picture loses accuracy too, and that is not sight."""
     usual = statuses(arms["image"])["answered"]
-    silent = {_SHOWN[name]: r.answered for name, r in reliance.items() if r.answered < _MUST_ANSWER * usual}
+    silent = {SHOWN[name]: r.answered for name, r in reliance.items() if r.answered < _MUST_ANSWER * usual}
     return "".join(f" But with {shown} it gives an answer to {100 * share:.0f} % only: silence is no proof of sight." for shown, share in silent.items())
