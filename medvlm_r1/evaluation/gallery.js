@@ -144,7 +144,7 @@
     if (theirs) {
       const pair = make("div", "beside");
       for (const picture of theirs) pair.append(shot(picture, "the picture that it is compared with"));
-      if (!theirs.every((picture) => picture in DRAWN)) pair.append(make("p", "small", data.arms[other.arm].meaning));
+      if (!theirs.every((picture) => picture in DRAWN)) pair.append(make("p", "small", `arm “${data.arms[other.arm].name}”`));
       node.append(pair);
     }
     node.append(make("p", "small", about, make("br"), question.id));
