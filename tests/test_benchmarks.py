@@ -383,3 +383,17 @@ def test_doctests(file):
     found = doctest.testmod(load(file))
     assert found.attempted > 0
     assert found.failed == 0
+
+
+# ---------------------------------------------------------------- report
+
+
+def test_report_measures_a_small_page_without_a_browser(tmp_path):
+    file, page = tmp_path / "report.json", tmp_path / "report.html"
+    command = [sys.executable, ROOT / "benchmarks/report.py", "--questions", "6", "--keep", page, "--json", file]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT)})
+    found = json.loads(file.read_text())
+    assert found["browser"] is None
+    assert found["seconds"].keys() == {"numbers", "pictures", "page", "write", "total"}
+    assert found["megabytes"] == round(page.stat().st_size / 1e6, 1)
+    assert found["claim"]["holds"] and page.read_text().count('"id":"case-') == 6
