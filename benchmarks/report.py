@@ -39,7 +39,7 @@ RATES = {"image": 0.78, "blank": 0.36, "noise": 0.35, "mismatch": 0.41}  # share
 CLAIM = {"seconds": 60, "megabytes": 60}
 VIEWS = {"open": "", "filter": "outcome=wins&modality=ct", "search": "q=effusion+left"}
 TYPES = ("modality", "plane", "finding", "side", "size", "severity")
-WORDS = ("opacity", "effusion", "nodule", "margin", "left", "right", "lobe", "signal", "contrast", "plane", "cortex", "density", "pleura", "no", "clear")
+WORDS = "opacity effusion nodule margin left right lobe signal contrast plane cortex density pleura no clear".split()
 
 
 def draw(path: Path, rng: np.random.Generator) -> None:
@@ -61,10 +61,9 @@ def samples(folder: Path, questions: int, arm: str) -> list[Sample]:
         own, other = f"{folder}/{i:05d}.png", f"{folder}/{(i + 3) % questions:05d}.png"
         shown = {"image": own, "mismatch": other}.get(arm, f"{arm}:{own}")
         options = tuple(f"{word} in view {i % 97}" for word in WORDS[:4])
-        found.append(
-            Sample(f"case-{i:05d}", ("mri", "ct", "xray")[i % 3], TYPES[i // 3 % 6], f"patient-{i // 2}", f"What is seen at the {WORDS[i % 15]}?", options, LETTERS[0],
-                   (shown,), arm, texts[0], letter, "answered", letter == "A", 90, (letter,) * SAMPLED, tuple(texts[1:]))
-        )  # fmt: skip
+        about = (f"case-{i:05d}", ("mri", "ct", "xray")[i % 3], TYPES[i // 3 % 6], f"patient-{i // 2}", f"What is seen at the {WORDS[i % 15]}?")
+        said = (texts[0], letter, "answered", letter == LETTERS[0], 90, (letter,) * SAMPLED, tuple(texts[1:]))
+        found.append(Sample(*about, options, LETTERS[0], (shown,), arm, *said))
     found[0] = replace(found[0], text="<think>", answer=None, status="truncated", correct=False)
     return found
 
@@ -74,10 +73,11 @@ def browse(page: Path, chromium: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, state in VIEWS.items():
         with tempfile.TemporaryDirectory() as profile:
-            words = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom", f"file://{page}#cases?{state}"]
-            dom = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True).stdout
+            words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom", f"file://{page}#cases?{state}"]
+            dom = subprocess.run([chromium, *words], capture_output=True, text=True, timeout=300, check=True).stdout
         element = re.search(r'<section id="gallery"[^>]*>', dom)[0]
-        found[f"{name}_ms"] = float(re.search(r'data-(?:ready)-ms="([\d.]+)"' if name == "open" else r'data-filter-ms="([\d.]+)"', element)[1])
+        clock = "ready" if name == "open" else "filter"
+        found[f"{name}_ms"] = float(re.search(rf'data-{clock}-ms="([\d.]+)"', element)[1])
         found[f"{name}_found"] = int(re.search(r'data-found="(\d+)"', element)[1])
     return found
 
@@ -91,7 +91,8 @@ def measure(questions: int, keep: Path | None) -> dict[str, Any]:
         arms = {arm: samples(folder, questions, arm) for arm in RATES}
         say(f"{questions:,} pictures drawn")
         marks: list[tuple[str, float]] = []
-        html = render_report(Story(f"{questions:,} questions, made up", {"made-up model": arms}), load_image, lambda phase: marks.append((phase, time.perf_counter())))
+        story = Story(f"{questions:,} questions, made up", {"made-up model": arms})
+        html = render_report(story, load_image, lambda phase: marks.append((phase, time.perf_counter())))
         marks.append(("write", time.perf_counter()))
         page = keep or folder / "report.html"
         page.write_text(html, encoding="utf-8")

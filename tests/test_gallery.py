@@ -25,8 +25,9 @@ def test_every_answer_of_every_model_and_arm_is_there():
     whole = story()
     data = Page(render_report(whole, picture)).data()
     names, arms = [m["name"] for m in data["models"]], [a["name"] for a in data["arms"]]
+    keys = ("text", "answer", "right", "drawn", "texts")
     found = {
-        (names[model], arms[case["arm"]], data["questions"][case["question"]]["id"]): (answer["text"], answer["answer"], bool(answer["right"]), answer["drawn"], answer["texts"])
+        (names[model], arms[case["arm"]], data["questions"][case["question"]]["id"]): tuple(answer[key] for key in keys)
         for case in data["cases"]
         for model, answer in enumerate(case["answers"])
         if answer
@@ -136,7 +137,8 @@ def hostile_report(tmp_path_factory):
     whole = story()
     bad = [replace(s, text=HOSTILE, question_type=HOSTILE) for s in whole.models["grpo"]["image"]]
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render_report(replace(whole, models=whole.models | {"grpo": whole.models["grpo"] | {"image": bad}}), picture), encoding="utf-8")
+    models = whole.models | {"grpo": whole.models["grpo"] | {"image": bad}}
+    path.write_text(render_report(replace(whole, models=models), picture), encoding="utf-8")
     return whole, path
 
 
@@ -145,8 +147,8 @@ def test_a_browser_filters_by_the_address(hostile_report, tmp_path):
     whole, path = hostile_report
 
     def browse(state):
-        words = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{path}#cases?{state}"]
-        dom = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
+        words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+        dom = subprocess.run([CHROMIUM, *words, f"file://{path}#cases?{state}"], capture_output=True, text=True, timeout=120, check=True).stdout
         return re.search(r'id="gallery" [^>]*data-found="(\d+)"', dom)[1], dom
 
     base, trained = (whole.models[name]["image"] for name in ("base", "grpo"))

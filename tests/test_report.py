@@ -140,7 +140,10 @@ def test_models_that_were_asked_different_questions():
 
 
 def test_no_draws_no_diamonds():
-    bare = {name: {arm: [replace(s, sampled_answers=(), sampled_texts=()) for s in part] for arm, part in arms.items()} for name, arms in story().models.items()}
+    def greedy(part):
+        return [replace(s, sampled_answers=(), sampled_texts=()) for s in part]
+
+    bare = {name: {arm: greedy(part) for arm, part in arms.items()} for name, arms in story().models.items()}
     page = render(models=bare)
     assert "◇" not in page.text
     assert "questions answered right" in page.text
@@ -218,7 +221,8 @@ def test_the_reasoning_section_is_there_only_if_something_was_found():
 
 
 def test_calibration_is_drawn_from_its_numbers():
-    bins = [{"confidence": 0.25, "accuracy": 0.5, "n": 10, "ci95": [0.2, 0.8]}, {"confidence": 1.0, "accuracy": 1.0, "n": 40, "ci95": [0.9, 1.0]}]
+    low = {"confidence": 0.25, "accuracy": 0.5, "n": 10, "ci95": [0.2, 0.8]}
+    bins = [low, {"confidence": 1.0, "accuracy": 1.0, "n": 40, "ci95": [0.9, 1.0]}]
     drawn = Page(str(reliability_diagram("Base", {"bins": bins})))
     assert not drawn.errors
     dots = drawn.all("circle")

@@ -174,7 +174,7 @@
 
   function completion(answer, label, chosen) {
     const verdict = answer.right ? `✓ ${answer.answer}, right` : answer.answer ? `✗ ${answer.answer}, wrong` : `✗ no answer read (${answer.status || "answered"})`;
-    const title = make("h4", "", label, make("span", "mark " + (answer.right ? "right" : "wrong"), verdict));
+    const title = make("h3", "", label, make("span", "mark " + (answer.right ? "right" : "wrong"), verdict));
     const text = make("p", "text", ...highlighted(answer.text));
     if (answer.more) text.append(make("span", "tag", ` … ${answer.more} more characters, in the file of samples`));
     const node = make("div", "completion" + (chosen ? " after" : ""), title, text);

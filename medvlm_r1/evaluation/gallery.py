@@ -157,7 +157,8 @@ def _asked(sample: Sample, arm: int, question: dict[str, Any], place: Mapping[st
 
 
 def _answer(sample: Sample, limits: Kept) -> dict[str, Any]:
-    row: dict[str, Any] = {"text": sample.text[: limits.characters], "answer": sample.answer or "", "right": int(sample.correct), "tokens": sample.n_tokens}
+    row: dict[str, Any] = {"text": sample.text[: limits.characters], "answer": sample.answer or ""}
+    row |= {"right": int(sample.correct), "tokens": sample.n_tokens}
     if len(sample.text) > limits.characters:
         row["more"] = len(sample.text) - limits.characters
     if sample.status != "answered":

@@ -33,7 +33,8 @@ class Glance:
 
 def glances(story: Story, numbers: Mapping[str, ModelNumbers], baselines: Sequence[dict[str, Any]]) -> list[Glance]:
     """A row per model, in the story's order; ``baselines`` are rows of the main table."""
-    levels = [(row["name"].replace("_", "-"), row["cells"][-1]["accuracy"]) for row in baselines if row["cells"][-1] and row["name"] in ("chance", "text_prior")]
+    means = {row["name"].replace("_", "-"): row["cells"][-1] for row in baselines}
+    levels = [(name, means[name]["accuracy"]) for name in _HALVES if means.get(name)]
     return [_glance(story, name, of_model, levels) for name, of_model in numbers.items()]
 
 
@@ -43,7 +44,8 @@ def _glance(story: Story, name: str, numbers: ModelNumbers, levels: Sequence[tup
     arm = min(found, key=lambda arm: found[arm].difference, default="")
     sign, kind = MARKS[looking.level]
     strip = _strip(story.label(name), image.mean, {SHOWN[other]: numbers.arms[other].mean["accuracy"] for other in found}, levels, kind)
-    return Glance(story.label(name), image.mean, numbers.arms[arm].mean if arm else None, SHOWN.get(arm, ""), found.get(arm), looking, sign, kind, strip)
+    without = numbers.arms[arm].mean if arm else None
+    return Glance(story.label(name), image.mean, without, SHOWN.get(arm, ""), found.get(arm), looking, sign, kind, strip)
 
 
 def _strip(label: str, mean: dict[str, Any], without: Mapping[str, float], levels: Sequence[tuple[str, float]], kind: str) -> Markup:

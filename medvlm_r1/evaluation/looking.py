@@ -25,7 +25,8 @@ RULE = (
     "“Looks”: it is right more often with its own picture than with a grey one, and than with another patient's where that was asked: "
     "the 95 % intervals of the differences (greedy answers, mean over modalities, whole patients resampled) lie above 0. "
     "“Leans on the text”: so it is, but under one of them it keeps more than half of its lead over chance. "
-    "“Not shown to look”: an interval reaches 0, or the model is not ahead of chance. “Not tested”: it was asked with its own pictures only."
+    "“Not shown to look”: an interval reaches 0, or the model is not ahead of chance. "
+    "“Not tested”: it was asked with its own pictures only."
 )
 
 
@@ -45,7 +46,9 @@ class Reliance:
 
 @dataclass(frozen=True)
 class Looking:
-    """The level, its sentence, and the numbers behind both; ``kept`` is the largest share of the lead over chance that an arm without the picture keeps.
+    """The level, its sentence, and the numbers behind both.
+
+    ``kept`` is the largest share of the lead over chance that an arm without the picture keeps.
 
     >>> Looking("not tested", "It was asked with its own pictures only.", {}, None).level
     'not tested'
@@ -121,4 +124,5 @@ def _caution(arms: Arms, reliance: Mapping[str, Reliance]) -> str:
     """A model that refuses without a picture loses accuracy too, and that is not sight."""
     usual = statuses(arms["image"])["answered"]
     silent = {SHOWN[name]: r.answered for name, r in reliance.items() if r.answered < _MUST_ANSWER * usual}
-    return "".join(f" But with {shown} it gives an answer to {100 * share:.0f} % only: silence is no proof of sight." for shown, share in silent.items())
+    said = " But with {} it gives an answer to {:.0f} % only: silence is no proof of sight."
+    return "".join(said.format(shown, 100 * share) for shown, share in silent.items())

@@ -39,6 +39,7 @@ CURVES = {
 }
 CONFIDENCE = {"option_probs": "the option's probability", "agreement": "agreement of sampled answers"}
 EXAMPLES = 6  # shown where a page runs no script
+_DRAWN = Picture("", 0, 0, "the page's script draws it")
 _HERE = Path(__file__).parent
 _FILTERS: dict[str, Callable[..., str]] = {
     "percent": percent, "points": points, "modality": modality_name, "interval": interval, "p_value": p_value, "duration": duration,
@@ -67,7 +68,7 @@ def render_report(story: Story, load_image: LoadImage, phase: Callable[[str], No
         context,
         limits=limits,
         examples=gallery.choose(story.asked, EXAMPLES),
-        shots=lambda sample: [pictures.get(r, Picture("", 0, 0, "drawn by the page's script")) for r in sample.images[: gallery.MAX_PICTURES]],
+        shots=lambda sample: [pictures.get(reference, _DRAWN) for reference in sample.images[: gallery.MAX_PICTURES]],
         gallery_data=gallery.as_json(gallery.gallery_data(story, pictures, limits)),
         picture_blocks=map(gallery.as_json, gallery.picture_blocks(pictures)),
         script=script,

@@ -46,8 +46,8 @@ def steadiness(samples: Sequence[Sample]) -> Steadiness | None:
         return None
     same = sum(len(chosen := {chosen_text(s) for s in part}) == 1 and None not in chosen for part in whole)
     right = [sum(s.correct for s in part) for part in whole]
-    n = len(whole)
-    return Steadiness(Share.of(same, n), Share.of(sum(r == len(p) for r, p in zip(right, whole, strict=True)), n), Share.of(sum(map(bool, right)), n))
+    always, sometimes = sum(r == len(part) for r, part in zip(right, whole, strict=True)), sum(map(bool, right))
+    return Steadiness(*(Share.of(count, len(whole)) for count in (same, always, sometimes)))
 
 
 def chosen_text(sample: Sample) -> str | None:

@@ -140,11 +140,13 @@ def _gain_clause(story: Story, gain: dict[str, Any] | None, trained: ModelNumber
     difference = f"{points(gain['mean_difference'])} points, 95 % interval {interval(gain['ci95'], signed=True)}"
     if story.base != "base":  # nobody said that one was made of the other
         asked = "sampled answers to " if gain["measure"] == "sampled" else ""
-        return f"{label} gets {percent(after)} % of {asked}{gain['n']:,} questions right, {story.label(story.base)} {percent(before)} % ({difference})"
+        mine, theirs = f"{percent(after)} % of {asked}{gain['n']:,} questions right", f"{percent(before)} %"
+        return f"{label} gets {mine}, {story.label(story.base)} {theirs} ({difference})"
     low, high = gain["ci95"]
     verb = "raised" if low > 0 else "lowered" if high < 0 else "did not clearly change"
     what = "sampled answers that are right" if gain["measure"] == "sampled" else "questions answered right"
-    return f"{label} {verb} the share of {what}, on {gain['n']:,} held-out questions, from {percent(before)} % to {percent(after)} % ({difference})"
+    change = f"from {percent(before)} % to {percent(after)} % ({difference})"
+    return f"{label} {verb} the share of {what}, on {gain['n']:,} held-out questions, {change}"
 
 
 def _means(story: Story, gain: dict[str, Any]) -> tuple[float, float]:

@@ -19,7 +19,8 @@ from medvlm_r1.errors import ImageError
 LoadImage = Callable[[str], Image.Image]
 
 BUDGET_BYTES = 30_000_000  # of data URLs, all pictures together
-_SIZES = ((320, 85), (256, 82), (256, 70), (224, 65), (192, 65), (160, 65), (128, 60), (112, 50), (96, 45), (64, 40))  # side px, JPEG quality
+# Side in px and JPEG quality, the best first.
+_SIZES = ((320, 85), (256, 82), (256, 70), (224, 65), (192, 65), (160, 65), (128, 60), (112, 50), (96, 45), (64, 40))
 _TRIED = 24
 _THREADS = 2  # Pillow gives the interpreter's lock back while it decodes, scales and encodes
 _MARGIN = 1.05  # those that were not tried may be a little larger
