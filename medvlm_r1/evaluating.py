@@ -59,8 +59,8 @@ def run(arguments: Namespace) -> dict:
     summary = metrics.summary(arms, {"text_prior": prior}, [("image", name) for name in arms if name != "image"])
     gap = metrics.out_of_distribution_gap(arms["image"], arguments.in_domain) if arguments.in_domain else None
     summary |= {"looking": asdict(look(arms)), "reasoning": reasons(arms), "gap": gap, "failed": failed, "settings": settings}
-    title = f"{arguments.model} on {arguments.data}"
-    story = Story(title, {arguments.model: arms}, baselines={"text_prior": prior}, settings=settings)
+    model = called(arguments.model)
+    story = Story(f"{model} on {arguments.data}", {model: arms}, baselines={"text_prior": prior}, settings=settings)
     with writing(out):
         (out / "report.html").write_text(render_report(story, load_image))
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -84,6 +84,18 @@ def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str],
             with writing(arguments.out):
                 write_samples(arguments.out / f"samples-{name}.jsonl", arms[name])
     return arms
+
+
+def called(model: str) -> str:
+    """What a reader calls a model.
+
+    >>> called("runs/mine/checkpoints/step-300"), called("Qwen/Qwen2-VL-2B-Instruct"), called("http://127.0.0.1:8000/v1#big")
+    ('mine, step-300', 'Qwen/Qwen2-VL-2B-Instruct', 'big')
+    """
+    place = Path(model)
+    if place.parent.name == "checkpoints":
+        return f"{place.parent.parent.name}, {place.name}"
+    return (model.partition("#")[2] or model) if "://" in model else place.name if place.is_absolute() else model
 
 
 def arm_names(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.evaluation.statistics import wilson
 from medvlm_r1.types import LETTERS
 
+SOURCES = ("option_probs", "agreement")
 WANTED_ERRORS = (0.05, 0.1, 0.2)
 _STARTS = 4  # of the search for a threshold; each has its part of the allowed error
 
@@ -214,28 +215,29 @@ def confidence_of(sample: Sample, by: str) -> float | None:
     return drawn.count(sample.answer) / len(drawn) if len(drawn) >= 2 else None
 
 
-def calibration(samples: Sequence[Sample]) -> dict[str, Any] | None:
+def calibration(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
     """All of the above for ``summary.json``, over the questions that were answered; the others are counted as "unanswered".
 
-    By the options' probabilities where every answered question has them, else by
-    agreement, else None. The accuracy here is that of answered questions.
+    By the options' probabilities and by agreement, each where every answered question
+    has it: the two need not agree, as a thought that names its answer makes the letter
+    certain. The accuracy here is that of answered questions.
     """
     answered = [s for s in samples if s.answer is not None]
-    correct_N = [s.correct for s in answered]
-    for by in ("option_probs", "agreement"):
+    correct_N, found = [s.correct for s in answered], {}
+    for by in SOURCES:
         confidences_N = [c for s in answered if (c := confidence_of(s, by)) is not None]
-        if not answered or len(confidences_N) < len(answered):
-            continue
-        thresholds = {str(error): threshold_for(confidences_N, correct_N, error) for error in WANTED_ERRORS}
-        return {
-            "by": by,
-            "n": len(answered),
-            "unanswered": len(samples) - len(answered),
-            "ece": expected_calibration_error(confidences_N, correct_N),
-            "brier": brier(confidences_N, correct_N),
-            "aurc": area_under_risk_coverage(confidences_N, correct_N),
-            "bins": [asdict(b) for b in reliability(confidences_N, correct_N)],
-            "risk_coverage": [asdict(step) for step in risk_coverage(confidences_N, correct_N)],
-            "thresholds": {error: asdict(found) if found else None for error, found in thresholds.items()},
-        }
-    return None
+        if answered and len(confidences_N) == len(answered):
+            found[by] = {"n": len(answered), "unanswered": len(samples) - len(answered), **_numbers(confidences_N, correct_N)}
+    return found
+
+
+def _numbers(confidences_N: Sequence[float], correct_N: Sequence[bool]) -> dict[str, Any]:
+    thresholds = {str(error): threshold_for(confidences_N, correct_N, error) for error in WANTED_ERRORS}
+    return {
+        "ece": expected_calibration_error(confidences_N, correct_N),
+        "brier": brier(confidences_N, correct_N),
+        "aurc": area_under_risk_coverage(confidences_N, correct_N),
+        "bins": [asdict(b) for b in reliability(confidences_N, correct_N)],
+        "risk_coverage": [asdict(step) for step in risk_coverage(confidences_N, correct_N)],
+        "thresholds": {error: asdict(found) if found else None for error, found in thresholds.items()},
+    }

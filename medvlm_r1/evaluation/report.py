@@ -85,8 +85,9 @@ def content_hash(script: str) -> str:
 def _numbers(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """All that the template shows beside the gallery."""
     rows = table_rows(story, numbers)
-    found = {name: calibration(arms["image"]) for name, arms in story.models.items()}
-    calibrated = {name: cells for name, cells in found.items() if cells}
+    calibrated = [
+        (f"{story.label(name)}, by {CONFIDENCE[by]}", cells) for name, arms in story.models.items() for by, cells in calibration(arms["image"]).items()
+    ]
     return {
         "story": story,
         "intended_use": INTENDED_USE,
@@ -105,9 +106,8 @@ def _numbers(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Seq
         "letters": {name: found for name, arms in story.models.items() if (found := letters(arms.get("rotate", arms["image"])))},
         "reasons": {name: found for name, arms in story.models.items() if (found := reasons.rows(reasons.reasons(arms)))},
         "calibrated": calibrated,
-        "confidence_from": CONFIDENCE,
-        "reliability": Markup("").join(reliability_diagram(story.label(name), cells) for name, cells in calibrated.items()),
-        "risk_coverage": Markup("").join(risk_coverage_curve(story.label(name), cells) for name, cells in calibrated.items()),
+        "reliability": Markup("").join(reliability_diagram(label, cells) for label, cells in calibrated),
+        "risk_coverage": Markup("").join(risk_coverage_curve(label, cells) for label, cells in calibrated),
         "curves": _curves(story),
         "curve_legend": charts.legend(list(story.curves)),
         "question_types": _question_types(story) if story.base != story.trained else [],
