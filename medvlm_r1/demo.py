@@ -80,9 +80,9 @@ class Demo:
         test = [example for modality in MODALITIES for example in sets.load(modality, "test")[: self.sizes.questions]]
         models: dict[str, Arms] = {}
         self.console.print(f"[bold]MedVLM-R1[/] · 600 MRI questions, letters only · {INTENDED_USE}")
-        models["base"] = self.evaluate("base", launch.load_model("nano"), test, "think")
+        models["base"] = self.evaluate("base", launch.load_model("nano"), test, "think", ("image", "mismatch"))
         sft = self.train("sft", replace(find("nano", "sft"), steps=self.sizes.sft_steps))
-        models["sft"] = self.evaluate("sft", launch.load_model(str(sft)), test, "direct")
+        models["sft"] = self.evaluate("sft", launch.load_model(str(sft)), test, "direct", ("image", "mismatch"))
         grpo = self.train("grpo", replace(find("nano", "grpo"), steps=self.sizes.grpo_steps))
         models["grpo"] = self.evaluate("grpo", launch.load_model(str(grpo)), test, "think", ("image", "blank", "mismatch"))
         curves = {name: read_rows(self.run_dir / name / "metrics.jsonl") for name in ("grpo", "sft")}

@@ -37,6 +37,11 @@ def test_a_model_that_is_nearly_always_right_and_never_looks():
     assert found.sentence == "Its own picture makes no clear difference: 0.0 points (0.0 to 0.0) over a grey picture."
 
 
+def test_a_model_that_the_picture_misleads():
+    found = look({"image": asked(first(0.8)), "blank": asked(first(0.99), "blank")})
+    assert found.level == NOT_SHOWN and found.sentence.startswith("It is right more often without its own picture: −19.0 points")
+
+
 def test_a_model_that_gains_a_little_from_the_picture_leans_on_the_text():
     found = look({"image": asked(first(0.95)), "blank": asked(first(0.8), "blank")})
     assert (found.level, round(found.kept, 3)) == (LEANS, 0.786)  # 55 of 70 points

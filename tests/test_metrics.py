@@ -8,6 +8,7 @@ import pytest
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
+from medvlm_r1.evaluation.statistics import wilson
 from medvlm_r1.evaluation.statistics import minimum_detectable_difference
 
 
@@ -34,6 +35,13 @@ def test_arm_table_by_hand():
     assert mri["pass_at_k"] == pytest.approx({"1": 2 / 3, "2": (1 + 0.5 + 1) / 3, "4": 1.0})
     assert table["ct"]["accuracy"] == 0.0
     assert table["mean"] == pytest.approx(1 / 3)  # over modalities, not 2 of 4 questions
+
+
+def test_a_question_asked_in_every_rotation_is_one_question():
+    asked = [sample("q1"), sample("q1", correct=False), sample("q2"), sample("q2")]
+    [cell] = [cell for name, cell in metrics.arm_table(asked).items() if name == "mri"]
+    assert (cell["accuracy"], cell["n"]) == (0.75, 2)
+    assert cell["ci95"] == list(wilson(1.5, 2))
 
 
 def test_overall_weighs_modalities_equally():

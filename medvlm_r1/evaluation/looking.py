@@ -117,7 +117,8 @@ def _sentence(level: str, reliance: Mapping[str, Reliance], most: str, kept: flo
         return f"With {SHOWN[most]} it keeps {100 * kept:.0f} % of its lead over chance; its own is worth {numbers}."
     if kept is None:
         return f"It is not ahead of chance; its own picture is worth {numbers}."
-    return f"Its own picture makes no clear difference: {numbers}."
+    does_harm = any(r.ci95[1] < 0 for r in reliance.values())
+    return f"It is right more often without its own picture: {numbers}." if does_harm else f"Its own picture makes no clear difference: {numbers}."
 
 
 def _caution(arms: Arms, reliance: Mapping[str, Reliance]) -> str:

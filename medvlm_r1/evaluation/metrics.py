@@ -86,11 +86,11 @@ def arm_table(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _cell(samples: Sequence[Sample]) -> dict[str, Any]:
-    right = sum(s.correct for s in samples)
+    rate, questions = accuracy(samples), len({s.id for s in samples})  # one asked in several rotations is one question
     return {
-        "accuracy": right / len(samples),
-        "ci95": list(wilson(right, len(samples))),
-        "n": len(samples),
+        "accuracy": rate,
+        "ci95": list(wilson(rate * questions, questions)),
+        "n": questions,
         "sampled": sampled_accuracy(samples),
         "pass_at_k": pass_curve(samples),
         "maj_at_k": majority_curve(samples),

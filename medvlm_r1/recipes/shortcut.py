@@ -1,8 +1,8 @@
 """The study of a shortcut: can the evaluation tell a model that reads option texts from one that looks?
 
-Two models learn from ``phantom:text-shortcut``, whose option texts give every
-answer away, and one from ``phantom:mri``, where nothing but the picture does.
-All are asked the shortcut's held-out questions, and the honest ones.
+Three models learn from ``phantom:text-shortcut``, whose option texts give every
+answer away, one of them without ever seeing a picture, and one from
+``phantom:mri``, where nothing but the picture does. All are asked the shortcut's held-out questions, and the honest ones.
 """
 
 import json
@@ -31,6 +31,7 @@ class Pupil:
     kind: str  # "grpo" | "sft" | "" for the base
     data: str
     template: str = "think"
+    view: str = "image"
 
 
 PUPILS = {
@@ -38,6 +39,7 @@ PUPILS = {
     "looks": Pupil("GRPO on honest questions", "grpo", HONEST),
     "shortcut-grpo": Pupil("GRPO on the shortcut", "grpo", SHORTCUT),
     "shortcut-sft": Pupil("SFT on the shortcut", "sft", SHORTCUT, "direct"),
+    "blind-sft": Pupil("SFT on the shortcut, grey pictures only", "sft", SHORTCUT, "direct", "blank"),
 }
 TESTS = {"shortcut": SHORTCUT, "honest": HONEST}
 
@@ -63,7 +65,7 @@ def _one(folder: Path, seed: int, test: str) -> dict[str, Any]:
 def _trained(run_dir: Path, pupil: Pupil, seed: int) -> str:
     if not pupil.kind:
         return "nano"
-    config = replace(find("nano", pupil.kind), data=f"{pupil.data}?split=train", seed=seed)
+    config = replace(find("nano", pupil.kind), data=f"{pupil.data}?split=train", view=pupil.view, seed=seed)
     if not launch.run(config, run_dir, resume=True):
         raise KeyboardInterrupt
     return str(launch.trained_model(run_dir))
