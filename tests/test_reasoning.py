@@ -55,7 +55,7 @@ def test_the_table_is_wide_and_says_everything_once():
 
 
 def test_the_docs_count_the_table_as_it_is():
-    page = (TABLE.parent / "evaluation.md").read_text(encoding="utf-8")
+    page = (TABLE.parent / "extraction.md").read_text(encoding="utf-8")
     for group, n in Counter(line["group"] for line in LINES).items():
         assert re.search(rf"^\| {group} \| {n} \|", page, re.MULTILINE), group
     assert f"{len(LINES)} lines" in page
