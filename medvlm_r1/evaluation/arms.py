@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from medvlm_r1.data.harden import harden
+from medvlm_r1.data.harden import harden, kind
 from medvlm_r1.data.views import viewed
 from medvlm_r1.errors import ConfigError, DataError, nearest
 from medvlm_r1.evaluation.counterfactual import counterfactual
@@ -82,7 +82,7 @@ def _half_thought(asked: Asked) -> list[Prompt]:
 
 def _swapped_thought(asked: Asked) -> list[Prompt]:
     thinking = [example for example in asked.examples if _thought(asked, example)]
-    other = partners(thinking, lambda e: (e.modality, e.question_type))
+    other = partners(thinking, kind)
     return [_after(e, asked.template, _thought(asked, other[e.id])) for e in thinking if e.id in other]
 
 
@@ -132,14 +132,14 @@ def partners(examples: Sequence[Example], alike: Callable[[Example], Hashable]) 
 
 
 def contraries(examples: Sequence[Example]) -> dict[str, Example]:
-    """Id -> a question of the same modality and type with another answer: its picture does not show this one's.
+    """Id -> a question of the same modality and type (or wording) with another answer: its picture does not show this one's.
 
     >>> a, b, c = (Example(id, (f"{id}.png",), "Plane?", (), plane, "ct") for id, plane in (("a", "axial"), ("b", "axial"), ("c", "sagittal")))
     >>> {id: e.id for id, e in contraries([a, b, c]).items()}
     {'c': 'b', 'b': 'c', 'a': 'c'}
     """
     found = {}
-    for row in _rows(examples, lambda e: (e.modality, len(e.images), e.question_type)).values():
+    for row in _rows(examples, lambda e: (*kind(e), len(e.images))).values():
         by_answer = _rows(row, lambda e: e.answer)
         answers = list(by_answer)
         for n, answer in enumerate(answers):
@@ -152,7 +152,7 @@ def contraries(examples: Sequence[Example]) -> dict[str, Example]:
 
 def _rows(examples: Sequence[Example], alike: Callable[[Example], Hashable]) -> dict[Hashable, list[Example]]:
     rows: dict[Hashable, list[Example]] = {}
-    for example in sorted(examples, key=lambda e: hashlib.sha256(e.id.encode()).digest()):
+    for example in sorted(examples, key=lambda e: hashlib.sha256(e.id.encode("utf-8", "backslashreplace")).digest()):
         rows.setdefault(alike(example), []).append(example)
     return rows
 

@@ -14,6 +14,7 @@ from medvlm_r1.evaluation.statistics import (
     cluster_gap,
     cluster_mean,
     design_effect,
+    holm,
     maj_at_k,
     mcnemar,
     minimum_detectable_difference,
@@ -37,15 +38,30 @@ def by_modality(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
     return split_by(samples, lambda s: s.modality)
 
 
+def per_question(samples: Sequence[Sample], value: Callable[[Sample], float]) -> tuple[list[Sample], list[float]]:
+    """One sample of each question, and the question's mean value: one asked in several rotations counts once."""
+    asked = split_by(samples, lambda s: s.id)
+    return [few[0] for few in asked.values()], [_mean([value(s) for s in few]) for few in asked.values()]
+
+
 def accuracy(samples: Sequence[Sample]) -> float:
-    """Share of right greedy answers; whatever was not read as an answer is wrong."""
-    return sum(s.correct for s in samples) / len(samples)
+    """Share of questions answered right by greedy answers; whatever was not read as an answer is wrong."""
+    return _mean(per_question(samples, _is_right)[1])
 
 
 def sampled_accuracy(samples: Sequence[Sample]) -> float | None:
     """Mean over questions of the share of right completions at temperature 1; None if none were drawn."""
-    shares = [s.sampled_accuracy for s in samples]
-    return sum(x for x in shares if x is not None) / len(shares) if shares and None not in shares else None
+    if not samples or any(s.sampled_accuracy is None for s in samples):
+        return None
+    return _mean(per_question(samples, _share_right)[1])
+
+
+def _is_right(sample: Sample) -> float:
+    return float(sample.correct)
+
+
+def _share_right(sample: Sample) -> float:
+    return sample.sampled_accuracy or 0.0
 
 
 def pass_curve(samples: Sequence[Sample]) -> dict[str, float]:
@@ -53,21 +69,16 @@ def pass_curve(samples: Sequence[Sample]) -> dict[str, float]:
 
     With few options this says little: eight guesses among three are nearly always enough.
     """
-    tallies = [(len(s.sampled_answers), sum(s.sampled_correct)) for s in samples]
-    most = min((n for n, _ in tallies), default=0)
-    curve, k = {}, 1
-    while k <= most:
-        shares = [pass_at_k(n, right, k) for n, right in tallies]
-        curve[str(k)] = sum(shares) / len(shares)
-        k *= 2
-    return curve
+    most = min((len(s.sampled_answers) for s in samples), default=0)
+    sizes = [2**i for i in range(most.bit_length())]
+    return {str(k): _mean(per_question(samples, lambda s, k=k: pass_at_k(len(s.sampled_answers), sum(s.sampled_correct), k))[1]) for k in sizes}
 
 
 def majority_curve(samples: Sequence[Sample]) -> dict[str, float]:
     """maj@k: accuracy of the most frequent answer of the first k completions, k = 1, 2, 4, … and all that every question has."""
     most = min((len(s.sampled_answers) for s in samples), default=0)
     sizes = sorted({2**i for i in range(most.bit_length())} | {most} - {0})
-    return {str(k): _mean([maj_at_k(s.sampled_answers[:k], s.gold) for s in samples]) for k in sizes}
+    return {str(k): _mean(per_question(samples, lambda s, k=k: maj_at_k(s.sampled_answers[:k], s.gold))[1]) for k in sizes}
 
 
 def chance(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -86,11 +97,12 @@ def arm_table(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _cell(samples: Sequence[Sample]) -> dict[str, Any]:
-    rate, questions = accuracy(samples), len({s.id for s in samples})  # one asked in several rotations is one question
+    firsts, right = per_question(samples, _is_right)
+    rate, independent = _mean(right), len(right) / design_effect(right, [s.cluster for s in firsts])
     return {
         "accuracy": rate,
-        "ci95": list(wilson(rate * questions, questions)),
-        "n": questions,
+        "ci95": list(wilson(rate * independent, independent)),
+        "n": len(right),
         "sampled": sampled_accuracy(samples),
         "pass_at_k": pass_curve(samples),
         "maj_at_k": majority_curve(samples),
@@ -99,13 +111,18 @@ def _cell(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def overall(samples: Sequence[Sample]) -> dict[str, Any]:
     """Mean over modalities with an interval that resamples whole groups, greedy and sampled."""
-    greedy = _average(samples, [float(s.correct) for s in samples])
-    numbers: dict[str, Any] = {"accuracy": greedy.value, "ci95": greedy.ci95, "n": len(samples)}
-    shares = [s.sampled_accuracy for s in samples]
-    if None in shares:
+    greedy = _average(*per_question(samples, _is_right))
+    numbers: dict[str, Any] = {"accuracy": greedy.value, "ci95": _spread(greedy, samples), "n": len({s.id for s in samples})}
+    if any(s.sampled_accuracy is None for s in samples):
         return numbers | {"sampled": None, "sampled_ci95": None}
-    drawn = _average(samples, [float(x) for x in shares if x is not None])
-    return numbers | {"sampled": drawn.value, "sampled_ci95": drawn.ci95}
+    drawn = _average(*per_question(samples, _share_right))
+    return numbers | {"sampled": drawn.value, "sampled_ci95": _spread(drawn, samples)}
+
+
+def _spread(found: Estimate, samples: Sequence[Sample]) -> list[float]:
+    """The interval of a share; where all groups agree, and resampling sees no spread, Wilson's for as many items as groups."""
+    groups = len({s.cluster for s in samples})
+    return found.ci95 if found.low < found.high else list(wilson(found.value * groups, groups))
 
 
 def out_of_distribution_gap(samples: Sequence[Sample], trained: str) -> dict[str, Any] | None:
@@ -117,7 +134,8 @@ def out_of_distribution_gap(samples: Sequence[Sample], trained: str) -> dict[str
     modalities = [s.modality for s in samples]
     if trained not in modalities or len(set(modalities)) < 2:
         return None
-    found = cluster_gap([float(s.correct) for s in samples], [s.cluster for s in samples], modalities, trained)
+    firsts, right = per_question(samples, _is_right)
+    found = cluster_gap(right, [s.cluster for s in firsts], [s.modality for s in firsts], trained)
     return {"trained": trained, "gap": found.value, "ci95": found.ci95}
 
 
@@ -148,7 +166,8 @@ def compare(after: Sequence[Sample], before: Sequence[Sample], same: bool = True
     and in McNemar's test where it is all right on one side and all wrong on the other.
     ``minimum_detectable`` is the true difference that as many questions, as often
     discordant, would find 4 times out of 5; see ``_detectable`` for what it leaves out.
-    Raises DataError if the questions differ; with ``same=False`` those that both have are compared.
+    Questions with a completion that could not be had, on either side, are left out.
+    Raises DataError if the questions differ, or none is left; with ``same=False`` those that both have are compared.
     """
     pairs = _pairs(after, before, same)
     greedy = [accuracy(a) - accuracy(b) for a, b in pairs]
@@ -177,10 +196,13 @@ def summary(arms: Arms, baselines: dict[str, dict[str, Any]], pairs: Sequence[tu
     ``baselines`` is kept as given, with chance added from the questions themselves.
     """
     first = next(iter(arms.values()))
+    paired = {f"{a}-{b}": compare(arms[a], arms[b], same=False) for a, b in pairs if comparable(arms[a], arms[b])}
+    for pair, p in zip(paired.values(), holm([pair["p"] for pair in paired.values()]), strict=True):
+        pair["p_holm"] = p
     return {
         "arms": {name: arm_table(samples) for name, samples in arms.items()},
         "overall": {name: overall(samples) for name, samples in arms.items()},
-        "paired": {f"{after}-{before}": compare(arms[after], arms[before], same=False) for after, before in pairs},
+        "paired": paired,
         "baselines": {"chance": chance(first)} | baselines,
         "calibration": {name: calibration(samples) for name, samples in arms.items()},
         "status": {name: statuses(samples) for name, samples in arms.items()},
@@ -205,11 +227,18 @@ def _pairs(after: Sequence[Sample], before: Sequence[Sample], same: bool) -> lis
         raise DataError(f'"{odd}" is in only one of the two evaluations; evaluate both on the same questions')
     pairs = [(a, old[id]) for id, a in new.items() if id in old]
     for [a, *_], [b, *_] in pairs if same else ():
-        if (a.options, a.gold, a.modality) != (b.options, b.gold, b.modality):
-            raise DataError(f'"{a.id}" has other options in the two evaluations; evaluate both on the same questions')
+        if (a.question, a.options, a.gold, a.modality) != (b.question, b.options, b.gold, b.modality):
+            raise DataError(f'"{a.id}" has other options or another question in the two evaluations; evaluate both on the same questions')
+    pairs = [(a, b) for a, b in pairs if not any(s.status == "failed" for s in (*a, *b))]
     if not pairs:
-        raise DataError("the two evaluations have no question in common; evaluate both on the same questions")
+        raise DataError("the two evaluations have no answered question in common; evaluate both on the same questions")
     return pairs
+
+
+def comparable(after: Sequence[Sample], before: Sequence[Sample]) -> bool:
+    """Whether there is a question that both have, with every completion there."""
+    there = [{s.id for s in side} - {s.id for s in side if s.status == "failed"} for side in (after, before)]
+    return bool(there[0] & there[1])
 
 
 def _difference(pairs: Sequence[Pair], values: Sequence[float]) -> dict[str, Any]:
