@@ -47,8 +47,8 @@ def run(arguments: Namespace) -> dict[str, Any]:
     summary = compare(evaluations)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.html").write_text(render_report(story(evaluations), load_image))
-        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (out / "report.html").write_text(render_report(story(evaluations), load_image), encoding="utf-8")
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 
@@ -65,10 +65,12 @@ def named(text: str) -> tuple[str, Path]:
 def read(name: str, folder: Path) -> Evaluation:
     """Raises DataError where the folder holds no finished evaluation."""
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         arms = {file.stem.removeprefix("samples-"): read_samples(file) for file in sorted(folder.glob("samples-*.jsonl"))}
     except (OSError, ValueError) as error:
         raise DataError(f'"{folder}" holds no finished evaluation ({error}); make one with medvlm-r1 eval … --out {folder}') from error
+    if not isinstance(summary, dict):
+        raise DataError(f'"{folder / "summary.json"}" is no summary of an evaluation; make one with medvlm-r1 eval … --out {folder}')
     if "image" not in arms:
         raise DataError(f'"{folder}" holds no samples-image.jsonl; make it with medvlm-r1 eval … --out {folder}')
     return Evaluation(name, {arm: arms[arm] for arm in summary.get("arms", arms) if arm in arms}, summary)

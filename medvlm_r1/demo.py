@@ -80,9 +80,9 @@ class Demo:
         test = [example for modality in MODALITIES for example in sets.load(modality, "test")[: self.sizes.questions]]
         models: dict[str, Arms] = {}
         self.console.print(f"[bold]MedVLM-R1[/] · 600 MRI questions, letters only · {INTENDED_USE}")
-        models["base"] = self.evaluate("base", launch.load_model("nano"), test, "think", ("image", "mismatch"))
+        models["base"] = self.evaluate("base", launch.load_model("nano"), test, "think", ("image", "blank", "mismatch"))
         sft = self.train("sft", replace(find("nano", "sft"), steps=self.sizes.sft_steps))
-        models["sft"] = self.evaluate("sft", launch.load_model(str(sft)), test, "direct", ("image", "mismatch"))
+        models["sft"] = self.evaluate("sft", launch.load_model(str(sft)), test, "direct", ("image", "blank", "mismatch"))
         grpo = self.train("grpo", replace(find("nano", "grpo"), steps=self.sizes.grpo_steps))
         models["grpo"] = self.evaluate("grpo", launch.load_model(str(grpo)), test, "think", ("image", "blank", "mismatch"))
         curves = {name: read_rows(self.run_dir / name / "metrics.jsonl") for name in ("grpo", "sft")}
@@ -91,7 +91,7 @@ class Demo:
         seconds["total"] = time.monotonic() - started
         seconds["evaluate"] = self.evaluating_s
         summary = summarise(models, sets.load("mri", "train"), test) | {"seconds": seconds}
-        (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         self.write_report(models, summary, curves)
         return summary
 
@@ -113,7 +113,7 @@ class Demo:
         """Ask all test questions under each arm, with a progress bar; the samples are kept as JSON Lines."""
         started, found = time.monotonic(), {}
         for arm in arms:
-            drawn = self.sizes.samples if arm != "mismatch" else 0
+            drawn = self.sizes.samples if arm == "image" or (arm == "blank" and name == "grpo") else 0
             config = EvalConfig(template, drawn, nano.MAX_TOKENS, self.seed, arm)
             with Progress(console=self.console, transient=True) as progress:
                 bar = progress.add_task(f"{name}, {arm}: {len(test)} questions", total=len(test))
@@ -127,13 +127,14 @@ class Demo:
         story = Story(
             title="MedVLM-R1: reasoning from letters alone",
             models=models,
+            is_lineage=True,
             baselines={"chance": summary["baselines"]["chance"], "text_prior": summary["baselines"]["text_prior"]},
             curves={"GRPO": curves["grpo"], "SFT": curves["sft"]},
             seconds=summary["seconds"],
             notes=NOTES,
             settings={"in_domain": "mri", "grpo": to_dict(find("nano", "grpo")), "sft": to_dict(find("nano", "sft")), "seed": self.seed},
         )
-        (self.run_dir / "report.html").write_text(render_report(story, load_image))
+        (self.run_dir / "report.html").write_text(render_report(story, load_image), encoding="utf-8")
 
 
 def summarise(models: dict[str, Arms], train: list[Example], test: list[Example]) -> dict:

@@ -34,7 +34,7 @@ def story(**changes):
     curve = [{"step": i, "reward": 1 + i / 10, "kl": float("nan"), "completion_length": 20} for i in range(1, 8)]
     prior = {"text_prior": {m: {"accuracy": 0.3, "ci95": [0.2, 0.4]} for m in ("mri", "ct", "xray")}}
     whole = Story("A story", models, baselines=prior, curves={"grpo": curve}, seconds={"rollout": 3.0, "total": 70.0}, notes=["One.", "Two."],
-                  settings={"in_domain": "mri", "optim": {"lr": 1e-4}})  # fmt: skip
+                  settings={"in_domain": "mri", "optim": {"lr": 1e-4}}, is_lineage=True)  # fmt: skip
     return replace(whole, **changes)
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from medvlm_r1.evaluation.looking import LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, look
+from medvlm_r1.evaluation.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, look
 from medvlm_r1.evaluation.samples import Sample
 
 
@@ -22,7 +22,7 @@ def first(share):
 
 
 def test_a_model_that_looks():
-    found = look({"image": asked(first(0.8)), "blank": asked(first(0.3), "blank")})
+    found = look({"image": asked(first(0.8)), "blank": asked(first(0.3), "blank"), "mismatch": asked(first(0.2), "mismatch")})
     assert found.level == LOOKS
     assert found.reliance["blank"].difference == pytest.approx(0.5)
     assert found.kept == pytest.approx(0.05 / 0.55)  # of 55 points over chance, 5 are left
@@ -50,10 +50,12 @@ def test_a_model_that_gains_a_little_from_the_picture_leans_on_the_text():
 
 def test_another_patients_picture_decides_too():
     arms = {"image": asked(first(0.8)), "blank": asked(first(0.3), "blank")}
-    assert look(arms | {"mismatch": asked(first(0.5), "mismatch")}).level == LOOKS
+    assert look(arms | {"mismatch": asked(first(0.4), "mismatch")}).level == LOOKS
+    unsure = look(arms | {"mismatch": asked(first(0.5), "mismatch")})  # 25 of 55 points: the interval holds one half
+    assert unsure.level == DOUBTS and unsure.kept_ci95[0] < 0.5 < unsure.kept_ci95[1]
     found = look(arms | {"mismatch": asked(first(0.8), "mismatch")})
     assert found.level == NOT_SHOWN  # a picture is needed, but any will do
-    assert "over a grey picture and 0.0 points" in found.sentence and "another patient's picture" in found.sentence
+    assert "over a grey picture and 0.0 points" in found.sentence and "another question's picture" in found.sentence
     assert look({"image": arms["image"], "mismatch": asked(first(0.8), "mismatch")}).level == NOT_SHOWN
 
 
@@ -61,12 +63,12 @@ def test_the_most_that_is_kept_without_the_own_picture_counts():
     """As a model that reads option texts does, to which a grey picture is strange."""
     found = look({"image": asked(first(0.95)), "blank": asked(first(0.3), "blank"), "mismatch": asked(first(0.85), "mismatch")})
     assert (found.level, found.kept) == (LEANS, pytest.approx(0.6 / 0.7))
-    assert found.sentence.startswith("With another patient's picture it keeps 86 % of its lead over chance")
+    assert found.sentence.startswith("With another question's picture it keeps 86 % of its lead over chance")
 
 
 def test_noise_is_reported_and_does_not_decide():
     found = look({"image": asked(first(0.8)), "blank": asked(first(0.3), "blank"), "noise": asked(first(0.8), "noise")})
-    assert found.level == LOOKS
+    assert found.level == DOUBTS and "It was not asked with another question's picture." in found.sentence
     assert found.reliance.keys() == {"blank", "noise"}
     assert look({"image": asked(first(0.8)), "noise": asked(first(0.3), "noise")}).level == NOT_TESTED
 
@@ -81,7 +83,23 @@ def test_refusing_without_a_picture_is_no_proof_of_sight():
     silent = [replace(s, answer=None, status="abstained", correct=False) for s in asked(first(0.9), "blank")]
     found = look({"image": asked(first(0.9)), "blank": silent[:150] + asked(first(0.9), "blank")[150:]})
     assert found.reliance["blank"].answered == 0.25
-    assert found.sentence.endswith("But with a grey picture it gives an answer to 25 % only: silence is no proof of sight.")
+    assert found.level == NOT_TESTED and "With a grey picture it gives an answer to 25 % only, which decides nothing" in found.sentence
+
+
+def test_answers_that_could_not_be_had_are_no_proof_of_sight():
+    dead = [replace(s, answer=None, status="failed", correct=False) for s in asked(first(0.9), "blank")]
+    found = look({"image": asked(first(0.9)), "blank": dead, "mismatch": dead})
+    assert (found.level, found.reliance) == (NOT_TESTED, {})
+    part = look({"image": asked(first(0.6)), "blank": asked(first(0.6), "blank")[:-10] + dead[-10:]})
+    assert (part.level, part.reliance["blank"].difference) == (NOT_SHOWN, 0.0)
+
+
+def test_few_questions_show_nothing_however_they_went():
+    for n in (1, 5):
+        found = look({"image": asked(first(1.0), n=n), "blank": asked(first(0.0), "blank", n=n), "mismatch": asked(first(0.0), "mismatch", n=n)})
+        assert (found.level, found.reliance["blank"].ci95) == (NOT_SHOWN, (1.0, 1.0))
+    of_one = [[replace(s, group="p1") for s in part] for part in (asked(first(1.0)), asked(first(0.0), "blank"))]
+    assert look({"image": of_one[0], "blank": of_one[1]}).level == NOT_SHOWN
 
 
 def test_an_arm_that_asked_fewer_questions_is_held_against_the_same_ones():
@@ -98,5 +116,5 @@ def test_pictures_only():
 
 def test_it_goes_into_summary_json():
     row = json.loads(json.dumps(asdict(look({"image": asked(first(0.8)), "blank": asked(first(0.3), "blank")}))))
-    assert row.keys() == {"level", "sentence", "reliance", "kept"}
+    assert row.keys() == {"level", "sentence", "reliance", "kept", "kept_ci95"}
     assert row["reliance"]["blank"].keys() == {"difference", "ci95", "p", "answered"}

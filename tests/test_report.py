@@ -100,18 +100,18 @@ def test_half_a_character_does_not_stop_the_page():
 
 def test_the_first_screen_exposes_the_best_model_if_it_does_not_look():
     knows = {"image": samples(0.99, name="k"), "blank": [replace(s, arm="blank") for s in samples(0.99, name="k")]}
-    looks = {"image": samples(0.8, name="l"), "blank": samples(0.33, "blank")}
-    html = render_report(story(models={"shortcut": knows, "honest": looks}), picture)
+    looks = {"image": samples(0.8, name="l"), "blank": samples(0.33, "blank"), "mismatch": samples(0.2, "mismatch")}
+    html = render_report(story(models={"shortcut": knows, "honest": looks}, is_lineage=False), picture)
     first = Page(html[: html.index("<nav")].partition("</style>")[2])
     rows = [attrs["class"] for name, attrs in first.tags if name == "tr" and "class" in attrs]
     assert rows == ["bad", "good"]
     assert "not shown to look" in first.text
     assert "shortcut has the highest accuracy and is not shown to look at the image." in first.text
     mine, theirs = (100 * sum(s.sampled_accuracy for s in arms["image"]) / 120 for arms in (looks, knows))
-    sentence = f"honest gets {mine:.1f} % of sampled answers to 120 questions right, shortcut {theirs:.1f} % (−{theirs - mine:.1f} points, "
-    assert said(story(models={"shortcut": knows, "honest": looks})).startswith(sentence)
+    sentence = f"honest gets {mine:.1f} % of sampled answers to questions right, shortcut {theirs:.1f} % (120 questions, mean over MRI, CT, X-ray; −{theirs - mine:.1f} points, "
+    assert said(story(models={"shortcut": knows, "honest": looks}, is_lineage=False)).startswith(sentence)
     alone = said(story(models={"shortcut": knows}))
-    assert alone.startswith("shortcut answers 97.5 %") and alone.endswith("but nothing shows that it looks at the image.")
+    assert alone.startswith("shortcut answers 97.5 % right (120 questions,") and alone.endswith("but it is not shown to look at the image.")
 
 
 def test_one_model_with_one_arm():
@@ -242,6 +242,14 @@ def test_curves_skip_what_is_not_a_number():
     assert "none" not in charts.curves("One step", {"a": [(1, 0.0)]}).replace('dasharray="none"', "")
 
 
+def test_an_evaluation_with_holes_says_so_and_compares_what_both_have():
+    whole = samples(0.8)
+    holed = [replace(s, arm="blank", status="failed", answer=None, correct=False) if i < 30 else replace(s, arm="blank") for i, s in enumerate(whole)]
+    page = render(models={"m": {"image": whole, "blank": holed}})
+    assert "Incomplete: 30 answers could not be had." in page.text and "Incomplete" not in render().text
+    assert measure({"image": whole, "blank": holed}).arms["blank"].against["n"] == len(whole) - 30
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 1e-6), (0, 1234567), (-3, 5), (0, 0), (1, 1), (5, 300)])
 def test_ticks_cover_and_are_few(low, high):
     found = charts.ticks(low, high)
@@ -253,8 +261,11 @@ def test_ticks_cover_and_are_few(low, high):
 def test_the_first_screen_shows_the_arm_where_a_model_does_best_without_its_picture():
     arms = {"image": samples(0.9), "blank": samples(0.35, "blank"), "mismatch": [replace(s, arm="mismatch") for s in samples(0.9)]}
     [row] = glances(whole := story(models={"m": arms}), {"m": measure(arms)}, [])
-    assert (row.shown, row.reliance.difference, row.kind) == ("another patient's picture", 0.0, "bad")
+    assert (row.shown, row.reliance.difference, row.kind) == ("another question's picture", 0.0, "bad")
     assert row.without["accuracy"] == row.mean["accuracy"]
-    assert Page(str(row.strip)).all("svg")[0]["aria-label"] == "m: 86.7 % right, with a grey picture 34.2 %, with another patient's picture 86.7 %"
+    assert Page(str(row.strip)).all("svg")[0]["aria-label"] == "m: 86.7 % right, with a grey picture 34.2 %, with another question's picture 86.7 %"
+    part = arms | {"mismatch": arms["mismatch"][:40]}  # MRI only: the row is about what was asked both ways
+    [row] = glances(story(models={"m": part}), {"m": measure(part)}, [])
+    assert (row.asked_both, row.mean["n"], row.mean["accuracy"]) == (40, 40, row.without["accuracy"])
     alone = glances(whole, {"m": measure({"image": arms["image"]})}, [])[0]
     assert (alone.without, alone.shown, alone.reliance, alone.kind) == (None, "", None, "open")

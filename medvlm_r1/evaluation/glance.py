@@ -7,21 +7,26 @@ from typing import Any
 from markupsafe import Markup
 
 from medvlm_r1.evaluation.charts import ROW_PX, dot, line
-from medvlm_r1.evaluation.looking import DECIDING, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, SHOWN, Looking, Reliance
+from medvlm_r1.evaluation.looking import DECIDING, DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, SHOWN, Looking, Reliance
 from medvlm_r1.evaluation.measured import ModelNumbers
+from medvlm_r1.evaluation.metrics import overall, shared
 from medvlm_r1.evaluation.story import Story
 from medvlm_r1.evaluation.wording import percent
 
-MARKS = {LOOKS: ("✓", "good"), LEANS: ("!", "doubt"), NOT_SHOWN: ("✗", "bad"), NOT_TESTED: ("?", "open")}
+MARKS = {LOOKS: ("✓", "good"), DOUBTS: ("~", "doubt"), LEANS: ("!", "bad"), NOT_SHOWN: ("✗", "bad"), NOT_TESTED: ("?", "open")}
 _HALVES = {"chance": (0, 0.6 * ROW_PX), "text-prior": (0.4 * ROW_PX, ROW_PX)}  # where both are equal, both are seen
 
 
 @dataclass(frozen=True)
 class Glance:
-    """One model's row: accuracy with its pictures, ``without`` them under the arm where it does best, and the mark."""
+    """One model's row: accuracy with its pictures, ``without`` them under the arm where it does best, and the mark.
+
+    Where that arm asked fewer questions, ``mean`` is of the same ``asked_both``.
+    """
 
     label: str
     mean: dict[str, Any]
+    asked_both: int | None
     without: dict[str, Any] | None
     shown: str
     reliance: Reliance | None
@@ -43,9 +48,11 @@ def _glance(story: Story, name: str, numbers: ModelNumbers, levels: Sequence[tup
     found = {arm: r for arm, r in looking.reliance.items() if arm in DECIDING} or looking.reliance
     arm = min(found, key=lambda arm: found[arm].difference, default="")
     sign, kind = MARKS[looking.level]
-    strip = _strip(story.label(name), image.mean, {SHOWN[other]: numbers.arms[other].mean["accuracy"] for other in found}, levels, kind)
     without = numbers.arms[arm].mean if arm else None
-    return Glance(story.label(name), image.mean, without, SHOWN.get(arm, ""), found.get(arm), looking, sign, kind, strip)
+    is_part = bool(without) and without["n"] < image.mean["n"]
+    mean = overall(shared(story.models[name]["image"], story.models[name][arm])) if is_part else image.mean
+    strip = _strip(story.label(name), mean, {SHOWN[other]: numbers.arms[other].mean["accuracy"] for other in found}, levels, kind)
+    return Glance(story.label(name), mean, mean["n"] if is_part else None, without, SHOWN.get(arm, ""), found.get(arm), looking, sign, kind, strip)
 
 
 def _strip(label: str, mean: dict[str, Any], without: Mapping[str, float], levels: Sequence[tuple[str, float]], kind: str) -> Markup:

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from medvlm_r1.evaluation.looking import Looking, judge
-from medvlm_r1.evaluation.metrics import Arms, arm_table, by_question_type, compare, overall, statuses
+from medvlm_r1.evaluation.metrics import Arms, arm_table, by_question_type, comparable, compare, overall, statuses
 from medvlm_r1.evaluation.statistics import holm
 
 
@@ -33,7 +33,7 @@ class ModelNumbers:
 
 def measure(arms: Arms) -> ModelNumbers:
     """All numbers of one model; every arm is compared with "image" on the questions that both have."""
-    against = {name: compare(arms["image"], samples, same=False) for name, samples in arms.items() if name != "image"}
+    against = {name: compare(arms["image"], samples, same=False) for name, samples in arms.items() if name != "image" and comparable(arms["image"], samples)}
     adjusted = dict(zip(against, holm([found["greedy"]["p"] for found in against.values()]), strict=True))
     numbers = {
         name: ArmNumbers(arm_table(samples), overall(samples), statuses(samples), len(samples), against.get(name), adjusted.get(name))
@@ -51,7 +51,7 @@ def between(models: Mapping[str, Arms]) -> list[dict[str, Any]]:
     rows = []
     for before, after in reversed(list(combinations(models, 2))):
         new, old = models[after]["image"], models[before]["image"]
-        if {s.id for s in new} & {s.id for s in old}:
+        if comparable(new, old):
             rows.append({"after": after, "before": before} | compare(new, old, same=False))
     p_holm, p_mcnemar = holm([row["p"] for row in rows]), holm([row["greedy"]["p_mcnemar"] for row in rows])
     for row, p, exact in zip(rows, p_holm, p_mcnemar, strict=True):

@@ -235,6 +235,12 @@ def _pairs(after: Sequence[Sample], before: Sequence[Sample], same: bool) -> lis
     return pairs
 
 
+def shared(samples: Sequence[Sample], others: Sequence[Sample]) -> list[Sample]:
+    """The samples of questions that the others have too."""
+    ids = {s.id for s in others}
+    return [s for s in samples if s.id in ids]
+
+
 def comparable(after: Sequence[Sample], before: Sequence[Sample]) -> bool:
     """Whether there is a question that both have, with every completion there."""
     there = [{s.id for s in side} - {s.id for s in side if s.status == "failed"} for side in (after, before)]

@@ -112,6 +112,7 @@ def _numbers(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Seq
         "curve_legend": charts.legend(list(story.curves)),
         "question_types": _question_types(story) if story.base != story.trained else [],
         "status_names": STATUSES,
+        "n_failed": sum(s.status == "failed" for arms in story.models.values() for samples in arms.values() for s in samples),
         "settings": list(_flat(story.settings)),
         "n_questions": len({s.id for arms in story.models.values() for s in arms["image"]}),
     }

@@ -146,6 +146,35 @@ def cluster_gap(
     return Estimate(float(gap((sums_GS.sum(0) / counts_GS.sum(0))[None])[0]), float(low), float(high))
 
 
+def cluster_share(
+    parts: Sequence[float],
+    wholes: Sequence[float],
+    groups: Sequence[Hashable],
+    strata: Sequence[Hashable],
+    draws: int = 4000,
+    seed: int = 0,
+) -> Estimate:
+    """What share the mean of ``parts`` is of the mean of ``wholes``, both means over strata; the interval resamples whole groups.
+
+    Below 0 it is 0, above 1 it is 1, and so it is in a draw whose whole is not above 0. Raises ValueError where the whole is not above 0.
+
+    | parts, wholes | share |
+    >>> cluster_share([0.5, 0.0], [1.0, 1.0], "ab", "xx").value
+    0.25
+    """
+    parts_GS, counts_GS, _ = _tables(parts, groups, strata)
+    wholes_GS, _, _ = _tables(wholes, groups, strata)
+    part, whole = ((sums_GS.sum(0) / counts_GS.sum(0)).mean() for sums_GS in (parts_GS, wholes_GS))
+    if whole <= 0:
+        raise ValueError(f"a share of {whole:g} is not defined")
+    shares = []
+    for weights_DG in SHARED.blocks(len(counts_GS), draws, seed)[0]:
+        part_D, whole_D = (np.nanmean(_means(weights_DG, sums_GS, counts_GS), axis=1) for sums_GS in (parts_GS, wholes_GS))
+        shares.append(np.where(whole_D > 0, part_D / np.where(whole_D > 0, whole_D, 1), 1.0).clip(0, 1))
+    low, high = np.quantile(np.concatenate(shares), [0.025, 0.975])
+    return Estimate(float(np.clip(part / whole, 0, 1)), float(low), float(high))
+
+
 def design_effect(values: Sequence[float], groups: Sequence[Hashable]) -> float:
     """How many times the variance of the mean exceeds that of as many independent items (Kish 1965); at least 1.
 

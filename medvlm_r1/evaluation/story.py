@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medvlm_r1.errors import DataError
-from medvlm_r1.evaluation.looking import LEANS, LOOKS, NOT_SHOWN, Looking
+from medvlm_r1.evaluation.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, Looking
 from medvlm_r1.evaluation.measured import ModelNumbers
 from medvlm_r1.evaluation.metrics import Arms, accuracy, by_modality, chance, sampled_accuracy
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.evaluation.wording import interval, percent, points
+from medvlm_r1.evaluation.wording import interval, modality_name, percent, points
 
 LABELS = {"chance": "Chance", "text_prior": "Text prior", "base": "Base", "sft": "SFT", "grpo": "GRPO"}
 
@@ -19,7 +19,8 @@ class Story:
     """All that a report tells.
 
     models: name -> arm -> samples, in row order; every model has the arm "image".
-        The last is the trained model, "base" (else the first) what it started from.
+        The last is the model that the page is about, the first what it is held against.
+    is_lineage: the last was trained from the first, so that training "raised" or "lowered" what differs.
     labels: what a model or baseline is called where its name is not what a reader should see.
     baselines: "chance" and "text_prior" -> modality -> {"accuracy", "ci95"} or a
         plain number; chance is computed where it is not given.
@@ -35,6 +36,7 @@ class Story:
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    is_lineage: bool = False
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -49,7 +51,7 @@ class Story:
 
     @property
     def base(self) -> str:
-        return "base" if "base" in self.models else next(iter(self.models))
+        return next(iter(self.models))
 
     @property
     def asked(self) -> list[Sample]:
@@ -127,7 +129,8 @@ def _joined(looking: Looking) -> str:
     return {
         LOOKS: "and it looks at the image",
         LEANS: "but it leans on the text",
-        NOT_SHOWN: "but nothing shows that it looks at the image",
+        DOUBTS: "and it looks at the image, with doubts",
+        NOT_SHOWN: "but it is not shown to look at the image",
     }.get(looking.level, "and whether it looks at the image was not tested")
 
 
@@ -135,18 +138,23 @@ def _gain_clause(story: Story, gain: dict[str, Any] | None, trained: ModelNumber
     label = story.label(story.trained)
     if gain is None:
         found = trained.arms["image"]
-        return f"{label} answers {percent(found.mean['accuracy'])} % of {found.n:,} questions right"
+        return f"{label} answers {percent(found.mean['accuracy'])} % right ({_of(story, found.mean['n'])})"
     before, after = _means(story, gain)
     difference = f"{points(gain['mean_difference'])} points, 95 % interval {interval(gain['ci95'], signed=True)}"
-    if story.base != "base":  # nobody said that one was made of the other
+    if not story.is_lineage:
         asked = "sampled answers to " if gain["measure"] == "sampled" else ""
-        mine, theirs = f"{percent(after)} % of {asked}{gain['n']:,} questions right", f"{percent(before)} %"
-        return f"{label} gets {mine}, {story.label(story.base)} {theirs} ({difference})"
+        mine, theirs = f"{percent(after)} % of {asked}questions right", f"{percent(before)} %"
+        return f"{label} gets {mine}, {story.label(story.base)} {theirs} ({_of(story, gain['n'])}; {difference})"
     low, high = gain["ci95"]
     verb = "raised" if low > 0 else "lowered" if high < 0 else "did not clearly change"
     what = "sampled answers that are right" if gain["measure"] == "sampled" else "questions answered right"
     change = f"from {percent(before)} % to {percent(after)} % ({difference})"
-    return f"{label} {verb} the share of {what}, on {gain['n']:,} held-out questions, {change}"
+    return f"{label} {verb} the share of {what} ({_of(story, gain['n'])}) {change}"
+
+
+def _of(story: Story, n: int) -> str:
+    names = [modality_name(m) for m in story.modalities]
+    return f"{n:,} questions" + (f", mean over {', '.join(names)}" if len(names) > 1 else "")
 
 
 def _means(story: Story, gain: dict[str, Any]) -> tuple[float, float]:
