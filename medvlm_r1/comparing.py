@@ -10,10 +10,10 @@ from typing import Any
 
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, DataError, RunError
-from medvlm_r1.evaluation import metrics
+from medvlm_r1.evaluation.measured import between
+from medvlm_r1.evaluation.metrics import require_same
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.samples import Sample, read_samples
-from medvlm_r1.evaluation.statistics import holm
 from medvlm_r1.evaluation.story import Story
 from medvlm_r1.training.appending import writing
 
@@ -81,12 +81,12 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
     Raises DataError unless all are of the same questions.
     """
-    pairs = {f"{b.name}-{a.name}": metrics.compare(b.arms["image"], a.arms["image"]) for a, b in combinations(evaluations, 2)}
-    for pair, p in zip(pairs.values(), holm([pair["p"] for pair in pairs.values()]), strict=True):
-        pair["p_holm"] = p
+    for before, after in combinations(evaluations, 2):
+        require_same(after.arms["image"], before.arms["image"])
+    pairs = between({evaluation.name: evaluation.arms for evaluation in evaluations})
     return {
         "models": {evaluation.name: dict(evaluation.summary) for evaluation in evaluations},
-        "paired": pairs,
+        "paired": {f"{pair['after']}-{pair['before']}": pair for pair in pairs},
         "baselines": evaluations[0].summary.get("baselines", {}),
     }
 

@@ -37,9 +37,9 @@ def test_every_two_are_tested_and_p_is_adjusted_for_their_number(folder, tmp_pat
     assert cli.main(["compare", str(places[0]), f"SFT={places[1]}", str(places[2]), "--out", str(tmp_path / "all"), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary == json.loads((tmp_path / "all" / "summary.json").read_text())
-    assert list(summary["paired"]) == ["SFT-base", "grpo-base", "grpo-SFT"] and list(summary["models"]) == ["base", "SFT", "grpo"]
+    assert list(summary["paired"]) == ["grpo-SFT", "grpo-base", "SFT-base"] and list(summary["models"]) == ["base", "SFT", "grpo"]
     pairs = summary["paired"]
-    assert [round(40 * pair["mean_difference"]) for pair in pairs.values()] == [2, 18, 16]
+    assert [round(40 * pair["mean_difference"]) for pair in pairs.values()] == [16, 18, 2]
     assert pairs["grpo-base"]["greedy"]["gained"] == 18 and pairs["grpo-base"]["greedy"]["p_mcnemar"] == 2 / 2**18
     assert pairs["grpo-base"]["p_holm"] == pytest.approx(3 * pairs["grpo-base"]["p"])
     page = (tmp_path / "all" / "report.html").read_text()

@@ -169,7 +169,9 @@ def compare(after: Sequence[Sample], before: Sequence[Sample], same: bool = True
     Questions with a completion that could not be had, on either side, are left out.
     Raises DataError if the questions differ, or none is left; with ``same=False`` those that both have are compared.
     """
-    pairs = _pairs(after, before, same)
+    if same:
+        require_same(after, before)
+    pairs = _pairs(after, before)
     greedy = [accuracy(a) - accuracy(b) for a, b in pairs]
     sampled = [x - y for a, b in pairs if (x := sampled_accuracy(a)) is not None and (y := sampled_accuracy(b)) is not None]
     measure = "sampled" if len(sampled) == len(pairs) else "greedy"
@@ -218,18 +220,22 @@ def _average(samples: Sequence[Sample], values: Sequence[float]) -> Estimate:
     return cluster_mean(values, [s.cluster for s in samples], [s.modality for s in samples])
 
 
-def _pairs(after: Sequence[Sample], before: Sequence[Sample], same: bool) -> list[Pair]:
-    new, old = split_by(after, lambda s: s.id), split_by(before, lambda s: s.id)
-    if same and (len(old) != len(before) or len(new) != len(after)):
+def require_same(after: Sequence[Sample], before: Sequence[Sample]) -> None:
+    """Raises DataError unless both sides hold the same questions, each once."""
+    new, old = {s.id: s for s in after}, {s.id: s for s in before}
+    if len(old) != len(before) or len(new) != len(after):
         raise DataError("a question id occurs twice in an evaluation; ids must be unique to pair two models")
-    if same and new.keys() != old.keys():
+    if new.keys() != old.keys():
         odd = min(new.keys() ^ old.keys())
         raise DataError(f'"{odd}" is in only one of the two evaluations; evaluate both on the same questions')
-    pairs = [(a, old[id]) for id, a in new.items() if id in old]
-    for [a, *_], [b, *_] in pairs if same else ():
+    for a, b in ((a, old[id]) for id, a in new.items()):
         if (a.question, a.options, a.gold, a.modality) != (b.question, b.options, b.gold, b.modality):
             raise DataError(f'"{a.id}" has other options or another question in the two evaluations; evaluate both on the same questions')
-    pairs = [(a, b) for a, b in pairs if not any(s.status == "failed" for s in (*a, *b))]
+
+
+def _pairs(after: Sequence[Sample], before: Sequence[Sample]) -> list[Pair]:
+    new, old = split_by(after, lambda s: s.id), split_by(before, lambda s: s.id)
+    pairs = [(a, old[id]) for id, a in new.items() if id in old and not any(s.status == "failed" for s in (*a, *old[id]))]
     if not pairs:
         raise DataError("the two evaluations have no answered question in common; evaluate both on the same questions")
     return pairs
