@@ -22,6 +22,7 @@ from medvlm_r1.rollout.remote import RemoteEngine
 from medvlm_r1.types import Example
 
 KEY = "MEDVLM_API_KEY"
+DECIDING = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # weights, configuration, chat template, tokenizer
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def _local(arguments: Namespace, examples: Sequence[Example], record: Path) -> A
     policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
     template = arguments.template or policy.template
     preflight.check_askable(policy, examples, template)
-    identity = f"{weights_sha256(locate(arguments.model))} {arguments.dtype}"
+    identity = f"{model_sha256(locate(arguments.model))} {arguments.dtype}"
     engine = Recorded(LocalEngine(policy), record, identity, lambda reference: policy.encoder.pixels(reference).key)
     return Answerer(template, identity, engine, partial(option_probs, policy))
 
@@ -60,10 +61,10 @@ def _endpoint(arguments: Namespace, record: Path) -> Answerer:
     return Answerer(arguments.template or "paper-eval", identity, Recorded(RemoteEngine(endpoint, load_image), record, identity, image_key), None)
 
 
-def weights_sha256(directory: Path) -> str:
-    """16 hex digits over all weight files of a model directory, by name and content."""
+def model_sha256(directory: Path) -> str:
+    """16 hex digits over the files of a model directory that decide what it writes, by name and content; its folders are not read."""
     digest = hashlib.sha256()
-    for file in sorted(directory.glob("*.safetensors")):
+    for file in sorted(file for pattern in DECIDING for file in directory.glob(pattern)):
         digest.update(file.name.encode())
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
