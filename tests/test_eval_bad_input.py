@@ -218,6 +218,18 @@ def test_the_key_stands_in_no_file_and_no_message(endpoint, serve, data, tmp_pat
     assert "sk-secret-1" not in out + err + "".join(file.read_text() for file in (tmp_path / "eval").iterdir())
 
 
+@pytest.mark.parametrize("status", [403, 200])
+@pytest.mark.parametrize("key", ["sk-secret-1-" + "x" * 40, 'sk-"secret"-\\1' + "x" * 40])
+def test_not_even_its_beginning_where_a_message_is_cut(endpoint, data, tmp_path, command, monkeypatch, status, key):
+    """A server repeats it at such a place that the cut after 200 characters (of an answer that cannot be read: 100) goes through it."""
+    monkeypatch.setenv("MEDVLM_API_KEY", key)
+    bodies = [(status, {}, {"said": f"{'.' * before}{key}"}) for before in (30, 60, 170, 180)]
+    for n, body in enumerate(bodies):
+        code, out, err = command(*eval_words(endpoint(stumbles(body, "q1")).url, data, tmp_path / str(n), "--arms", "image"))
+        written = out + err + "".join(file.read_text() for file in (tmp_path / str(n)).iterdir())
+        assert code == 1 and "said" in written and "sk-" not in written
+
+
 @pytest.mark.parametrize("key", ["sk-secret-1\n", "sk secret-1", "sk-secret-1€"])
 def test_a_key_that_cannot_be_sent_is_not_shown(refused, data, tmp_path, monkeypatch, capsys, key):
     monkeypatch.setenv("MEDVLM_API_KEY", key)
