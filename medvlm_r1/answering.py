@@ -14,7 +14,6 @@ from medvlm_r1.data.images import content_hash, load_image
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.evaluation.run import Probe
 from medvlm_r1.models.families import locate
-from medvlm_r1.rollout.engine import Engine
 from medvlm_r1.rollout.calling import Endpoint, check_up, served_model
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.recorded import Recorded
@@ -31,7 +30,7 @@ class Answerer:
 
     template: str
     identity: str
-    engine: Engine
+    engine: Recorded
     probe: Probe | None
 
 

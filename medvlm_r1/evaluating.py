@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -45,13 +46,14 @@ def run(arguments: Namespace) -> dict:
     train = load_dataset(arguments.train) if arguments.train else None
     with launch.memory_errors():
         asked = answerer(arguments, examples, arguments.cache or out / "completions.jsonl")
-        if arguments.arms not in LENIENT:
-            for name in names:
-                if name not in FORCED:
-                    prompts_of(name, Asked(examples, asked.template))  # what can ask nothing is refused before the first answer
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-        arms = _ask_all(asked, examples, names, arguments)
+        with closing(asked.engine):
+            if arguments.arms not in LENIENT:
+                for name in names:
+                    if name not in FORCED:
+                        prompts_of(name, Asked(examples, asked.template))  # what can ask nothing is refused before the first answer
+            with writing(out):
+                out.mkdir(parents=True, exist_ok=True)
+            arms = _ask_all(asked, examples, names, arguments)
     settings = {key: getattr(arguments, key) for key in ("model", "data", "train", "samples", "max_tokens", "max_pixels", "dtype")}
     settings |= {"template": asked.template, "answered_by": asked.identity} | ({"in_domain": arguments.in_domain} if arguments.in_domain else {})
     prior = TextPrior(examples, train).measure(TEXTS_LEARNT)
