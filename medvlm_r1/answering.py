@@ -26,12 +26,16 @@ DECIDING = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # weights, configura
 
 @dataclass(frozen=True)
 class Answerer:
-    """A model as an evaluation sees it; ``probe`` reads option probabilities, where that can be done."""
+    """A model as an evaluation sees it; ``probe`` reads option probabilities, where that can be done.
+
+    ``unused``: options that decide nothing about its answers.
+    """
 
     template: str
     identity: str
     engine: Recorded
     probe: Probe | None
+    unused: tuple[str, ...] = ()
 
 
 def answerer(arguments: Namespace, examples: Sequence[Example], record: Path) -> Answerer:
@@ -52,12 +56,17 @@ def _endpoint(arguments: Namespace, record: Path) -> Answerer:
     url, _, name = arguments.model.partition("#")
     if arguments.probs:
         raise ConfigError("--probs needs the model on this machine; an endpoint is calibrated by --samples 4 or more")
+    if arguments.max_pixels:
+        raise ConfigError(f"--max-pixels {arguments.max_pixels} does nothing at an endpoint, whose server decides how large a picture may be; drop it")
+    if arguments.dtype != "float32":
+        raise ConfigError(f"--dtype {arguments.dtype} does nothing at an endpoint, whose server holds the weights; drop it")
     endpoint = Endpoint(url, name, secret(KEY), arguments.timeout)
     check_up(endpoint)
     endpoint = endpoint if name else replace(endpoint, model=served_model(url, endpoint.key))
     identity = f"{endpoint.url}#{endpoint.model}"
     image_key = cache(lambda reference: content_hash(load_image(reference)))
-    return Answerer(arguments.template or "paper-eval", identity, Recorded(RemoteEngine(endpoint, load_image), record, identity, image_key), None)
+    engine = Recorded(RemoteEngine(endpoint, load_image), record, identity, image_key)
+    return Answerer(arguments.template or "paper-eval", identity, engine, None, ("max_pixels", "dtype"))
 
 
 def model_sha256(directory: Path) -> str:

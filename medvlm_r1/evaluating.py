@@ -15,7 +15,7 @@ from medvlm_r1.answering import Answerer, answerer
 from medvlm_r1.data.audit.prior import TextPrior
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
-from medvlm_r1.errors import ConfigError, RunError, nearest
+from medvlm_r1.errors import ConfigError, DataError, RunError, nearest
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.arms import ARMS, FORCED, Asked, prompts_of
 from medvlm_r1.evaluation.looking import look
@@ -30,6 +30,7 @@ from medvlm_r1.training.tracker import notice
 from medvlm_r1.types import Example
 
 ALL = "all"
+SETTINGS = ("model", "data", "train", "samples", "probs", "max_tokens", "max_pixels", "dtype")
 LENIENT = (ALL, DEFAULT_ARMS)  # nobody asked for each of these arms by name
 TEXTS_LEARNT = 600  # as in the paper's training set
 
@@ -42,7 +43,8 @@ def run(arguments: Namespace) -> dict:
     out: Path = arguments.out
     names = arm_names(arguments.arms)
     check_out(out)
-    examples = load_dataset(arguments.data)
+    examples, n_open = _closed(load_dataset(arguments.data), arguments.data)
+    _check_in_domain(arguments.in_domain, examples)
     train = load_dataset(arguments.train) if arguments.train else None
     with launch.memory_errors():
         asked = answerer(arguments, examples, arguments.cache or out / "completions.jsonl")
@@ -54,7 +56,8 @@ def run(arguments: Namespace) -> dict:
             with writing(out):
                 out.mkdir(parents=True, exist_ok=True)
             arms = _ask_all(asked, examples, names, arguments)
-    settings = {key: getattr(arguments, key) for key in ("model", "data", "train", "samples", "max_tokens", "max_pixels", "dtype")}
+    settings = {key: getattr(arguments, key) for key in SETTINGS if key not in asked.unused}
+    settings |= {"left_out_without_options": n_open} if n_open else {}
     settings |= {"template": asked.template, "answered_by": asked.identity} | ({"in_domain": arguments.in_domain} if arguments.in_domain else {})
     prior = TextPrior(examples, train).measure(TEXTS_LEARNT)
     failed = {name: sum(s.status == "failed" for s in samples) for name, samples in arms.items()}
@@ -67,6 +70,23 @@ def run(arguments: Namespace) -> dict:
         (out / "report.html").write_text(render_report(story, load_image))
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def _closed(examples: Sequence[Example], data: str) -> tuple[list[Example], int]:
+    """The questions with options, and how many have none: no rule here tells whether a free answer is right."""
+    closed = [example for example in examples if example.options]
+    n_open = len(examples) - len(closed)
+    if not closed:
+        raise DataError(f'no question of "{data}" has options, and closed questions only are evaluated; give them "options" that hold the answer')
+    if n_open:
+        notice(f"left out: {n_open} of {len(examples)} questions have no options; closed questions only are evaluated")
+    return closed, n_open
+
+
+def _check_in_domain(modality: str | None, examples: Sequence[Example]) -> None:
+    known = {example.modality for example in examples}
+    if modality and modality not in known:
+        raise ConfigError(f'--in-domain "{modality}" is the modality of no question{nearest(modality, known)}')
 
 
 def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str], arguments: Namespace) -> dict[str, list[Sample]]:

@@ -88,7 +88,7 @@ def test_what_failed_is_counted_said_and_asked_again(endpoint, data, tmp_path, c
     fault, reason, tries = FAULTS[case]
     server, out = endpoint(stumbles(fault, "q2", "q5")), tmp_path / "eval"
     code, _, err = command(*eval_words(server.url, data, out))
-    assert code == 1 and "4 questions have no answer; the same command again asks only for these" in err
+    assert code == 1 and "4 answers are missing; the same command again asks only for these" in err
     summary = json.loads((out / "summary.json").read_text())
     assert summary["failed"] == {"image": 2, "blank": 2}
     for arm in ARMS:
@@ -195,7 +195,7 @@ def test_pictures_that_are_missing_or_broken(endpoint, taught, data, tmp_path, c
     (tmp_path / "q2.png").unlink()
     (tmp_path / "q3.png").write_bytes(whole["q3"][:500])
     code, _, err = command(*eval_words(model, data, out, *more))
-    assert code == 1 and "4 questions have no answer" in err
+    assert code == 1 and "4 answers are missing" in err
     failed = {s.id: s.text for s in read_samples(out / "samples-image.jsonl") if s.status == "failed"}
     assert failed.keys() == {"q2", "q3"} and "is missing" in failed["q2"] and "truncated or corrupt" in failed["q3"]
     assert json.loads((out / "summary.json").read_text())["failed"] == {"image": 2, "blank": 2} and (out / "report.html").exists()
