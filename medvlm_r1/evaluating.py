@@ -67,8 +67,8 @@ def run(arguments: Namespace) -> dict:
     model = called(arguments.model)
     story = Story(f"{model} on {arguments.data}", {model: arms}, baselines={"text_prior": prior}, settings=settings)
     with writing(out):
-        (out / "report.html").write_text(render_report(story, load_image))
-        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (out / "report.html").write_text(render_report(story, load_image), encoding="utf-8")
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 

@@ -48,7 +48,7 @@ def run(out: Path, seeds: int) -> str:
     """Train and evaluate what is missing; writes study.json, and report.html for each test of seed 0. Returns the table as Markdown."""
     found = [{test: _one(out / f"seed-{seed}", seed, test) for test in TESTS} for seed in range(seeds)]
     result = {"tests": TESTS, "arms": ARMS.split(","), "models": {name: pupil.label for name, pupil in PUPILS.items()}, "seeds": found}
-    (out / "study.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "study.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return table(result)
 
 
