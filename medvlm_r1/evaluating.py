@@ -25,6 +25,7 @@ from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample, write_samples
 from medvlm_r1.evaluation.story import Story
+from medvlm_r1.evaluation.wording import called
 from medvlm_r1.training.appending import writing
 from medvlm_r1.training.tracker import notice
 from medvlm_r1.types import Example
@@ -106,18 +107,6 @@ def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str],
             with writing(arguments.out):
                 write_samples(arguments.out / f"samples-{name}.jsonl", arms[name])
     return arms
-
-
-def called(model: str) -> str:
-    """What a reader calls a model.
-
-    >>> called("runs/mine/checkpoints/step-300"), called("Qwen/Qwen2-VL-2B-Instruct"), called("http://127.0.0.1:8000/v1#big")
-    ('mine, step-300', 'Qwen/Qwen2-VL-2B-Instruct', 'big')
-    """
-    place = Path(model)
-    if place.parent.name == "checkpoints":
-        return f"{place.parent.parent.name}, {place.name}"
-    return (model.partition("#")[2] or model) if "://" in model else place.name if place.is_absolute() else model
 
 
 def arm_names(text: str) -> list[str]:

@@ -82,6 +82,7 @@ def test_all_arms_that_can_ask_and_no_question_is_asked_twice(words, manifest, t
     assert all(sum(sample.option_probs) == pytest.approx(1) for sample in arms["image"])
     summary = json.loads((out / "summary.json").read_text())
     assert summary["paired"].keys() == {f"image-{arm}" for arm in arms if arm != "image"}
+    assert summary["settings"]["probs"] is True
     assert {"text_prior", "chance"} == summary["baselines"].keys()
 
 
