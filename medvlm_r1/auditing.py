@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> Report:
         report = names | audit(examples, train, config, lambda n: progress.advance(bar, n))
     if page:
         with writing(page, "--html"):
-            page.write_text(render_audit(report, load_image))
+            page.write_text(render_audit(report, load_image), encoding="utf-8")
     return report
 
 

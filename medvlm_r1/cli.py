@@ -79,14 +79,14 @@ def _dry_run(config: Any) -> dict[str, Any]:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """``eval``: samples.jsonl per arm, summary.json and report.html in --out. Exit code 1 where an endpoint left questions unanswered."""
+    """``eval``: samples.jsonl per arm, summary.json and report.html in --out. Exit code 1 where an endpoint left answers missing."""
     from medvlm_r1 import evaluating, presets
 
     presets.apply(arguments)
     summary = evaluating.run(arguments)
     print(json.dumps(summary, indent=2) if arguments.json else f"report: {arguments.out / 'report.html'}")
     if failed := sum(summary["failed"].values()):
-        print(f"medvlm-r1: {failed} questions have no answer; the same command again asks only for these", file=sys.stderr)
+        print(f"medvlm-r1: {failed} answers are missing; the same command again asks only for these", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -3,8 +3,10 @@
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -14,21 +16,23 @@ from medvlm_r1.answering import Answerer, answerer
 from medvlm_r1.data.audit.prior import TextPrior
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
-from medvlm_r1.errors import ConfigError, RunError, nearest
+from medvlm_r1.errors import ConfigError, DataError, RunError, nearest
 from medvlm_r1.evaluation import metrics
 from medvlm_r1.evaluation.arms import ARMS, FORCED, Asked, prompts_of
-from medvlm_r1.evaluation.looking import look
+from medvlm_r1.evaluation.looking import judge
 from medvlm_r1.evaluation.meanings import DEFAULT_ARMS, MEANINGS
 from medvlm_r1.evaluation.reasons import reasons
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import Sample, write_samples
 from medvlm_r1.evaluation.story import Story
+from medvlm_r1.evaluation.wording import called
 from medvlm_r1.training.appending import writing
 from medvlm_r1.training.tracker import notice
 from medvlm_r1.types import Example
 
 ALL = "all"
+SETTINGS = ("model", "data", "train", "samples", "probs", "max_tokens", "max_pixels", "dtype")
 LENIENT = (ALL, DEFAULT_ARMS)  # nobody asked for each of these arms by name
 TEXTS_LEARNT = 600  # as in the paper's training set
 
@@ -38,33 +42,66 @@ def run(arguments: Namespace) -> dict:
 
     Completions are recorded as they come: the same command again asks only for those that are missing.
     """
-    out: Path = arguments.out
     names = arm_names(arguments.arms)
-    check_out(out)
-    examples = load_dataset(arguments.data)
+    check_out(arguments.out)
+    examples, n_open = _closed(load_dataset(arguments.data), arguments.data)
+    _check_in_domain(arguments.in_domain, examples)
     train = load_dataset(arguments.train) if arguments.train else None
     with launch.memory_errors():
-        asked = answerer(arguments, examples, arguments.cache or out / "completions.jsonl")
-        if arguments.arms not in LENIENT:
-            for name in names:
-                if name not in FORCED:
-                    prompts_of(name, Asked(examples, asked.template))  # what can ask nothing is refused before the first answer
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-        arms = _ask_all(asked, examples, names, arguments)
-    settings = {key: getattr(arguments, key) for key in ("model", "data", "train", "samples", "max_tokens", "max_pixels", "dtype")}
-    settings |= {"template": asked.template, "answered_by": asked.identity} | ({"in_domain": arguments.in_domain} if arguments.in_domain else {})
-    prior = TextPrior(examples, train).measure(TEXTS_LEARNT)
-    failed = {name: sum(s.status == "failed" for s in samples) for name, samples in arms.items()}
+        asked = answerer(arguments, examples, arguments.cache or arguments.out / "completions.jsonl")
+        with closing(asked.engine):
+            _check_arms(asked, examples, names, arguments.arms)
+            with writing(arguments.out):
+                arguments.out.mkdir(parents=True, exist_ok=True)
+            arms = _ask_all(asked, examples, names, arguments)
+    settings = {key: getattr(arguments, key) for key in SETTINGS if key not in asked.unused}
+    settings |= {"template": asked.template, "answered_by": asked.identity} | ({"left_out_without_options": n_open} if n_open else {})
+    settings |= {"in_domain": arguments.in_domain} if arguments.in_domain else {}
+    return _tell(arms, TextPrior(examples, train).measure(TEXTS_LEARNT), settings, arguments.out)
+
+
+def _tell(arms: dict[str, list[Sample]], prior: dict[str, Any], settings: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Write summary.json and report.html; returns the summary."""
     summary = metrics.summary(arms, {"text_prior": prior}, [("image", name) for name in arms if name != "image"])
-    gap = metrics.out_of_distribution_gap(arms["image"], arguments.in_domain) if arguments.in_domain else None
-    summary |= {"looking": asdict(look(arms)), "reasoning": reasons(arms), "gap": gap, "failed": failed, "settings": settings}
-    model = called(arguments.model)
-    story = Story(f"{model} on {arguments.data}", {model: arms}, baselines={"text_prior": prior}, settings=settings)
+    against = {name: pair for name in arms if (pair := summary["paired"].get(f"image-{name}"))}
+    in_domain = settings.get("in_domain")
+    summary |= {
+        "looking": asdict(judge(arms, against)),
+        "reasoning": reasons(arms),
+        "gap": metrics.out_of_distribution_gap(arms["image"], in_domain) if in_domain else None,
+        "failed": {name: sum(s.status == "failed" for s in samples) for name, samples in arms.items()},
+        "settings": settings,
+    }
+    model = called(settings["model"])
+    story = Story(f"{model} on {settings['data']}", {model: arms}, baselines={"text_prior": prior}, settings=settings)
     with writing(out):
-        (out / "report.html").write_text(render_report(story, load_image))
-        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (out / "report.html").write_text(render_report(story, load_image), encoding="utf-8")
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
+
+
+def _check_arms(asked: Answerer, examples: Sequence[Example], names: Sequence[str], given: str) -> None:
+    """An arm that was named and can ask nothing is refused before the first answer."""
+    for name in names if given not in LENIENT else ():
+        if name not in FORCED:
+            prompts_of(name, Asked(examples, asked.template))
+
+
+def _closed(examples: Sequence[Example], data: str) -> tuple[list[Example], int]:
+    """The questions with options, and how many have none: no rule here tells whether a free answer is right."""
+    closed = [example for example in examples if example.options]
+    n_open = len(examples) - len(closed)
+    if not closed:
+        raise DataError(f'no question of "{data}" has options, and closed questions only are evaluated; give them "options" that hold the answer')
+    if n_open:
+        notice(f"left out: {n_open} of {len(examples)} questions have no options; closed questions only are evaluated")
+    return closed, n_open
+
+
+def _check_in_domain(modality: str | None, examples: Sequence[Example]) -> None:
+    known = {example.modality for example in examples}
+    if modality and modality not in known:
+        raise ConfigError(f'--in-domain "{modality}" is the modality of no question{nearest(modality, known)}')
 
 
 def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str], arguments: Namespace) -> dict[str, list[Sample]]:
@@ -84,18 +121,6 @@ def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str],
             with writing(arguments.out):
                 write_samples(arguments.out / f"samples-{name}.jsonl", arms[name])
     return arms
-
-
-def called(model: str) -> str:
-    """What a reader calls a model.
-
-    >>> called("runs/mine/checkpoints/step-300"), called("Qwen/Qwen2-VL-2B-Instruct"), called("http://127.0.0.1:8000/v1#big")
-    ('mine, step-300', 'Qwen/Qwen2-VL-2B-Instruct', 'big')
-    """
-    place = Path(model)
-    if place.parent.name == "checkpoints":
-        return f"{place.parent.parent.name}, {place.name}"
-    return (model.partition("#")[2] or model) if "://" in model else place.name if place.is_absolute() else model
 
 
 def arm_names(text: str) -> list[str]:

@@ -131,7 +131,7 @@ def run(plan: Plan, out: Path) -> dict[str, Any]:
         stage.run()
     summary = compare(plan, out)
     with writing(out):
-        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 

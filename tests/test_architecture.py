@@ -154,6 +154,13 @@ def check_exceptions(path: str, source: str) -> list[str]:
     return faults
 
 
+def check_encoding(path: str, source: str) -> list[str]:
+    """The platform's own encoding has no room for a page's signs everywhere."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    bare = [c for c in calls if c.func.attr == "write_text" and len(c.args) < 2 and all(word.arg != "encoding" for word in c.keywords)]
+    return [f"{path}:{call.lineno}: write_text() without encoding" for call in bare]
+
+
 def _is_constant(line: ast.stmt) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
 
@@ -190,6 +197,7 @@ CHECKS = (
     check_module_length,
     check_functions,
     check_exceptions,
+    check_encoding,
     check_print,
     check_environment,
     check_docstrings,
@@ -255,6 +263,7 @@ BAD = [
     (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept (KeyError, Exception) as e:\n    log(e)"),
     (check_exceptions, f"{PACKAGE}/x.py", "for i in x:\n    try:\n        f()\n    except OSError:\n        continue"),
     (check_exceptions, f"{PACKAGE}/x.py", "with contextlib.suppress(OSError):\n    f()"),
+    (check_encoding, f"{PACKAGE}/x.py", "path.write_text(page)"),
     (check_print, f"{PACKAGE}/demo.py", "print('hello')"),
     (check_environment, f"{PACKAGE}/demo.py", "import os\nos.environ['A'] = 'b'"),
     (check_environment, f"{PACKAGE}/x.py", "from os import environ"),
@@ -271,6 +280,7 @@ GOOD = [
     (check_module_length, f"{PACKAGE}/x.py", "\n" * 300),
     (check_functions, f"{PACKAGE}/x.py", "def f(self, a, b, c, *, d, e, f):\n" + "    a = 1\n" * 59),
     (check_functions, f"{PACKAGE}/sft/trainer.py", "def f():\n" + "    a = 1\n" * 79),
+    (check_encoding, f"{PACKAGE}/x.py", "path.write_text(page, encoding='utf-8')\nother.write_text(page, 'utf-8', 'replace')"),
     (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept Exception as e:\n    raise RunError(e) from e"),
     (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept KeyError:\n    a = None"),
     (check_print, f"{PACKAGE}/cli.py", "print('hello')"),

@@ -88,7 +88,7 @@ def test_what_failed_is_counted_said_and_asked_again(endpoint, data, tmp_path, c
     fault, reason, tries = FAULTS[case]
     server, out = endpoint(stumbles(fault, "q2", "q5")), tmp_path / "eval"
     code, _, err = command(*eval_words(server.url, data, out))
-    assert code == 1 and "4 questions have no answer; the same command again asks only for these" in err
+    assert code == 1 and "4 answers are missing; the same command again asks only for these" in err
     summary = json.loads((out / "summary.json").read_text())
     assert summary["failed"] == {"image": 2, "blank": 2}
     for arm in ARMS:
@@ -123,6 +123,18 @@ def test_one_draw_that_is_missing_is_asked_again(endpoint, data, tmp_path, comma
     server.answers[:], server.asked[:] = [good], []
     assert command(*eval_words(server.url, data, out, *more))[0] == 0 and [question_of(body) for body in server.asked] == ["q3"] * 3
     assert read_samples(out / "samples-image.jsonl")[2].sampled_answers == ("B",) * 3
+
+
+def test_half_a_surrogate_pair_is_kept_as_it_came(endpoint, data, tmp_path, command):
+    """In an answer and in a question's id; ``\\ud83d`` is the first half of an emoji."""
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows[0]["id"] = "q1 \ud83d"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    server, out = endpoint(stumbles(says("<answer>A</answer> \ud83d"), "q1")), tmp_path / "eval"
+    assert command(*eval_words(server.url, data, out, "--arms", "image,blank,noise,rotate", "--samples", "1"))[0] == 0
+    first = read_samples(out / "samples-image.jsonl")[0]
+    assert (first.id, first.text, first.answer) == ("q1 \ud83d", "<answer>A</answer> \ud83d", "A")
+    assert (out / "report.html").read_bytes().decode("utf-8")
 
 
 ANSWERS = {
@@ -183,7 +195,7 @@ def test_pictures_that_are_missing_or_broken(endpoint, taught, data, tmp_path, c
     (tmp_path / "q2.png").unlink()
     (tmp_path / "q3.png").write_bytes(whole["q3"][:500])
     code, _, err = command(*eval_words(model, data, out, *more))
-    assert code == 1 and "4 questions have no answer" in err
+    assert code == 1 and "4 answers are missing" in err
     failed = {s.id: s.text for s in read_samples(out / "samples-image.jsonl") if s.status == "failed"}
     assert failed.keys() == {"q2", "q3"} and "is missing" in failed["q2"] and "truncated or corrupt" in failed["q3"]
     assert json.loads((out / "summary.json").read_text())["failed"] == {"image": 2, "blank": 2} and (out / "report.html").exists()
@@ -204,6 +216,18 @@ def test_the_key_stands_in_no_file_and_no_message(endpoint, serve, data, tmp_pat
     assert code == 1 and set(server.keys) == {"Bearer sk-secret-1"}
     assert "the key … may not do that" in read_samples(tmp_path / "eval" / "samples-image.jsonl")[0].text
     assert "sk-secret-1" not in out + err + "".join(file.read_text() for file in (tmp_path / "eval").iterdir())
+
+
+@pytest.mark.parametrize("status", [403, 200])
+@pytest.mark.parametrize("key", ["sk-secret-1-" + "x" * 40, 'sk-"secret"-\\1' + "x" * 40])
+def test_not_even_its_beginning_where_a_message_is_cut(endpoint, data, tmp_path, command, monkeypatch, status, key):
+    """A server repeats it at such a place that the cut after 200 characters (of an answer that cannot be read: 100) goes through it."""
+    monkeypatch.setenv("MEDVLM_API_KEY", key)
+    bodies = [(status, {}, {"said": f"{'.' * before}{key}"}) for before in (30, 60, 170, 180)]
+    for n, body in enumerate(bodies):
+        code, out, err = command(*eval_words(endpoint(stumbles(body, "q1")).url, data, tmp_path / str(n), "--arms", "image"))
+        written = out + err + "".join(file.read_text() for file in (tmp_path / str(n)).iterdir())
+        assert code == 1 and "said" in written and "sk-" not in written
 
 
 @pytest.mark.parametrize("key", ["sk-secret-1\n", "sk secret-1", "sk-secret-1€"])

@@ -35,7 +35,7 @@ def test_an_evaluation_leaves_samples_summary_and_report(words, manifest, tmp_pa
     assert summary["paired"].keys() == {"image-blank"} and summary["looking"]["reliance"].keys() == {"blank"}
     assert summary["baselines"]["chance"]["ct"]["accuracy"] == 0.5
     assert summary["settings"]["template"] == "direct"  # the model's own
-    assert summary["settings"]["data"] == str(manifest)
+    assert summary["settings"]["data"] == str(manifest) and "left_out_without_options" not in summary["settings"]
 
     page = (out / "report.html").read_text()
     assert "Research use only" in page and "Does it look at the image?" in page and "http://" not in page.replace("http://www.w3.org", "")
@@ -55,12 +55,18 @@ def test_the_same_command_gives_the_same_samples(words, tmp_path):
         assert (tmp_path / "eval" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_questions_without_options_are_evaluated_too(words, tmp_path):
+def test_questions_without_options_are_left_out_and_counted(words, tmp_path, capsys):
     Image.effect_noise((60, 60), 90).save(tmp_path / "a.png")
     rows = [hub_model.question("q1", ["a.png"], "the liver", options=[]), hub_model.question("q2", [], "axial")]
     (tmp_path / "free.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert cli.main([*words, "--data", str(tmp_path / "free.jsonl")]) == 0
-    assert [sample.correct for sample in read_samples(tmp_path / "eval" / "samples-image.jsonl")][0] is False
+    assert "left out: 1 of 2 questions have no options; closed questions only are evaluated" in " ".join(capsys.readouterr().err.split())
+    assert [sample.id for sample in read_samples(tmp_path / "eval" / "samples-image.jsonl")] == ["q2"]
+    assert json.loads((tmp_path / "eval" / "summary.json").read_text())["settings"]["left_out_without_options"] == 1
+
+    (tmp_path / "free.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    code, err = attempt([*words, "--data", str(tmp_path / "free.jsonl"), "--out", str(tmp_path / "none")], capsys)
+    assert code == 2 and len(err.splitlines()) == 1 and 'free.jsonl" has options' in err and 'give them "options"' in err
 
 
 def test_all_arms_that_can_ask_and_no_question_is_asked_twice(words, manifest, tmp_path, capsys):
@@ -76,6 +82,7 @@ def test_all_arms_that_can_ask_and_no_question_is_asked_twice(words, manifest, t
     assert all(sum(sample.option_probs) == pytest.approx(1) for sample in arms["image"])
     summary = json.loads((out / "summary.json").read_text())
     assert summary["paired"].keys() == {f"image-{arm}" for arm in arms if arm != "image"}
+    assert summary["settings"]["probs"] is True
     assert {"text_prior", "chance"} == summary["baselines"].keys()
 
 
@@ -88,7 +95,7 @@ def test_a_missing_picture_costs_its_question_only(words, manifest, tmp_path, ca
     hit = sum(gone.name in row["image"] for row in rows)
     assert cli.main(words) == 1
     err = capsys.readouterr().err
-    assert f"{hit} of 5 questions will have no answer" in err and f"{hit} questions have no answer" in err and gone.name in err
+    assert f"{hit} of 5 questions will have no answer" in err and f"{hit} answers are missing" in err and gone.name in err
     samples = read_samples(tmp_path / "eval" / "samples-image.jsonl")
     assert [sample.status for sample in samples].count("failed") == hit and gone.name in samples[1].text
     (tmp_path / "elsewhere").rename(gone)
@@ -125,8 +132,9 @@ def test_an_endpoint_is_evaluated_and_asked_again_only_for_what_failed(words, ma
     broken = serve((200, {}, good), (200, {}, good), (400, {}, {"error": "no"}))  # three of five questions are refused
     model = ["--model", f"{broken.url}#m", "--arms", "image"]
     assert cli.main([*words, *model]) == 1
-    assert "3 questions have no answer" in capsys.readouterr().err
+    assert "3 answers are missing" in capsys.readouterr().err
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
+    assert not {"max_pixels", "dtype"} & summary["settings"].keys()  # they say nothing about who answered
     assert summary["failed"] == {"image": 3} and sum(summary["status"]["image"].values()) == pytest.approx(1)
     assert summary["status"]["image"]["failed"] == 0.6
 
@@ -137,12 +145,21 @@ def test_an_endpoint_is_evaluated_and_asked_again_only_for_what_failed(words, ma
     assert [sample.answer for sample in samples] == ["A"] * 5 and {sample.status for sample in samples} == {"answered"}
 
 
+@pytest.mark.parametrize(("option", "value"), [("--max-pixels", "100000"), ("--dtype", "bfloat16")])
+def test_what_does_nothing_at_an_endpoint_is_refused(words, tmp_path, serve, capsys, option, value):
+    server = serve((200, {}, {}))
+    code, err = attempt([*words, "--model", f"{server.url}#m", option, value], capsys)
+    assert code == 2 and len(err.splitlines()) == 1 and f"{option} {value} does nothing" in err and "drop it" in err
+    assert server.asked == [] and not (tmp_path / "eval").exists()
+
+
 REFUSED = {
     "unknown arm": (["--arms", "image,blnk"], "blnk", 'did you mean "blank"'),
     "no arm": (["--arms", ","], "image,blank"),
     "nothing to compare with": (["--arms", "blank"], '"image"'),
     "unknown template": (["--template", "dircet"], "dircet", 'did you mean "direct"'),
     "no data": (["--data", ""], "--data"),
+    "trained on what is not there": (["--in-domain", "mrii"], "--in-domain", 'did you mean "mri"'),
     "samples below zero": (["--samples", "-1"], "--samples", "-1"),
     "no tokens": (["--max-tokens", "0"], "--max-tokens"),
     "unknown dtype": (["--dtype", "int8"], "--dtype", "bfloat16"),

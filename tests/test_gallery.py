@@ -142,13 +142,47 @@ def hostile_report(tmp_path_factory):
     return whole, path
 
 
+def dump(address, profile):
+    """The page as the browser has it once its scripts have run."""
+    words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", "--dump-dom"]
+    return subprocess.run([CHROMIUM, *words, address], capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+PRESSES = """<script>
+const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+const shown = () => document.getElementById("found").textContent.split(" ")[0];
+const seen = [];
+const after = (...keys) => { keys.forEach(press); seen.push(shown()); };
+after("n", "j", "/", "?");
+document.querySelector("a").focus();
+after("n");
+document.getElementById("gallery").focus();
+after("n");
+after("x");
+after("n");
+press("?");
+seen.push(String(document.getElementById("keys").open));
+document.title = seen.join(" ");
+</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the gallery's script is not tried")
+def test_keys_act_only_while_the_focus_is_in_the_gallery(hostile_report, tmp_path):
+    """Neither on the page nor on a link above; in the gallery they turn pages, also after "x" took away the card with the focus."""
+    html = hostile_report[1].read_text(encoding="utf-8")
+    path = tmp_path / "pressed.html"
+    path.write_text(re.sub("<meta http-equiv=[^>]*>", "", html).replace("</body>", f"{PRESSES}</body>"), encoding="utf-8")
+    assert "</body>" in html
+    title = re.search("<title>(.*)</title>", dump(f"file://{path}", tmp_path / "profile"))[1]
+    assert title == "1–10 1–10 11–20 1–10 11–20 true"
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the gallery's script is not tried")
 def test_a_browser_filters_by_the_address(hostile_report, tmp_path):
     whole, path = hostile_report
 
     def browse(state):
-        words = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
-        dom = subprocess.run([CHROMIUM, *words, f"file://{path}#cases?{state}"], capture_output=True, text=True, timeout=120, check=True).stdout
+        dom = dump(f"file://{path}#cases?{state}", tmp_path / "profile")
         return re.search(r'id="gallery" [^>]*data-found="(\d+)"', dom)[1], dom
 
     base, trained = (whole.models[name]["image"] for name in ("base", "grpo"))

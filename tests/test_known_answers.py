@@ -1,6 +1,7 @@
 """An engine whose every answer is scripted goes through the whole harness, and the numbers that come out are those put in."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from statistics import fmean
 
@@ -171,12 +172,12 @@ class InOne(Killed):
 
 def all_arms(engine, folder):
     folder.mkdir(exist_ok=True)
-    record = Recorded(engine, folder / "completions.jsonl", "scripted", str.upper)
     answered = {}
-    for arm in ARMS:
-        found = evaluate(record, questions({"mri": 60, "ct": 60}), EvalConfig("think", 0 if "thought" in arm else 2, arm=arm), answered=answered)
-        answered = answered or {sample.id: sample for sample in found}
-        write_samples(folder / f"samples-{arm}.jsonl", found)
+    with closing(Recorded(engine, folder / "completions.jsonl", "scripted", str.upper)) as record:
+        for arm in ARMS:
+            found = evaluate(record, questions({"mri": 60, "ct": 60}), EvalConfig("think", 0 if "thought" in arm else 2, arm=arm), answered=answered)
+            answered = answered or {sample.id: sample for sample in found}
+            write_samples(folder / f"samples-{arm}.jsonl", found)
     return {file.name: file.read_bytes() for file in folder.glob("samples-*")}
 
 

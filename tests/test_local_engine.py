@@ -9,7 +9,7 @@ from conftest import transformers_way
 from medvlm_r1.models.decoder import Matrix
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.rollout.local import LocalEngine, uniforms
 from medvlm_r1.rollout.writing import sample
 
 
@@ -19,6 +19,11 @@ def test_completions_do_not_depend_on_what_else_is_asked(policy, examples):
     together = LocalEngine(policy).generate(prompts, sampling)
     alone = [LocalEngine(policy, max_rows=3).generate([prompt], sampling)[0] for prompt in reversed(prompts)][::-1]
     assert [[c.token_ids for c in group] for group in together] == [[c.token_ids for c in group] for group in alone]
+
+
+def test_an_id_with_half_a_surrogate_pair_has_its_numbers_too():
+    one, other = (uniforms(0, id, 0, 4).tolist() for id in ("q\ud83d", "q\ud83e"))
+    assert one != other
 
 
 def test_rollouts_of_a_group_differ_and_seeds_matter(policy, examples):

@@ -1,9 +1,14 @@
 """Nothing is asked twice, and nothing else is taken for it."""
 
+import json
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
+from medvlm_r1.errors import RunError
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.recorded import Recorded
@@ -38,9 +43,11 @@ def test_what_is_known_is_not_asked_again_in_this_process_or_the_next(tmp_path, 
     first = recorded(tmp_path, engine)
     said = first.generate(prompts[:2], sampling)
     assert first.generate(prompts, sampling)[:2] == said and engine.asked == ["q1", "q2", "q3"]
+    first.close()
     again = Counting()
-    assert recorded(tmp_path, again).generate(prompts[:2], sampling) == said and again.asked == []
-    assert recorded(tmp_path, again).generate(prompts[:1], replace(sampling, n=1)) == [said[0][:1]] and again.asked == []
+    second = recorded(tmp_path, again)
+    assert second.generate(prompts[:2], sampling) == said and again.asked == []
+    assert second.generate(prompts[:1], replace(sampling, n=1)) == [said[0][:1]] and again.asked == []
 
 
 @pytest.mark.parametrize(
@@ -56,9 +63,36 @@ def test_everything_that_decides_an_answer_is_in_the_key(tmp_path, examples, cha
         engine = Counting()
         prompt = render(examples[0], more.get("template", "think"))
         with_these = {name: value for name, value in more.items() if name in ("identity", "image_key")}
-        recorded(tmp_path, engine, **with_these).generate([prompt], more.get("sampling", Sampling(1, 1.0, 8)))
+        with closing(recorded(tmp_path, engine, **with_these)) as record:
+            record.generate([prompt], more.get("sampling", Sampling(1, 1.0, 8)))
         asked.append(engine.asked)
     assert asked == [["q1"], ["q1"]]
+
+
+HOLDS = "import fcntl, sys; file = open(sys.argv[1], 'ab'); fcntl.flock(file, fcntl.LOCK_EX); print('mine', flush=True); sys.stdin.read()"
+
+
+def test_a_record_that_another_process_writes_is_refused_and_left_as_it_is(tmp_path, prompts):
+    """The other has written half a row, which its next write completes: who dropped it as cut off would spoil the file."""
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(b'{"key": "half')
+    with subprocess.Popen([sys.executable, "-c", HOLDS, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(RunError, match="in use by another evaluation; wait for it or name another --cache"):
+            recorded(tmp_path, Counting())
+        assert path.read_bytes() == b'{"key": "half'
+        other.stdin.close()
+    with closing(recorded(tmp_path, Counting())) as record:
+        record.generate(prompts, Sampling(1))
+    assert len([json.loads(line) for line in path.read_text().splitlines()]) == 3
+
+
+def test_in_one_process_too_and_only_until_it_is_closed(tmp_path):
+    first = recorded(tmp_path, Counting())
+    with pytest.raises(RunError, match="in use"):
+        recorded(tmp_path, Counting())
+    first.close()
+    recorded(tmp_path, Counting()).close()
 
 
 def test_a_failure_is_handed_on_but_not_kept(tmp_path, prompts):

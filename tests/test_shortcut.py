@@ -1,7 +1,10 @@
 """The set whose option texts give the answer away, and the table of the study made with it."""
 
+import os
+import sys
 from collections import defaultdict
 
+from medvlm_r1.arguments import parser
 from medvlm_r1.data.audit.prior import text_prior
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.data.phantom.questions import answer_of
@@ -41,6 +44,15 @@ def test_the_table_has_means_over_seeds_and_every_verdict():
     lines = shortcut.table({"tests": {"t": "phantom:t"}, "arms": ["image", "blank"], "models": {"a": "Model A"}, "seeds": seeds}).splitlines()
     assert lines[0] == "| asked phantom:t | image | blank | verdict |"
     assert lines[-1] == "| Model A | 85.0 | 45.0 | looks, leans on the text |"
+
+
+def test_the_study_says_how_it_was_made():
+    found = shortcut.facts(3)
+    assert found.keys() == {"command", "hardware", "versions"}
+    arguments = parser(defaultdict(lambda: None)).parse_args(found["command"].split()[1:])
+    assert (arguments.command, arguments.shortcut, arguments.seeds) == ("study", True, 3)
+    assert found["hardware"].startswith(f"{os.cpu_count()} CPU cores, ")
+    assert all(sys.modules[name].__version__.startswith(found["versions"][name].split("+")[0]) for name in ("torch", "transformers"))
 
 
 def test_every_pupil_has_a_recipe_and_only_the_blind_one_sees_grey():

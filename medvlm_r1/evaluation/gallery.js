@@ -203,6 +203,7 @@
 
   function show(move = false) {
     const start = performance.now();
+    const inside = $("gallery").contains(document.activeElement);
     const counts = select();
     const at = Math.min(Math.max(0, Number.parseInt(state.at, 10) || 0), Math.max(0, found.length - 1));
     state.at = String(at);
@@ -216,6 +217,7 @@
     $("next").disabled = last >= found.length;
     toHash();
     if (move) focusCard(at);
+    else if (inside && !$("gallery").contains(document.activeElement)) enter(); // the card that had the focus is gone
     $("gallery").dataset.found = found.length;
     $("gallery").dataset.filterMs = (performance.now() - start).toFixed(1);
   }
@@ -276,6 +278,11 @@
     node?.scrollIntoView({ block: "start" });
   }
 
+  // From here on the keys act.
+  function enter() {
+    $("gallery").focus({ preventScroll: true });
+  }
+
   function go(step) {
     const current = document.activeElement?.closest?.(".card");
     const at = current ? Number(current.dataset.number) + step : Number(state.at);
@@ -300,7 +307,8 @@
   };
   const CARD_KEYS = { ArrowDown: () => go(1), ArrowUp: () => go(-1), ArrowRight: () => turn(1), ArrowLeft: () => turn(-1) };
 
-  document.addEventListener("keydown", (event) => {
+  // Only with the focus in the gallery: elsewhere a single letter belongs to the browser and to speech input (WCAG 2.1.4).
+  $("gallery").addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
     if (event.target.closest("input, select, textarea")) {
       if (event.key === "Escape") go(0);
@@ -332,12 +340,16 @@
   addEventListener("hashchange", () => {
     if (!fromHash()) return;
     show();
+    enter();
     $("gallery").scrollIntoView();
   });
   const asked = fromHash();
   $("browser").hidden = $("turning").hidden = false;
   show();
   if (asked && state.at !== "0") focusCard(Number(state.at));
-  else if (asked) $("gallery").scrollIntoView();
+  else if (asked) {
+    enter();
+    $("gallery").scrollIntoView();
+  }
   $("gallery").dataset.readyMs = performance.now().toFixed(1);
 })();

@@ -101,7 +101,7 @@ def as_json(value: Any) -> Markup:
 
 def choose(samples: Sequence[Sample], count: int) -> list[Sample]:
     """``count`` samples, the modalities taking turns, in the order of a hash of their ids: nobody chose them."""
-    queues = [sorted(part, key=lambda s: hashlib.sha256(s.id.encode()).digest()) for part in by_modality(samples).values()]
+    queues = [sorted(part, key=lambda s: hashlib.sha256(s.id.encode("utf-8", "backslashreplace")).digest()) for part in by_modality(samples).values()]
     turns = (queue[i] for i in range(count) for queue in queues if i < len(queue))
     order = list(by_modality(samples))
     return sorted(islice(turns, count), key=lambda s: order.index(s.modality))

@@ -75,7 +75,7 @@ class Sample:
 def write_samples(path: str | Path, samples: Iterable[Sample]) -> None:
     """Write one sample a line; the same samples give the same bytes."""
     lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in samples)
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:  # half a surrogate pair becomes JSON's own escape
         file.writelines(lines)
 
 

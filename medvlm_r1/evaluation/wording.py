@@ -1,6 +1,7 @@
 """How a page writes its numbers and names."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 MODALITIES = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "oct": "OCT", "us": "Ultrasound", "ultrasound": "Ultrasound"}
 
@@ -8,6 +9,18 @@ MODALITIES = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "oct": "OCT", "us": "Ul
 def modality_name(name: str) -> str:
     """As a reader writes it; unknown ones as they come."""
     return MODALITIES.get(name, name)
+
+
+def called(model: str) -> str:
+    """What a reader calls a model.
+
+    >>> called("runs/mine/checkpoints/step-300"), called("Qwen/Qwen2-VL-2B-Instruct"), called("http://127.0.0.1:8000/v1#big")
+    ('mine, step-300', 'Qwen/Qwen2-VL-2B-Instruct', 'big')
+    """
+    place = Path(model)
+    if place.parent.name == "checkpoints":
+        return f"{place.parent.parent.name}, {place.name}"
+    return (model.partition("#")[2] or model) if "://" in model else place.name if place.is_absolute() else model
 
 
 def percent(fraction: float) -> str:

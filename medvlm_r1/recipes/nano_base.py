@@ -169,7 +169,7 @@ def run(out: Path, config: NanoConfig) -> None:
     work.mkdir(parents=True, exist_ok=True)
     pool = _cached(work / f"pictures-{config.until(-1)}.npz", config, console)
     policy = new_policy(config.seed)
-    with (work / "metrics.jsonl").open("a") as log:
+    with (work / "metrics.jsonl").open("a", encoding="utf-8") as log:
 
         def tell(row: dict) -> None:
             log.write(json.dumps(row) + "\n")

@@ -89,7 +89,7 @@ def prepare(folder: Path, out: Path, sizes: Sizes, console: Console) -> dict[str
         write_manifest(out / f"{name}.jsonl", parts[name])
     require_apart([*parts["base"], *parts["reserve"]], parts["test"])
     facts = {"questions": {name: _labels(part) for name, part in parts.items()}, "dropped_from_test": dropped}
-    done.write_text(json.dumps(facts, indent=2) + "\n")
+    done.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return facts
 
 
@@ -168,4 +168,4 @@ def _require_same(out: Path, settings: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if file.exists() and json.loads(file.read_text()) != json.loads(json.dumps(settings)):
         raise RunError(f'"{out}" holds a study of another folder or size; choose another --run-dir')
-    file.write_text(json.dumps(settings, indent=2) + "\n")
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -6,11 +6,15 @@ answer away, one of them without ever seeing a picture, and one from
 """
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from medvlm_r1 import comparing, evaluating, launch
 from medvlm_r1.recipes import find, nano
@@ -48,12 +52,22 @@ def run(out: Path, seeds: int) -> str:
     """Train and evaluate what is missing; writes study.json, and report.html for each test of seed 0. Returns the table as Markdown."""
     found = [{test: _one(out / f"seed-{seed}", seed, test) for test in TESTS} for seed in range(seeds)]
     result = {"tests": TESTS, "arms": ARMS.split(","), "models": {name: pupil.label for name, pupil in PUPILS.items()}, "seeds": found}
-    (out / "study.json").write_text(json.dumps(result, indent=2) + "\n")
+    (out / "study.json").write_text(json.dumps(facts(seeds) | result, indent=2) + "\n", encoding="utf-8")
     return table(result)
 
 
+def facts(seeds: int) -> dict[str, Any]:
+    """How the numbers were made."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    return {
+        "command": f"medvlm-r1 study --shortcut --seeds {seeds}",
+        "hardware": f"{os.cpu_count()} CPU cores, {gpu}",
+        "versions": {name: version(name) for name in ("torch", "transformers")},
+    }
+
+
 def _one(folder: Path, seed: int, test: str) -> dict[str, Any]:
-    """Test name -> what every model does under every arm, under a seed."""
+    """Model -> what it does under every arm of a test, trained with this seed."""
     for name, pupil in PUPILS.items():
         if not (folder / f"{test}-{name}" / "summary.json").exists():
             _evaluate(_trained(folder / name, pupil, seed), pupil, test, folder / f"{test}-{name}")

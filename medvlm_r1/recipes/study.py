@@ -101,8 +101,8 @@ def keep(out: Path, result: dict, intervals: bool = False) -> str:
     """Write study.json and study.md; returns the table."""
     text = table(result, intervals)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "study.json").write_text(json.dumps(result, indent=2) + "\n")
-    (out / "study.md").write_text(text + "\n")
+    (out / "study.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (out / "study.md").write_text(text + "\n", encoding="utf-8")
     return text
 
 

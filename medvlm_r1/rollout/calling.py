@@ -22,6 +22,7 @@ from medvlm_r1.errors import ConfigError, EngineError
 
 PASSING = {408, 409, 429, 500, 502, 503, 504, 529}  # answers of a server that may answer better later
 LONGEST_WAIT_S = 60.0
+_SHOWN = 200  # characters of what a server says
 
 
 class Fault(EngineError):
@@ -67,8 +68,10 @@ class Endpoint:
         return urllib.request.build_opener(_NoDetour(), *([urllib.request.ProxyHandler({})] if is_here(host) else []))
 
     def hide(self, text: str) -> str:
-        """The text without the key."""
-        return text.replace(self.key, "…") if self.key else text
+        """The text without the key, as it is and as JSON writes it. Whoever cuts a text hides first: half a key is one too."""
+        for form in (self.key, json.dumps(self.key)[1:-1]) if self.key else ():
+            text = text.replace(form, "…")
+        return text
 
 
 class _NoDetour(urllib.request.HTTPRedirectHandler):
@@ -101,7 +104,7 @@ def call(endpoint: Endpoint, path: str, body: dict[str, Any] | None = None, time
     except TimeoutError as error:
         raise Fault(f"no answer within {patience_s:g} s ({error})") from error
     except (OSError, http.client.HTTPException) as error:
-        raise Fault(f"no connection ({getattr(error, 'reason', error)})") from error
+        raise Fault(endpoint.hide(f"no connection ({getattr(error, 'reason', error)})")) from error
     except (ValueError, RecursionError) as error:
         raise Fault(f"an answer that cannot be read ({error})", 200) from error
 
@@ -133,19 +136,19 @@ def check_up(endpoint: Endpoint, timeout_s: float = 30.0) -> None:
 def _refusal(endpoint: Endpoint, error: urllib.error.HTTPError) -> Fault:
     """What the server says, without the key that some repeat."""
     place = error.headers.get("Location")
-    said = f'it redirects to "{place}"; give that address' if place and 300 <= error.code < 400 else _said(error)
+    said = f'it redirects to "{place}"; give that address' if place and 300 <= error.code < 400 else _said(endpoint, error)
     wait_s = _wanted_s(error.headers.get("Retry-After", "")) if error.code in PASSING else None
     if wait_s is not None and wait_s > LONGEST_WAIT_S:
         said, wait_s = f"{said}; it wants to be left alone for {wait_s:.0f} s", None
     return Fault(endpoint.hide(f"status {error.code} ({said})"), error.code, wait_s)
 
 
-def _said(error: urllib.error.HTTPError) -> str:
+def _said(endpoint: Endpoint, error: urllib.error.HTTPError) -> str:
     try:
-        text = error.read(200).decode("utf-8", "replace")
+        text = error.read(1 << 16).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as broken:
         text = f"cut off: {broken}"
-    return " ".join(text.split()) or str(error.reason)
+    return " ".join(endpoint.hide(text).split())[:_SHOWN] or str(error.reason)
 
 
 def _wanted_s(retry_after: str) -> float:

@@ -66,4 +66,4 @@ def uniforms(seed: int, example_id: str, k: int, count: int) -> np.ndarray:
     >>> bool((uniforms(0, "q1", 0, 3) == uniforms(0, "q1", 0, 5)[:3]).all())
     True
     """
-    return np.random.default_rng([seed, zlib.crc32(example_id.encode()), k]).random(count, dtype=np.float32)
+    return np.random.default_rng([seed, zlib.crc32(example_id.encode("utf-8", "backslashreplace")), k]).random(count, dtype=np.float32)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.errors import DataError, ImageError
+from medvlm_r1.errors import DataError, ImageError, MedVLMError, RunError
 from medvlm_r1.rollout.engine import Engine, Sampling, Streaming
 from medvlm_r1.training.appending import AppendFile, writing
 from medvlm_r1.types import Completion, Prompt
@@ -23,8 +23,9 @@ from medvlm_r1.types import Completion, Prompt
 class Recorded:
     """Wraps ``engine``.
 
-    ``identity`` says who answers (a hash of the weights; an address and a model's
+    ``identity`` says who answers (a hash of the model; an address and a model's
     name), ``image_key`` gives a picture's content hash. Failed completions are not kept.
+    The file is its own until ``close``; raises RunError where another has it.
     """
 
     engine: Engine
@@ -34,9 +35,19 @@ class Recorded:
     _known: dict[str, Completion] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        with writing(self.path):
-            self._known = _load(self.path)
         self._file = AppendFile(self.path, errors=writing)
+        try:
+            if not self._file.lock():  # before it is read: what looks cut off is what the other is writing
+                raise RunError(f'"{self.path}" is in use by another evaluation; wait for it or name another --cache')
+            with writing(self.path):
+                self._known = _load(self.path)
+        except MedVLMError:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Leave the file to others; harmless when done twice."""
+        self._file.close()
 
     def sync(self, policy: Any) -> None:
         """See Engine.sync."""

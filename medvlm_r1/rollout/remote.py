@@ -24,6 +24,7 @@ from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.types import Completion, Prompt
 
 FIRST_PAUSE_S = 1.0  # doubled from one attempt to the next
+_SHOWN = 100  # characters of an answer that cannot be read
 
 
 @dataclass
@@ -72,7 +73,7 @@ class RemoteEngine:
             opening = {"add_generation_prompt": False, "continue_final_message": True}
         settings = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens, "top_p": 1.0}
         body = opening | {"model": self.endpoint.model, "messages": turns} | settings
-        return [body | {"seed": zlib.crc32(f"{sampling.seed}\n{prompt.example.id}\n{k}".encode())} for k in range(sampling.n)]
+        return [body | {"seed": zlib.crc32(f"{sampling.seed}\n{prompt.example.id}\n{k}".encode("utf-8", "backslashreplace"))} for k in range(sampling.n)]
 
     def _ask(self, stopped: Event, body: dict[str, Any] | Completion) -> Completion:
         if isinstance(body, Completion):
@@ -86,7 +87,7 @@ class RemoteEngine:
             except Fault as error:
                 fault = error
             except ValueError as error:
-                fault = Fault(f"an answer that cannot be read ({error})", 200)
+                fault = Fault(f"an answer that cannot be read ({self.endpoint.hide(str(error))[:_SHOWN]})", 200)
             attempt += 1
             if fault.wait_s is None or attempt >= self.endpoint.attempts or self._is_gone or stopped.is_set():
                 break
@@ -113,11 +114,11 @@ def read(answer: Any) -> Completion:
         message, reason = choice["message"], choice["finish_reason"]
         content, thought = message.get("content") or message.get("refusal"), message.get("reasoning_content") or message.get("reasoning")
     except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"no choice in it: {json.dumps(answer)[:80]}") from error
+        raise ValueError(f"no choice in it: {json.dumps(answer)}") from error
     is_empty = not content and not thought and reason in ("length", "content_filter")
     text = "" if content is None and (is_empty or thought) else content
     if not isinstance(text, str) or not (text or thought or is_empty):
-        raise ValueError(f"no text in it: {json.dumps(choice)[:80]}")
+        raise ValueError(f"no text in it: {json.dumps(choice)}")
     return Completion((), (), f"<think>{thought}</think>{text}" if thought else text, reason in ("stop", "content_filter"))
 
 

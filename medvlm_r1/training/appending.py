@@ -1,6 +1,7 @@
 """Files that only grow: a write lands whole or not at all, whatever the disk does."""
 
 import errno
+import fcntl
 import io
 import json
 import math
@@ -58,6 +59,16 @@ class AppendFile:
             except OSError:
                 self._file.truncate(whole)  # half a row would spoil the file for every reader
                 raise
+
+    def lock(self) -> bool:
+        """Claim the file until it is closed; False where somebody else has it, in this process or another."""
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks: nobody can be kept out, and alone it works as ever
+            return True
+        return True
 
     def close(self) -> None:
         """Close the file; harmless when done twice."""

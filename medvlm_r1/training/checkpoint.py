@@ -74,7 +74,7 @@ def open_run(run_dir: Path, config: Any, resume: bool) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         if not (run_dir / "config.json").exists():
             content = {"fingerprint": fingerprint(config), "config": to_dict(config)}
-            (run_dir / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+            (run_dir / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def check_space(run_dir: Path, policy: Policy) -> None:
@@ -112,7 +112,7 @@ def save_model(policy: Policy, out: Path) -> None:
     policy.encoder.tokenizer.save_pretrained(out)
     policy.encoder.image_processor.save_pretrained(out)
     if policy.encoder.processor_config:
-        (out / "processor_config.json").write_text(json.dumps(policy.encoder.processor_config, indent=2) + "\n")
+        (out / "processor_config.json").write_text(json.dumps(policy.encoder.processor_config, indent=2) + "\n", encoding="utf-8")
     for file in out.rglob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
         file.chmod((out / "config.json").stat().st_mode)
 

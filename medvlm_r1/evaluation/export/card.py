@@ -13,6 +13,7 @@ from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.evaluation.meanings import MEANINGS
 from medvlm_r1.evaluation.metrics import Arms
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.evaluation.wording import called
 from medvlm_r1.reasoning import EXTRACTION
 
 TASK = "visual-question-answering"
@@ -25,21 +26,21 @@ def write(arms: Arms, summary: Mapping[str, Any], out: Path) -> list[Path]:
 
 
 def card(arms: Arms, summary: Mapping[str, Any]) -> str:
-    """Metadata and text."""
-    settings = summary["settings"]
+    """Metadata and text, for everybody to read: what lies where on this machine, and which address answered, is left out."""
+    settings = public(summary["settings"])
     digest = data_sha256(arms["image"])
     data = ModelCardData(
-        model_name=str(settings["model"]), language="en", pipeline_tag="image-text-to-text", tags=["medical", "radiology", TASK],
-        eval_results=_results(summary, digest),
+        model_name=settings["name"], language="en", pipeline_tag="image-text-to-text", tags=["medical", "radiology", TASK],
+        eval_results=_results(summary, settings["data"], digest),
     )  # fmt: skip
     parts = [
-        f"# {settings['model']}",
+        f"# {settings['name']}",
         f"{INTENDED_USE} Not a medical device; no patient's care may depend on an answer.",
         "## Does it look at the image?\n\n" + looking(summary),
         f"## Results\n\n{_table(summary)}\n\n{_notes(summary)}",
         f"## Questions\n\n{len({s.id for s in arms['image']})} questions of `{settings['data']}`, SHA-256 of their texts, options and "
         f"answers `{digest}`. Template `{settings['template']}`, answers read by rule `{EXTRACTION}`: no letter is ever guessed.",
-        f"## Command\n\n    {command(settings, summary['arms'])}\n\nmedvlm-r1 {__version__}; answered by `{settings.get('answered_by', 'unknown')}`.",
+        f"## Command\n\n    {command(settings, summary['arms'])}\n\nmedvlm-r1 {__version__}; answered by `{settings['answered_by']}`.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -50,19 +51,40 @@ def data_sha256(samples: Sequence[Sample]) -> str:
     return hashlib.sha256("\n".join(sorted(rows)).encode("utf-8", "backslashreplace")).hexdigest()
 
 
+def public(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by names alone; ``name`` is the model's for a reader, ``model`` the one to type.
+
+    >>> found = public({"model": "http://10.0.0.7/v1", "answered_by": "http://10.0.0.7/v1#big", "data": "/home/me/q.jsonl?split=test"})
+    >>> found["name"], found["model"], found["answered_by"], found["data"]
+    ('big', 'http://HOST:PORT/v1#big', 'big', 'q.jsonl?split=test')
+    """
+    model, answered_by = str(settings["model"]), str(settings.get("answered_by", "unknown"))
+    is_served = "://" in model
+    name = called(called(answered_by if is_served and "#" not in model else model))  # vLLM serves a folder under its path
+    return dict(settings) | {
+        "name": name,
+        "model": f"http://HOST:PORT/v1#{name}" if is_served else _place(model),
+        "answered_by": name if is_served else answered_by,
+        "data": _file(settings["data"]),
+        "train": settings.get("train") and _file(settings["train"]),
+    }
+
+
+def _place(model: str) -> str:
+    """As given, but of an absolute path the last part, or run, folder and step of a checkpoint."""
+    place = Path(model)
+    return "/".join(place.parts[-3:] if place.parent.name == "checkpoints" else place.parts[-1:]) if place.is_absolute() else model
+
+
+def _file(data: str) -> str:
+    path, mark, chosen = str(data).partition("?")
+    return (Path(path).name or path) + mark + chosen
+
+
 def looking(summary: Mapping[str, Any]) -> str:
-    """The evaluation's own sentence where it has one, else one about the blank pictures."""
-    if "looking" in summary:
-        return str(summary["looking"]["sentence"])
-    found = summary.get("paired", {}).get("image-blank")
-    if found is None:
-        return "Not tested: it was not asked with blank pictures."
-    greedy = found["greedy"]
-    low, high = greedy["ci95"]
-    gain = f"({_points(greedy['mean_difference'])} points, 95 % interval {_points(low)} to {_points(high)})"
-    if low > 0:
-        return f"Yes: with its picture it is right more often than with a blank one {gain}."
-    return f"Not shown: with its picture it is not clearly better than with a blank one {gain}."
+    """The evaluation's own judgement."""
+    found = summary.get("looking")
+    return f"**{found['level'].capitalize()}.** {found['sentence']}" if found else "**Not tested.**"
 
 
 def command(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
@@ -72,15 +94,15 @@ def command(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
     "medvlm-r1 eval --model nano --data 'phantom:mri?split=test' --arms image,blank --samples 0 --max-tokens 48 --out runs/eval"
     """
     words = ["medvlm-r1", "eval", "--model", settings["model"], "--data", settings["data"], "--arms", ",".join(arms)]
-    for name in ("train", "samples", "max_tokens", "max_pixels", "dtype", "template"):
+    for name in ("train", "in_domain", "samples", "max_tokens", "max_pixels", "dtype", "template"):
         if settings.get(name) is not None:
             words += [f"--{name.replace('_', '-')}", settings[name]]
+    words += ["--probs"] if settings.get("probs") else []
     return shlex.join(map(str, [*words, "--out", "runs/eval"]))
 
 
-def _results(summary: Mapping[str, Any], digest: str) -> list[EvalResult]:
+def _results(summary: Mapping[str, Any], data: str, digest: str) -> list[EvalResult]:
     """One for each modality and their mean, of the questions with their own pictures."""
-    data = str(summary["settings"]["data"])
     cells = {m: cell for m, cell in summary["arms"]["image"].items() if isinstance(cell, Mapping)} | {"mean": summary["overall"]["image"]}
     return [
         EvalResult(
@@ -121,6 +143,3 @@ def _notes(summary: Mapping[str, Any]) -> str:
     failed = sum(summary.get("failed", {}).values())
     return notes + (f" **Incomplete: {failed} answers are missing and count as wrong.**" if failed else "")
 
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
