@@ -92,6 +92,18 @@ def test_a_server_that_is_down_or_slow(serve, examples):
     assert "no answer within 0.2 s" in slow.error
 
 
+def test_who_is_gone_is_asked_once_a_request_until_something_answers(serve, examples):
+    """Two answers, then nobody: the third request is tried five times, the other six once. Then one answer, and nobody again."""
+    server = serve((200, {}, GOOD), (200, {}, GOOD), None)
+    engine = engine_at(server.url, concurrency=1)
+    prompts = [render(example, "think") for example in examples]
+    completions = [completion for group in engine.generate(prompts, Sampling(3, 1.0, 8)) for completion in group]
+    assert len(server.asked) == 2 + 5 + 6 and [bool(completion.error) for completion in completions] == [False] * 2 + [True] * 7
+    server.answers[:], server.asked[:] = [(200, {}, GOOD), None], []
+    engine.generate(prompts[:1], Sampling(3, 1.0, 8))
+    assert len(server.asked) == 1 + 5 + 1
+
+
 def test_a_missing_picture_costs_its_question_alone(serve, examples):
     server = serve((200, {}, GOOD))
 
