@@ -128,6 +128,16 @@ def test_calibration_of_samples():
     assert json.loads(json.dumps(found))["n"] == 200
 
 
+def test_questions_of_one_patient_count_as_one_where_they_come_out_alike():
+    """80 patients of two questions, both wrong for one: 1 of 80 does not show 5 %, 2 of 160 would."""
+    alone = [sample(str(n), "B" if n < 2 else "A", probs=(0.1, 0.9) if n < 2 else (0.9, 0.1)) for n in range(160)]
+    pairs = [replace(s, group=str(int(s.id) // 2)) for s in alone]
+    found, naive = (ca.calibration(samples)["option_probs"] for samples in (pairs, alone))
+    assert found["bins"][-1]["ci95"] == pytest.approx(wilson(79, 80)) and naive["bins"][-1]["ci95"] == pytest.approx(wilson(158, 160))
+    assert found["thresholds"]["0.1"]["upper"] == pytest.approx(stats.binomtest(1, 80).proportion_ci(0.975, method="exact").high)
+    assert found["thresholds"]["0.05"] is None and naive["thresholds"]["0.05"] is not None
+
+
 def test_without_a_measure_for_every_answer_there_is_no_calibration():
     assert ca.calibration([sample("a"), sample("b", drawn="AB")]) == {}
     assert ca.calibration([sample("a", None, "AB")]) == {}

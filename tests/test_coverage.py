@@ -123,6 +123,18 @@ def test_a_threshold_is_invented_in_less_than_five_percent(wanted, n):
     assert share(found) <= 0.05 + 1.65 * (0.05 * 0.95 / 1000) ** 0.5
 
 
+def test_a_threshold_is_not_invented_because_a_patient_was_asked_five_times():
+    """250 patients, a confidence each, whose 5 questions come out alike. As if independent: invented in about a fifth."""
+    rng, known, ignored = np.random.default_rng(11), [], []
+    patients_N = np.repeat(np.arange(250), 5)
+    for _ in range(600):
+        confidence_N, correct_N = rng.random(250)[patients_N], (rng.random(250) > 0.2 + 1e-9)[patients_N]
+        known.append(ca.threshold_for(confidence_N, correct_N, 0.2, st.design_effect(correct_N, patients_N)) is not None)
+        ignored.append(ca.threshold_for(confidence_N, correct_N, 0.2) is not None)
+    assert share(known) <= 0.05 + 1.65 * (0.05 * 0.95 / 600) ** 0.5
+    assert share(ignored) > 0.15
+
+
 def test_a_threshold_keeps_its_promise_and_is_found():
     """A calibrated confidence, uniform: above t the error is (1 - t) / 2. The lowest that merely looks good breaks it in 46 %."""
     rng, broken, naive, found = np.random.default_rng(10), [], [], []

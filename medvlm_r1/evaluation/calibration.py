@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import betaincinv
 
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.evaluation.statistics import wilson
+from medvlm_r1.evaluation.statistics import design_effect, wilson
 from medvlm_r1.types import LETTERS
 
 SOURCES = ("option_probs", "agreement")
@@ -73,8 +73,10 @@ def brier(confidences: Sequence[float], correct: Sequence[bool]) -> float:
     return float((gaps_N**2).mean())
 
 
-def reliability(confidences: Sequence[float], correct: Sequence[bool], bins: int = 10) -> list[Bin]:
+def reliability(confidences: Sequence[float], correct: Sequence[bool], bins: int = 10, design: float = 1.0) -> list[Bin]:
     """The table behind a reliability diagram: equal-width bins, empty ones left out, a Wilson interval each.
+
+    The interval is for the questions divided by ``design``, the design effect of the outcomes (``statistics.design_effect``).
 
     | confidence | right | bin | mean confidence | accuracy |
     >>> for b in reliability([0.95, 0.97, 0.55, 0.5], [1, 1, 1, 0]):
@@ -90,7 +92,7 @@ def reliability(confidences: Sequence[float], correct: Sequence[bool], bins: int
         n = int(inside_N.sum())
         if n:
             right = float(correct_N[inside_N].sum())
-            found.append(Bin(b / bins, (b + 1) / bins, n, float(confidences_N[inside_N].mean()), right / n, wilson(right, n)))
+            found.append(Bin(b / bins, (b + 1) / bins, n, float(confidences_N[inside_N].mean()), right / n, wilson(right / design, n / design)))
     return found
 
 
@@ -145,7 +147,7 @@ def area_under_risk_coverage(confidences: Sequence[float], correct: Sequence[boo
 
 
 def threshold_for(
-    confidences: Sequence[float], correct: Sequence[bool], wanted_error: float, confidence: float = 0.95
+    confidences: Sequence[float], correct: Sequence[bool], wanted_error: float, design: float = 1.0, confidence: float = 0.95
 ) -> Threshold | None:
     """The lowest threshold whose error among the answered is shown to be ``wanted_error`` or less; None if none is.
 
@@ -157,8 +159,9 @@ def threshold_for(
     walks, from 1, 2, 4 and 8 times the fewest answers that can pass at all, and each may
     err with a fourth of ``1 - confidence``. ``upper`` is the bound at that level.
 
-    Holds for questions like these, and independent ones: questions of one patient
-    make the data look larger than it is. It says nothing about another hospital.
+    ``design`` is the design effect of the errors (``statistics.design_effect``): questions of
+    one patient make the data look larger than it is, so every count is divided by it, as in
+    Korn and Graubard (1998). Holds for questions like these; it says nothing about another hospital.
 
     | right of | wanted error | threshold, coverage, error, upper |
     >>> found = threshold_for([0.9] * 100 + [0.5] * 100, [1] * 99 + [0] + [1, 0] * 50, 0.1)
@@ -166,11 +169,13 @@ def threshold_for(
     (0.9, 0.5, 0.01, 0.062)
     >>> threshold_for([0.9] * 40, [1] * 40, 0.1) is None        # 0 of 40 wrong: the bound is 0.104
     True
+    >>> threshold_for([0.9] * 80, [1] * 80, 0.1, design=2) is None      # two questions a patient, always both right or both wrong
+    True
     """
     level = (1 - confidence) / _STARTS
-    fewest = math.log(level) / math.log(1 - wanted_error)
+    fewest = design * math.log(level) / math.log(1 - wanted_error)
     steps = risk_coverage(confidences, correct)
-    uppers = [_upper_bound(round(step.error * step.n), step.n, level) for step in steps]
+    uppers = [_upper_bound(step.error * step.n / design, step.n / design, level) for step in steps]
     best = None
     for start in (fewest, 2 * fewest, 4 * fewest, 8 * fewest):
         for step, upper in zip(steps, uppers, strict=True):
@@ -183,7 +188,7 @@ def threshold_for(
     return best
 
 
-def _upper_bound(wrong: int, n: int, level: float) -> float:
+def _upper_bound(wrong: float, n: float, level: float) -> float:
     return float(betaincinv(wrong + 1, n - wrong, 1 - level)) if wrong < n else 1.0
 
 
@@ -227,17 +232,18 @@ def calibration(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
     for by in SOURCES:
         confidences_N = [c for s in answered if (c := confidence_of(s, by)) is not None]
         if answered and len(confidences_N) == len(answered):
-            found[by] = {"n": len(answered), "unanswered": len(samples) - len(answered), **_numbers(confidences_N, correct_N)}
+            design = design_effect(correct_N, [s.cluster for s in answered])
+            found[by] = {"n": len(answered), "unanswered": len(samples) - len(answered), **_numbers(confidences_N, correct_N, design)}
     return found
 
 
-def _numbers(confidences_N: Sequence[float], correct_N: Sequence[bool]) -> dict[str, Any]:
-    thresholds = {str(error): threshold_for(confidences_N, correct_N, error) for error in WANTED_ERRORS}
+def _numbers(confidences_N: Sequence[float], correct_N: Sequence[bool], design: float) -> dict[str, Any]:
+    thresholds = {str(error): threshold_for(confidences_N, correct_N, error, design) for error in WANTED_ERRORS}
     return {
         "ece": expected_calibration_error(confidences_N, correct_N),
         "brier": brier(confidences_N, correct_N),
         "aurc": area_under_risk_coverage(confidences_N, correct_N),
-        "bins": [asdict(b) for b in reliability(confidences_N, correct_N)],
+        "bins": [asdict(b) for b in reliability(confidences_N, correct_N, design=design)],
         "risk_coverage": [asdict(step) for step in risk_coverage(confidences_N, correct_N)],
         "thresholds": {error: asdict(found) if found else None for error, found in thresholds.items()},
     }
