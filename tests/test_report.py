@@ -251,6 +251,19 @@ def test_question_types_are_those_of_the_own_pictures_wherever_they_stand():
     assert {cell["accuracy"] for kinds in measure(arms).by_type.values() for cell in kinds.values()} == {1.0}
 
 
+def test_what_the_page_counts_and_draws():
+    """The base, wrong in 120 questions, and a model that is right in its 40: a dot of each type goes from 0 to 100."""
+    wrong = [replace(s, correct=False, sampled_answers=("B",)) for s in samples(0.5)]
+    right = [replace(s, correct=True, answer="C", sampled_answers=("B",)) for s in samples(0.5)[:40]]
+    turned = [replace(s, arm="rotate", answer="B", correct=False) for s in right]
+    page = render(models={"base": {"image": wrong}, "grpo": {"image": right, "rotate": turned}})
+    assert "Accuracy in per cent on 120 questions." in page.text
+    assert "MRI: plane from 0 % to 100 %; side from 0 % to 100 %" in {svg.get("aria-label") for svg in page.all("svg")}
+    assert "◇ Sampled" in page.text  # drawn, and never right
+    assert re.search(r"GRPO\s*chosen\s*0\.0\s*100\.0\s*0\.0", page.text)  # B, in every rotation
+    assert "(hollow)" in page.text and "(hollow)" not in render(models={"only": {"image": right}}).text
+
+
 def test_numbers_lead_to_the_answers_behind_them():
     links = [a["href"] for a in render().all("a") if a["href"].startswith("#cases?")]
     assert "#cases?model=grpo&vs=model%3Abase&outcome=wins" in links
