@@ -107,6 +107,7 @@ def test_one_early_mistake_does_not_end_the_search():
 
 def test_a_step_that_fails_ends_its_walk_and_the_last_walk_starts_late():
     """At most 10 % wrong is wanted: the walks start at 42, 84, 167 and 333 answers."""
+
     def found(first):  # half of the first step is wrong, and nothing else
         return ca.threshold_for([0.9] * first + [0.5] * (4000 - first), [0] * (first // 2) + [1] * (4000 - first // 2), 0.1)
 

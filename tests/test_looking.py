@@ -88,22 +88,27 @@ def test_refusing_without_a_picture_is_no_proof_of_sight():
 
 def test_a_model_that_often_refuses_is_held_against_its_own_habit():
     """Of 200 it answers 160, with its picture as without: this says nothing against its sight."""
+
     def habit(samples):
         return [replace(s, answer=None, status="abstained", correct=False) if i % 5 == 0 else s for i, s in enumerate(samples)]
 
-    found = look({"image": habit(asked(first(1))), "blank": habit(asked(first(0.2), "blank")), "mismatch": habit(asked(first(0.2), "mismatch"))})
+    without = {arm: habit(asked(first(0.2), arm)) for arm in ("blank", "mismatch")}
+    found = look({"image": habit(asked(first(1)))} | without)
     assert (found.level, found.reliance["blank"].answered) == (LOOKS, 0.8)
     assert "silence" not in found.sentence
 
 
 def test_greedy_answers_decide_whatever_the_drawn_ones_say():
-    arms = {arm: [replace(s, sampled_answers=("A", "B")) for s in asked(first(share), arm)] for arm, share in (("image", 0.8), ("blank", 0.3))}
+    shares = {"image": 0.8, "blank": 0.3}
+    arms = {arm: [replace(s, sampled_answers=("A", "B")) for s in asked(first(share), arm)] for arm, share in shares.items()}
     assert look(arms).reliance["blank"].difference == pytest.approx(0.5)
 
 
 def test_what_is_kept_depends_on_the_number_of_options_and_moves_with_the_patient():
-    arms = {arm: [replace(s, options=("a", "b")) for s in asked(first(share), arm, 1000)] for arm, share in (("image", 0.8), ("blank", 0.6))}
-    alone, together = look(arms), look({arm: [replace(s, group=f"p{i // 4}") for i, s in enumerate(part)] for arm, part in arms.items()})
+    shares = {"image": 0.8, "blank": 0.6}
+    arms = {arm: [replace(s, options=("a", "b")) for s in asked(first(share), arm, 1000)] for arm, share in shares.items()}
+    fours = {arm: [replace(s, group=f"p{i // 4}") for i, s in enumerate(part)] for arm, part in arms.items()}
+    alone, together = look(arms), look(fours)
     assert alone.kept == together.kept == pytest.approx(0.1 / 0.3)
     width, wide = (found.kept_ci95[1] - found.kept_ci95[0] for found in (alone, together))
     assert wide / width == pytest.approx(2, rel=0.1)  # patients of 4 equal answers: sqrt(4)
@@ -111,6 +116,7 @@ def test_what_is_kept_depends_on_the_number_of_options_and_moves_with_the_patien
 
 def test_what_is_kept_is_of_questions_that_both_answered():
     """Of the last 190, all are right with the own picture and half without it: 25 of 75 points over chance are left."""
+
     def without_ten(samples):
         return [replace(s, answer=None, status="failed", correct=False) if i < 10 else s for i, s in enumerate(samples)]
 

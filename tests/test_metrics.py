@@ -47,6 +47,7 @@ def test_a_question_asked_in_every_rotation_is_one_question():
 
 def test_an_interval_counts_what_the_questions_of_a_patient_are_worth():
     """Eight questions of four patients: four where a patient's two answers are equal, all eight where they differ."""
+
     def of_two(*right):
         return metrics.arm_table([sample(f"q{i}", correct=x, group=f"p{i // 2}") for i, x in enumerate(right)])["mri"]
 
@@ -126,6 +127,7 @@ def test_compare_by_hand():
 
 def test_a_question_asked_several_times_is_gained_only_as_a_whole():
     """Two rotations each: +1, +1/2, -1/2, +1."""
+
     def asked(**times):
         return [sample(name, correct=right == "1") for name, both in times.items() for right in both]
 

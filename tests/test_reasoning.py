@@ -117,7 +117,7 @@ def test_the_gold_completion_is_read_as_the_gold_letter(think):
 
 def test_tags_that_nobody_asked_for_are_read_as_tags():
     bare = render(EXAMPLE, "paper-direct")
-    assert [read(text, bare).status for text in ("B", "<answer>B</answer>", "<answer>B", "B</answer>")] == ["answered", "answered", "truncated", "answered"]
+    assert [read(text, bare).status for text in ("B", "<answer>B</answer>", "<answer>B")] == ["answered", "answered", "truncated"]
 
 
 def test_prompts_are_those_of_the_released_checkpoint():

@@ -179,7 +179,8 @@ def test_rows_come_in_the_papers_order():
     more = story(models=whole.models | {"base": whole.models["base"] | blank}, baselines={"blank_image": {"mri": 0.3}})
     more_rows = table_rows(more, {name: measure(arms) for name, arms in more.models.items()})
     assert [r["label"] for r in more_rows] == ["Chance", "GRPO, grey pictures", "Base", "SFT", "GRPO"]  # once, and of the trained model
-    low = story(baselines={"text_prior": {m: {"accuracy": 0.01, "ci95": [0.0, 0.2]} for m in ("mri", "ct", "xray")}}, models={"base": {"image": samples(0.4)}})
+    few = {m: {"accuracy": 0.01, "ci95": [0.0, 0.2]} for m in ("mri", "ct", "xray")}
+    low = story(baselines={"text_prior": few}, models={"base": {"image": samples(0.4)}})
     assert table_rows(low, {"base": measure(low.models["base"])})[1]["cells"][-1]["ci95"] == pytest.approx([0.0, 0.01 + 0.1 / 3**0.5])
     bare = story(baselines={"chance": {"mri": 0.5}}, models={"base": {"image": samples(0.4)}})
     assert table_rows(bare, {"base": measure(bare.models["base"])})[0]["cells"][-1] == {}
@@ -228,6 +229,7 @@ def test_the_verdict_says_whether_it_looks_and_who_is_best_without_looking(level
 
 def test_the_trained_modality_is_one_name_or_several():
     """A name is not searched for names: "ct" stands in "oct"."""
+
     def known(trained):
         return [story(settings={"in_domain": trained}).in_domain(modality) for modality in ("oct", "ct")]
 

@@ -73,7 +73,8 @@ def test_the_seed_decides_every_digit():
     assert st.cluster_mean(values, range(50), seed=5) != st.cluster_mean(values, range(50), seed=6)
     strata = ["mri", "ct"] * 25
     assert st.cluster_gap(values, range(50), strata, "ct", seed=5) != st.cluster_gap(values, range(50), strata, "ct", seed=6)
-    assert st.cluster_share(values + 1, values + 3, range(50), strata, seed=5) != st.cluster_share(values + 1, values + 3, range(50), strata, seed=6)
+    shares = [st.cluster_share(values + 1, values + 3, range(50), strata, seed=seed) for seed in (5, 5, 6)]
+    assert shares[0] == shares[1] != shares[2]
 
 
 def test_large_inputs_are_drawn_in_pieces():
