@@ -205,8 +205,8 @@ def test_the_verdict_admits_a_loss_and_a_draw():
 
 
 def test_the_verdict_is_about_the_base_and_the_questions_that_both_have():
-    """Greedy answers: 0 of 10 MRI before, all after; the other 110 questions and the other model say nothing."""
-    whole = [replace(s, correct=True, sampled_answers=()) for s in samples(0.9)]
+    """Greedy answers: 0 of 10 MRI before, all after; the other 110, wrong, and the other model say nothing."""
+    whole = [replace(s, correct=i < 10, sampled_answers=()) for i, s in enumerate(samples(0.9))]
     base = [replace(s, correct=False) for s in whole[:10]]
     text = said(story(models={"base": {"image": base}, "sft": {"image": whole}, "grpo": {"image": whole}}))
     assert text.startswith("GRPO raised the share of questions answered right (10 questions, mean over MRI, CT, X-ray) from 0.0 % to 100.0 %")
