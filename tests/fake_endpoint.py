@@ -16,7 +16,7 @@ class Server:
     """
 
     def __init__(self, *answers):
-        self.answers, self.asked, self.keys = list(answers), [], []
+        self.answers, self.asked, self.keys, self.paths = list(answers), [], [], []
         self.models = None  # what a GET gets; as a POST where this is None
         owner = self
 
@@ -24,6 +24,7 @@ class Server:
             def do_POST(self):
                 owner.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 owner.keys.append(self.headers.get("Authorization"))
+                owner.paths.append(self.path)
                 answer = owner.answers.pop(0) if len(owner.answers) > 1 else owner.answers[0]
                 self._answer(answer(owner.asked[-1]) if callable(answer) else answer)
 

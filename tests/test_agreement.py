@@ -29,6 +29,7 @@ SIDES = ("left", "left upper", "right", "both")
     ("(a) is likely [x]", ("(a)", "[x]"), "B"),
     ("There is no lesion", ("yes", "no"), ""),  # "no" answers where a sentence ends
     ("There is no lesion. Hence no.", ("yes", "no"), "B"),
+    ("No lesion – no.", ("yes", "no"), "B"),  # an answer, not what the first "no" denies
     ("No fracture.", ("fracture", "no fracture"), "B"),
     ("No fracture.", ("fracture", "sprain"), ""),
     # A letter, where no text is named.
@@ -100,6 +101,13 @@ def test_empty_thoughts_name_nothing_to_follow():
 def test_questions_that_had_no_thought_to_change_are_left_out():
     out = thought_effect(OWN, [sample("a", "right", "C"), sample("c", "right", "C")])
     assert (out["n"], out["own"], out["other"], out["follows"]["n"]) == (2, 0.5, 0.0, 1)
+
+
+def test_accuracies_are_means_over_modalities():
+    """Right before: one of two MRI and the CT; after: the CT."""
+    own = [sample("a", "left", "A"), sample("b", "right", "C"), sample("c", "left", "A", modality="ct")]
+    out = thought_effect(own, [sample("a", "right", "C"), sample("b", "right", "C"), sample("c", "left", "A", modality="ct")])
+    assert (out["own"], out["other"]) == (0.75, 0.5)
 
 
 def test_other_questions_are_refused():

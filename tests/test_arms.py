@@ -1,5 +1,7 @@
 """What each arm asks: by hand, on a few questions."""
 
+from dataclasses import replace
+
 import pytest
 
 from medvlm_r1.data.images import load_image
@@ -69,6 +71,25 @@ def test_a_mismatched_picture_shows_another_answer_where_there_is_one():
     assert shown["p1"] != "p1.png" and shown["p2"] != "p2.png"
 
 
+def test_a_mismatched_question_keeps_its_number_of_pictures():
+    one, other = question("a", group="p1"), question("c", group="p3")
+    two = replace(question("b", gold="left", group="p2"), images=("b1.png", "b2.png"))
+    shown = {p.example.id: p.example.images for p in prompts_of("mismatch", Asked([one, two, other], "think"))}
+    assert shown == {"a": ("c.png",), "c": ("a.png",)}
+
+
+def test_each_has_a_partner_of_its_own_and_of_another_patient():
+    many = [question(f"q{i}", group=f"p{i}") for i in range(6)]
+    assert sorted(e.id for e in partners(many, lambda e: e.modality).values()) == [f"q{i}" for i in range(6)]
+    large = [*(question(f"a{i}", group="large") for i in range(20)), question("b", group="small")]
+    assert [e.id for id, e in partners(large, lambda e: e.modality).items() if id != "b"] == ["b"] * 20
+
+
+def test_free_text_has_no_hard_variant():
+    free = Example("free", ("f.png",), "Describe it.", (), "dark", "mri", "side", "p9")
+    assert [p.example.id for p in prompts_of("hard", Asked([QUESTIONS[0], free, question("q5", gold="left")], "think"))] == ["q1", "q5"]
+
+
 def test_partners_do_not_depend_on_the_order_of_the_questions():
     assert partners(QUESTIONS, lambda e: e.modality) == partners(QUESTIONS[::-1], lambda e: e.modality)
 
@@ -100,6 +121,15 @@ def test_forced_thoughts():
     }  # fmt: skip
     with pytest.raises(DataError, match="half-thought"):
         ask("half-thought")
+    refusal = score(render(QUESTIONS[0], "think"), say("", "status 400 (write <think>your thought</think>)"), (), "image")
+    assert {p.example.id for p in ask("half-thought", found | {"q1": refusal})} == {"q3"}  # what a server says is no thought
+
+
+def test_a_foreign_thought_is_about_the_same_kind_of_question():
+    one, other = question("a", group="p1"), question("b", kind="plane", group="p2")
+    found = {q.id: score(render(q, "think"), say("<think>Two words.</think><answer>A</answer>"), (), "image") for q in (one, other)}
+    with pytest.raises(DataError, match="swapped-thought"):
+        prompts_of("swapped-thought", Asked([one, other], "think", found))
 
 
 def test_what_is_read_begins_with_the_opening():

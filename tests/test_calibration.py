@@ -32,7 +32,7 @@ def test_an_edge_belongs_to_the_bin_above_it():
     assert [(b.low, b.n, b.accuracy) for b in table] == [(0.0, 1, 0), (0.2, 1, 1), (0.3, 1, 1), (0.7, 1, 0), (0.9, 2, 0.5)]
     assert ca.reliability([1 - 0.9], [1])[0].low == 0.1
     assert table[-1].confidence == pytest.approx(0.95)
-    assert table[-1].ci95 == wilson(1, 2)
+    assert (table[0].ci95, table[-1].ci95) == (wilson(0, 1), wilson(1, 2))
 
 
 def test_risk_coverage_by_hand():
@@ -41,12 +41,13 @@ def test_risk_coverage_by_hand():
     assert [s.error for s in steps] == pytest.approx([0, 1 / 3, 1 / 2])
 
 
-@pytest.mark.parametrize("confidences", [np.random.default_rng(0).random(1237), np.random.default_rng(1).integers(0, 9, 1237) / 8])
+@pytest.mark.parametrize("confidences", [np.random.default_rng(0).random(1250), np.random.default_rng(1).integers(0, 9, 1250) / 8])
 def test_a_long_curve_is_thinned_to_its_own_steps(confidences):
-    correct = np.random.default_rng(2).random(1237) < confidences
+    correct = np.random.default_rng(2).random(1250) < confidences
     steps = ca.risk_coverage(confidences, correct)
     assert len(steps) == min(50, len(set(confidences)))
-    assert steps[-1].coverage == 1
+    sizes = [(confidences >= c).sum() for c in set(confidences)]
+    assert [s.n for s in steps] == sorted({min(n for n in sizes if n >= mark) for mark in range(25, 1251, 25)})
     for step in steps:  # by its definition
         answered = confidences >= step.threshold
         assert (step.n, step.error) == (answered.sum(), pytest.approx(1 - correct[answered].mean()))
@@ -104,6 +105,16 @@ def test_one_early_mistake_does_not_end_the_search():
     assert ca.threshold_for(confidences, 1 - correct, 0.05) is None
 
 
+def test_a_step_that_fails_ends_its_walk_and_the_last_walk_starts_late():
+    """At most 10 % wrong is wanted: the walks start at 42, 84, 167 and 333 answers."""
+
+    def found(first):  # half of the first step is wrong, and nothing else
+        return ca.threshold_for([0.9] * first + [0.5] * (4000 - first), [0] * (first // 2) + [1] * (4000 - first // 2), 0.1)
+
+    assert found(200).n == 4000  # three walks ended at 200; the fourth began behind it
+    assert found(340) is None  # 170 of 4000 would do, but all four ended before
+
+
 def sample(name, answer="A", drawn=(), probs=()):
     return Sample(name, "mri", "side", "", "Which side?", ("left", "right"), "A", (), "image", "", answer,
                   "answered" if answer else "unparsed", answer == "A", 5, tuple(drawn), (), tuple(probs))  # fmt: skip
@@ -118,8 +129,9 @@ def test_confidence_is_that_of_the_greedy_answer():
 
 def test_calibration_of_samples():
     both = [sample(str(i), "A" if i % 4 else "B", "AAAB", (0.9, 0.1)) for i in range(200)] + [sample("x", None, "AAAB", (0.9, 0.1))]
+    both.append(replace(both[-1], id="y", status="truncated"))
     found = ca.calibration(both)["option_probs"]
-    assert (found["n"], found["unanswered"]) == (200, 1)
+    assert (found["n"], found["unanswered"]) == (200, 2)
     assert found["brier"] == pytest.approx(0.75 * 0.1**2 + 0.25 * 0.1**2)  # says 0.9 where right, 0.1 where wrong
     assert found["thresholds"]["0.05"]["threshold"] == 0.9
     assert found["thresholds"]["0.2"]["coverage"] == 0.75

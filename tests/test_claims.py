@@ -44,6 +44,7 @@ def said(text):
     # "no" and "yes" answer where a sentence ends; "the lesion" is taken for granted, its denial is not.
     ("Hence no.", ["abnormal no"]),
     ("Hence yes", ["abnormal yes"]),
+    ("No lesion – no.", ["not abnormal yes", "abnormal no"]),
     ("The lesion is abnormal.", []),
     ("There is no lesion, nothing is abnormal", ["not abnormal yes"]),
     ("The image is not normal.", ["not finding normal"]),
@@ -109,6 +110,8 @@ def test_samples_by_hand():
 
 def test_without_a_phantom_or_a_claim():
     assert claims([]) is None and claims([sample("a", "Nodule.", "a.png"), sample("b", "Nodule.", images=())]) is None
+    assert claims([sample("a", "Nodule.", images=("phantom:xray/test/2", "phantom:xray/test/3"))]) is None  # which of the two is meant?
+    assert claims([sample("a", "Nodule.")])["elsewhere"] is None  # no other picture
     silent = claims([sample("a", "I think so.")])
     assert (silent["n_claims"], silent["by_fact"]) == (0, {})
     assert silent["confirmed"] is silent["ci95"] is silent["elsewhere"] is None

@@ -149,7 +149,7 @@ def pair(name, was, then, thoughts=("Finding: left.", "Finding: left.")):
 PAIRS = [
     pair("a", "A", "B", ("Finding: left.", "Finding: right.")),  # looked again
     pair("b", "A", "A"),  # did not notice
-    pair("c", "A", "B"),  # the answer goes along, the thought does not
+    pair("c", "A", "B", ("Consolidation, left.",) * 2),  # the answer goes along, the thought does not; what both pictures show is no news
     pair("d", "A", "C", ("Finding: left.", "Left and right.")),
     pair("e", "A", None, ("Finding: left.", "Not left.")),  # unread; denies the old fact
     pair("f", "C", "B", ("Finding: both.", "Finding: right.")),  # was wrong before
@@ -171,6 +171,14 @@ def test_flips_by_hand():
     assert low < 0.4 < high
 
 
+def test_guessing_and_following_are_told_by_question():
+    """Of two and of three options: 1/2 and 1/3."""
+    of_two = [replace(s, options=("left", "right"), question_type="finding") for s in pair("a", "A", "B")]
+    out = flips([of_two[0], PAIRS[1][0]], [of_two[1], PAIRS[1][1]])
+    assert out["chance"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert {kind: cell["share"] for kind, cell in out["by_question_type"].items()} == {"finding": 1.0, "side": 0.0}
+
+
 def test_nothing_right_before_has_no_share():
     before, after = PAIRS[-1]
     out = flips([before], [after])
@@ -184,3 +192,5 @@ def test_pairs_that_do_not_fit_are_named():
         flips([], [after])
     with pytest.raises(DataError, match='"a" has other options, or the same answer'):
         flips([before], [replace(after, gold="A")])
+    with pytest.raises(DataError, match='"a" has other options, or the same answer'):
+        flips([before], [replace(after, options=after.options[::-1])])

@@ -3,16 +3,21 @@
 import csv
 import json
 import os
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
 from medvlm_r1.evaluation import metrics
-from medvlm_r1.evaluation.export.card import looking
-from medvlm_r1.evaluation.run import EvalConfig, evaluate
+from medvlm_r1.evaluation.export import card, inspect_log, spreadsheet
+from medvlm_r1.evaluation.run import EvalConfig, evaluate, score
 from medvlm_r1.evaluation.samples import write_samples
-from medvlm_r1.rollout.scripted import ScriptedEngine, by_table, share_right
+from medvlm_r1.evaluation.statistics import wilson
+from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.scripted import ScriptedEngine, by_table, share_right, written
 from medvlm_r1.types import Completion, Example
 
 ARMS = ("image", "blank", "rotate")
@@ -92,21 +97,82 @@ def test_results_as_a_table(export, folder):
     assert {measure for row, measure, _ in found if row == "image-blank"} == {"difference, greedy", "difference, sampled"}
 
 
+QUESTION = Example("q", ("q.png",), "Which side?", ("left", "right"), "left", "mri", "side", "")
+
+
+def told(right, options=2, **changes):
+    """A sample of one question that was answered right or not."""
+    prompt = render(replace(QUESTION, options=("left", "right", "both")[:options]), "think")
+    return replace(score(prompt, written(prompt, "A" if right else "B"), (), "image"), **changes)
+
+
+# Nothing equals anything else: 2 of 3 MRI and 0 of 1 CT with the picture; 1 of 3 and 1 of 1 without; the first is asked twice in "rotate".
+UNLIKE = {
+    "image": [told(True, id="m1"), told(True, id="m2"), told(False, id="m3"), told(False, id="c1", modality="ct")],
+    "blank": [told(True, id="m1"), told(False, id="m2"), told(False, id="m3"), told(True, id="c1", modality="ct")],
+    "rotate": [told(True, id="m1"), told(False, id="m1"), told(True, id="m2")],
+}
+
+
+@pytest.fixture
+def unlike():
+    """The summary of ``UNLIKE``, with a baseline that knows MRI alone."""
+    return metrics.summary(UNLIKE, {"text_prior": {"mri": {"accuracy": 0.5}}}, [("image", "blank")]) | {"settings": SETTINGS}
+
+
+def test_a_table_tells_arms_and_measures_apart(unlike):
+    found = {tuple(row[:3]): row[3:] for row in spreadsheet.table_rows(unlike)}
+    whole = unlike["overall"]["image"]
+    assert found["image", "accuracy", "mean"] == [4, pytest.approx(1 / 3), *whole["ci95"], None, None]
+    assert found["blank", "accuracy", "mean"][:2] == [4, pytest.approx(2 / 3)]
+    pair = unlike["paired"]["image-blank"]
+    assert found["image-blank", "difference, greedy", "mean"] == [None, pytest.approx(-1 / 3), *pair["ci95"], pair["p"], None]
+    assert not any("sampled" in measure for _, measure, _ in found)  # none was drawn
+    drawn = {arm: [replace(s, sampled_answers=("A", "B")) for s in part] for arm, part in UNLIKE.items()}
+    found = {tuple(row[:3]): row[3:] for row in spreadsheet.table_rows(metrics.summary(drawn, {}, [("image", "blank")]))}
+    assert found["image-blank", "difference, sampled", "mean"][1] == 0.0
+    assert found["image", "accuracy", "mean"][-1] == 0.5
+    assert [spreadsheet.defused(text) for text in ("\tB", "\rB", "\nB")] == ["'\tB", "'\rB", "'\nB"]
+
+
+def test_a_card_tells_arms_apart_and_its_questions_by_their_hash(unlike):
+    text = card.card(UNLIKE, unlike)
+    found = {result.dataset_config: result for result in ModelCard(text).data.eval_results}
+    assert {name: result.metric_value for name, result in found.items()} == {"mri": 0.6667, "ct": 0.0, "mean": 0.3333}
+    assert found["mri"].metric_args["ci95"] == [round(x, 4) for x in wilson(2, 3)]
+    assert re.search(r"\| blank: .* \| 33\.3 .* \| 100\.0 .* \| 66\.7 ", text)
+    assert "| text prior, without a model | 50.0 | – | – |" in text  # no mean where a modality is missing
+    assert "4 questions of" in card.card(UNLIKE | {"image": UNLIKE["image"] * 2}, unlike)
+    digests = [card.data_sha256(part) for part in (UNLIKE["image"], UNLIKE["image"][::-1], [replace(s, gold="B") for s in UNLIKE["image"]])]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_log_counts_a_question_once_and_says_how_it_was_asked():
+    log = inspect_log.log_of("rotate", UNLIKE["rotate"], SETTINGS, datetime(2026, 1, 1, tzinfo=UTC))
+    assert log["results"]["scores"][0]["metrics"]["accuracy"]["value"] == 0.75  # 1/2 and 1
+    assert log["results"]["scores"][0]["metrics"]["stderr"]["value"] == pytest.approx(0.25)  # half their distance
+    assert (log["eval"]["config"]["epochs"], log["eval"]["dataset"]["samples"], log["results"]["total_samples"]) == (2, 2, 3)
+    cut = [told(False, status="truncated", answer=None, arm="no-think")]
+    [sample] = inspect_log.log_of("no-think", cut, SETTINGS, datetime(2026, 1, 1, tzinfo=UTC))["samples"]
+    assert sample["output"]["choices"][0]["stop_reason"] == "max_tokens"
+    assert sample["input"][0]["content"].endswith("Answer only.")
+
+
 def test_a_card_has_the_results_where_the_hub_looks(export, folder, tmp_path):
     [path] = export("card", "--out", tmp_path / "card")
     assert path == tmp_path / "card" / "README.md"
-    card = ModelCard.load(path)
-    found = {result.dataset_config: result for result in card.data.eval_results}
+    loaded = ModelCard.load(path)
+    found = {result.dataset_config: result for result in loaded.data.eval_results}
     assert {name: result.metric_value for name, result in found.items()} == {"mri": 0.75, "ct": 0.75, "mean": 0.75}
     assert found["ct"].dataset_args["questions"] == 4 and found["ct"].dataset_name == "my data.jsonl" and len(found["ct"].dataset_args["sha256"]) == 64
-    assert card.data.model_name == "runs/mine/step-3"
+    assert loaded.data.model_name == "runs/mine/step-3"
     for part in (
         "Research use only. Not for diagnosis.", "**Not shown to look.** Its own picture makes no clear difference.",
         "| chance, without a model | 41.7 | 41.7 | 41.7 |", "| text prior, without a model | 50.0 (40.0 to 60.0) | 25.0 (10.0 to 40.0) | 37.5 |",
         "| blank: a grey picture of the same size | 75.0", "**Incomplete: 4 answers are missing and count as wrong.**",
         "medvlm-r1 eval --model runs/mine/step-3 --data 'my data.jsonl' --arms image,blank,rotate --samples 2 --max-tokens 64", "strict-1",
     ):  # fmt: skip
-        assert part in card.text, part
+        assert part in loaded.text, part
 
 
 PRIVATE = {
@@ -132,7 +198,7 @@ def test_a_card_names_no_place(export, folder, case):
 
 
 def test_an_old_evaluation_says_nothing_about_looking():
-    assert looking({"paired": {"image-blank": {}}}) == "**Not tested.**"
+    assert card.looking({"paired": {"image-blank": {}}}) == "**Not tested.**"
 
 
 def test_a_log_for_each_arm(export):

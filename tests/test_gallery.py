@@ -81,6 +81,13 @@ def test_a_status_is_named_and_counts_add_up():
     assert [a["status"] for a in answers if "status" in a] == ["truncated"]
 
 
+def test_an_unread_draw_keeps_its_place_and_four_pictures_are_shown():
+    row = replace(samples(0.5)[0], sampled_answers=("A", None, "B"), images=tuple(f"{i}.png" for i in range(5)))
+    data = data_of(story(models={"m": {"image": [row]}}))
+    assert data["cases"][0]["answers"][0]["drawn"] == "A–B"
+    assert (data["questions"][0]["pictures"], len(data["pictures"])) == ([0, 1, 2, 3], 4)
+
+
 def test_long_texts_are_cut_and_the_page_says_so():
     rows = [replace(s, text="x" * 5000, sampled_texts=("y" * 5000,)) for s in samples(0.5)]
     whole = story(models={"m": {"image": rows}})
@@ -88,6 +95,8 @@ def test_long_texts_are_cut_and_the_page_says_so():
     assert gallery.kept(whole, 120 * 4000) == gallery.Kept(4000, sampled=False)
     assert gallery.kept(whole, 120 * 1999) == gallery.Kept(1000, sampled=False)
     assert gallery.kept(whole, 10) == gallery.Kept(250, sampled=False)
+    few = story(models={"m": {"image": [replace(s, sampled_texts=("y",)) for s in rows]}})
+    assert gallery.kept(few, 120 * 3000) == gallery.Kept(2000, sampled=False)  # sampled texts go first, however short
     [answer, *_] = [case["answers"][0] for case in data_of(whole, gallery.Kept(1000, sampled=False))["cases"]]
     assert (len(answer["text"]), answer["more"], "texts" in answer) == (1000, 4000, False)
 

@@ -1,5 +1,6 @@
 """Sampling: reproducible, independent of the batch, and really from the model's distribution."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -106,9 +107,35 @@ def test_a_captured_step_serves_later_batches_and_weights(policy, examples):
     assert len(captured) == 2  # one prompt is another grid
 
 
+def like_to_end(policy, strength):
+    with torch.no_grad():
+        policy.model.lm_head.weight[policy.stop_ids[0]] = strength * policy.model.lm_head.weight.mean(0).sign()
+
+
+def test_a_completion_holds_its_end_once_wherever_the_others_end(policy, examples):
+    like_to_end(policy, 1)
+    prompts, sampling = [render(example, "think") for example in examples], Sampling(n=6, max_tokens=15, seed=3)
+    groups = LocalEngine(policy).generate(prompts, sampling)
+    assert len({len(c.token_ids) for group in groups for c in group}) > 4
+    for c in (c for group in groups for c in group):
+        assert not set(c.token_ids[:-1]) & set(policy.stop_ids) and len(c.token_ids) == len(c.logprobs)
+        assert c.finished == (c.token_ids[-1] in policy.stop_ids) and (c.finished or len(c.token_ids) == 15)
+    alone = [LocalEngine(policy).generate([prompt], sampling)[0] for prompt in prompts]
+    assert [[c.token_ids for c in group] for group in alone] == [[c.token_ids for c in group] for group in groups]
+
+
+def test_cold_is_nearly_greedy_and_lukewarm_is_not(policy, examples):
+    def write(temperature, n=4):
+        return {c.token_ids for c in LocalEngine(policy).generate([render(examples[0], "think")], Sampling(n, temperature, 15))[0]}
+
+    assert write(1e-3) == write(0, n=1)
+    assert len(write(0.4)) == 4
+
+
 def test_no_completion_ends_before_min_tokens(policy, examples):
-    with torch.no_grad():  # the end of a turn is by far the likeliest token
-        policy.model.lm_head.weight[policy.stop_ids[0]] = 50 * policy.model.lm_head.weight.mean(0).sign()
+    like_to_end(policy, 50)  # by far the likeliest token
     prompts = [render(examples[0], "think")]
     lengths = [{len(c.token_ids) for c in LocalEngine(policy).generate(prompts, Sampling(n=6, max_tokens=9, min_tokens=m))[0]} for m in (0, 5, 9)]
-    assert min(lengths[0]) < 5 <= min(lengths[1]) and lengths[2] == {9}
+    assert min(lengths[0]) < 5 and min(lengths[1]) == 5 + 1 and lengths[2] == {9}  # five, and the end
+    [[greedy]] = LocalEngine(policy).generate([render(examples[1], "think")], Sampling(1, 0.0, 9, min_tokens=5))
+    assert min(greedy.logprobs[:5]) >= -math.log(policy.model.config.text_config.vocab_size)  # the likeliest of those that may come

@@ -80,10 +80,62 @@ def test_without_a_lead_over_chance_there_is_no_sight():
 
 
 def test_refusing_without_a_picture_is_no_proof_of_sight():
-    silent = [replace(s, answer=None, status="abstained", correct=False) for s in asked(first(0.9), "blank")]
+    silent = [replace(s, answer=None, status=("abstained", "truncated")[i % 2], correct=False) for i, s in enumerate(asked(first(0.9), "blank"))]
     found = look({"image": asked(first(0.9)), "blank": silent[:150] + asked(first(0.9), "blank")[150:]})
     assert found.reliance["blank"].answered == 0.25
     assert found.level == NOT_TESTED and "With a grey picture it gives an answer to 25 % only, which decides nothing" in found.sentence
+
+
+def test_a_model_that_often_refuses_is_held_against_its_own_habit():
+    """Of 200 it answers 160, with its picture as without: this says nothing against its sight."""
+
+    def habit(samples):
+        return [replace(s, answer=None, status="abstained", correct=False) if i % 5 == 0 else s for i, s in enumerate(samples)]
+
+    without = {arm: habit(asked(first(0.2), arm)) for arm in ("blank", "mismatch")}
+    found = look({"image": habit(asked(first(1)))} | without)
+    assert (found.level, found.reliance["blank"].answered) == (LOOKS, 0.8)
+    assert "silence" not in found.sentence
+
+
+def test_greedy_answers_decide_whatever_the_drawn_ones_say():
+    shares = {"image": 0.8, "blank": 0.3}
+    arms = {arm: [replace(s, sampled_answers=("A", "B")) for s in asked(first(share), arm)] for arm, share in shares.items()}
+    assert look(arms).reliance["blank"].difference == pytest.approx(0.5)
+
+
+def test_what_is_kept_depends_on_the_number_of_options_and_moves_with_the_patient():
+    shares = {"image": 0.8, "blank": 0.6}
+    arms = {arm: [replace(s, options=("a", "b")) for s in asked(first(share), arm, 1000)] for arm, share in shares.items()}
+    fours = {arm: [replace(s, group=f"p{i // 4}") for i, s in enumerate(part)] for arm, part in arms.items()}
+    alone, together = look(arms), look(fours)
+    assert alone.kept == together.kept == pytest.approx(0.1 / 0.3)
+    width, wide = (found.kept_ci95[1] - found.kept_ci95[0] for found in (alone, together))
+    assert wide / width == pytest.approx(2, rel=0.1)  # patients of 4 equal answers: sqrt(4)
+
+
+def test_what_is_kept_is_of_questions_that_both_answered():
+    """Of the last 190, all are right with the own picture and half without it: 25 of 75 points over chance are left."""
+
+    def without_ten(samples):
+        return [replace(s, answer=None, status="failed", correct=False) if i < 10 else s for i, s in enumerate(samples)]
+
+    image, blank = asked(first(1)), asked(lambda i: i < 105, "blank")
+    for arms in ({"image": without_ten(image), "blank": blank}, {"image": image, "blank": without_ten(blank)}):
+        assert look(arms).kept == pytest.approx(1 / 3)
+
+
+def test_a_lead_must_be_there_beside_every_deciding_arm():
+    """On the second hundred, all that the other pictures were asked of, it is right in 24 %: no lead over chance."""
+    image = asked(lambda i: i < 100 or i // 2 % 4 == 0)
+    found = look({"image": image, "blank": asked(first(0), "blank"), "mismatch": asked(first(0), "mismatch")[100:]})
+    assert all(r.is_clear for r in found.reliance.values())
+    assert (found.level, found.kept) == (NOT_SHOWN, None)
+
+
+def test_a_difference_that_may_be_none_is_no_harm():
+    found = look({"image": asked(first(0.5)), "blank": asked(lambda i: not first(0.5)(i), "blank")})
+    assert found.sentence.startswith("Its own picture makes no clear difference: 0.0 points (−")
 
 
 def test_answers_that_could_not_be_had_are_no_proof_of_sight():

@@ -42,6 +42,23 @@ def test_a_question_asked_in_every_rotation_is_one_question():
     [cell] = [cell for name, cell in metrics.arm_table(asked).items() if name == "mri"]
     assert (cell["accuracy"], cell["n"]) == (0.75, 2)
     assert cell["ci95"] == list(wilson(1.5, 2))
+    assert metrics.overall(asked)["n"] == 2
+
+
+def test_an_interval_counts_what_the_questions_of_a_patient_are_worth():
+    """Eight questions of four patients: four where a patient's two answers are equal, all eight where they differ."""
+
+    def of_two(*right):
+        return metrics.arm_table([sample(f"q{i}", correct=x, group=f"p{i // 2}") for i, x in enumerate(right)])["mri"]
+
+    assert of_two(1, 1, 1, 1, 0, 0, 0, 0)["ci95"] == pytest.approx(wilson(2, 4))
+    assert of_two(1, 0, 1, 0, 1, 0, 1, 0)["ci95"] == pytest.approx(wilson(4, 8))
+
+
+def test_where_all_are_right_the_interval_is_wilsons_of_the_patients():
+    alike = [sample(f"q{i}", group=f"p{i // 2}", drawn=[False]) for i in range(10)]
+    total = metrics.overall(alike)
+    assert (total["ci95"], total["sampled_ci95"]) == (list(wilson(5, 5)), list(wilson(0, 5)))
 
 
 def test_overall_weighs_modalities_equally():
@@ -62,7 +79,13 @@ def test_without_draws_there_is_no_sampled_accuracy():
     table = metrics.arm_table([sample("a"), sample("b", drawn=[True])])
     assert table["mri"]["sampled"] is None
     assert table["mri"]["pass_at_k"] == {}
-    assert metrics.overall([sample("a")])["sampled"] is None
+    assert metrics.overall([sample("a"), sample("b", drawn=[True])])["sampled"] is None
+
+
+def test_pass_curve_uses_every_draw_of_each_question():
+    """1 of 4 and 1 of 2 right: 1/4 and 1/2, then 1 - C(3, 2) / C(4, 2) = 1/2 and 1."""
+    samples = [sample("a", drawn=[False, False, False, True]), sample("b", drawn=[False, True])]
+    assert metrics.pass_curve(samples) == pytest.approx({"1": 0.375, "2": 0.75})
 
 
 def test_majority_curve_takes_the_first_k():
@@ -75,12 +98,15 @@ def test_out_of_distribution_gap_by_hand():
     found = metrics.out_of_distribution_gap([*FOUR, sample("x1", "xray")], "mri")
     assert (found["trained"], found["gap"]) == ("mri", pytest.approx(2 / 3 - (0 + 1) / 2))
     assert found["ci95"][0] <= found["gap"] <= found["ci95"][1]
+    both = [sample(f"{m}{i}", m, correct=i % 3 == 0, group=f"p{i}") for m in ("mri", "ct") for i in range(30)]
+    assert metrics.out_of_distribution_gap(both, "mri")["ci95"] == pytest.approx([0, 0], abs=1e-12)  # every patient is as right in both
     assert metrics.out_of_distribution_gap(FOUR, "xray") is None
     assert metrics.out_of_distribution_gap(FOUR[:3], "mri") is None
 
 
 def test_chance_statuses_and_types():
     assert metrics.chance(FOUR)["mri"]["accuracy"] == pytest.approx((0.5 + 0.25 + 0.5) / 3)
+    assert metrics.chance([sample("a"), sample("b", options=())])["mri"]["accuracy"] == 0.25  # free text is not guessed
     assert metrics.chance(FOUR)["mean"] == pytest.approx((1.25 / 3 + 0.5) / 2)
     assert metrics.statuses(FOUR) == {"answered": 0.75, "unparsed": 0.0, "truncated": 0.25, "abstained": 0.0, "failed": 0.0}
     kinds = metrics.by_question_type(FOUR)
@@ -96,6 +122,29 @@ def test_compare_by_hand():
     assert result["ci95"][0] <= result["mean_difference"] <= result["ci95"][1]
     greedy = result["greedy"]
     assert (greedy["gained"], greedy["lost"], greedy["p_mcnemar"], greedy["mean_difference"]) == (1, 1, 1.0, 0.0)
+    assert greedy["by_modality"]["mri"]["mean_difference"] == 0.0
+
+
+def test_a_question_asked_several_times_is_gained_only_as_a_whole():
+    """Two rotations each: +1, +1/2, -1/2, +1."""
+
+    def asked(**times):
+        return [sample(name, correct=right == "1") for name, both in times.items() for right in both]
+
+    found = metrics.compare(asked(a="11", b="11", c="10", d="11"), asked(a="00", b="01", c="11", d="00"), same=False)
+    assert (found["n"], found["mean_difference"], found["greedy"]["gained"], found["greedy"]["lost"]) == (4, 0.5, 2, 0)
+    assert found["minimum_detectable"] == pytest.approx(minimum_detectable_difference(4, (1 + 0.25 + 0.25 + 1) / 4))
+
+
+def test_what_could_not_be_had_on_either_side_is_left_out():
+    failed = {"correct": False, "answer": None, "status": "failed"}
+    after, before = [sample("a", **failed), sample("b"), sample("c")], [sample("a"), sample("b", **failed), sample("c", correct=False)]
+    found = metrics.compare(after, before)
+    assert (found["n"], found["mean_difference"]) == (1, 1.0)
+    assert metrics.comparable(after, before) and not metrics.comparable(after[:2], before[:2])
+    assert not metrics.comparable([sample("c"), sample("c", **failed)], before)  # one of its rotations is missing
+    with pytest.raises(DataError, match="no answered question in common"):
+        metrics.compare(after[:2], before[:2])
 
 
 def test_compare_greedy_where_one_side_was_not_sampled():
@@ -126,6 +175,9 @@ def test_a_clear_gain_is_found_and_none_is_not_invented():
         ([sample("a"), sample("c")], '"[bc]" is in only one'),
         ([sample("a"), sample("a")], "twice"),
         ([sample("a"), sample("b", options=("x", "y"))], '"b" has other options'),
+        ([sample("a"), sample("b", gold="B")], '"b" has other options'),
+        ([sample("a"), sample("b", "ct")], '"b" has other options'),
+        ([sample("a"), sample("b", question="Which plane?")], '"b" has other options'),
     ],
 )
 def test_different_questions_are_not_compared(other, message):
@@ -141,14 +193,30 @@ def test_summary_has_the_keys_of_the_interface():
     assert found["arms"]["grpo"]["mean"] == 1.0
     assert {"mean_difference", "ci95", "p"} <= set(found["paired"]["grpo-base"])
     assert set(found["baselines"]) == {"chance", "text_prior"}
+    assert metrics.summary(arms, {"chance": {"mri": 0.3}}, [])["baselines"] == {"chance": {"mri": 0.3}}  # as given
+
+
+def test_summary_adjusts_the_pairs_for_their_number():
+    arms = {"base": [sample(f"q{i}", correct=False) for i in range(12)], "sft": [sample(f"q{i}", correct=i < 4) for i in range(12)]}
+    arms["grpo"] = [sample(f"q{i}") for i in range(12)]
+    paired = metrics.summary(arms, {}, [("grpo", "base"), ("sft", "base")])["paired"]
+    assert [pair["mean_difference"] for pair in paired.values()] == pytest.approx([1.0, 1 / 3])
+    assert paired["grpo-base"]["p_holm"] == 2 * paired["grpo-base"]["p"] and paired["sft-base"]["p_holm"] == paired["sft-base"]["p"]
 
 
 def test_samples_survive_the_disk(tmp_path):
-    odd = replace(FOUR[0], text="<think>µ “x”\u2028\n</think>", sampled_texts=("a\nb", ""))
+    odd = replace(FOUR[0], text="<think>µ “x”\u2028\ud83d\n</think>", sampled_texts=("a\nb", ""))
     write_samples(tmp_path / "a.jsonl", [*FOUR, odd])
     assert read_samples(tmp_path / "a.jsonl") == [*FOUR, odd]
     write_samples(tmp_path / "b.jsonl", read_samples(tmp_path / "a.jsonl"))
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
+
+
+def test_what_a_sample_tells_of_itself():
+    unread = sample("a", sampled_answers=("A", None, "B", "A"))
+    assert (unread.sampled_correct, unread.sampled_accuracy) == ((True, False, False, True), 0.5)  # unread is wrong
+    assert sample("p1").cluster != sample("q", group="p1").cluster  # a question without a group is nobody's
+    assert [sample("a", gold=letter).gold_text for letter in ("A", "B", "C", "")] == ["left", "right", "", ""]
 
 
 def _line(**changes):

@@ -9,7 +9,7 @@ import pytest
 
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.evaluation.run import score
-from medvlm_r1.reasoning import TEMPLATES, Reasoned, gold, parse, render
+from medvlm_r1.reasoning import TEMPLATES, Reasoned, gold, parse, read, render
 from medvlm_r1.rewards.choice import choice
 from medvlm_r1.types import LETTERS, Completion, Example
 
@@ -113,6 +113,11 @@ def test_a_megabyte_is_looked_at_a_few_times_whatever_its_tags(piece, frame):
 @pytest.mark.parametrize("think", [None, "Ear to ear.", "Perhaps <answer>A</answer>?", "nested <think> and </think>", ""])
 def test_the_gold_completion_is_read_as_the_gold_letter(think):
     assert parse(gold(EXAMPLE, think), 3).answer == "B"
+
+
+def test_tags_that_nobody_asked_for_are_read_as_tags():
+    bare = render(EXAMPLE, "paper-direct")
+    assert [read(text, bare).status for text in ("B", "<answer>B</answer>", "<answer>B")] == ["answered", "answered", "truncated"]
 
 
 def test_prompts_are_those_of_the_released_checkpoint():

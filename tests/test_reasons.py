@@ -1,5 +1,7 @@
 """What the arms of one model say about its reasoning, from samples written by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from medvlm_r1.evaluation.reasons import reasons, rows
@@ -15,10 +17,11 @@ IMAGE = [sample("q1", "Hence left.", "A"), sample("q2", "Hence left.", "A"), sam
 
 
 def test_agreement_alone_where_nothing_else_was_asked():
-    found = reasons({"image": IMAGE, "blank": IMAGE})
+    image = [*IMAGE, sample("q5", None, "A")]
+    found = reasons({"image": image, "blank": image})
     assert found.keys() == {"agreement"}
     [row] = rows(found)
-    assert (row.value, row.n) == (pytest.approx(2 / 3), 3) and "1 name none" in row.meaning
+    assert (row.value, row.n) == (pytest.approx(2 / 3), 3) and "2 name none" in row.meaning
 
 
 def test_a_foreign_thought_is_followed_or_not():
@@ -27,6 +30,7 @@ def test_a_foreign_thought_is_followed_or_not():
     assert [row.what for row in found[1:]] == ["Thought taken from another question", "… the answer goes with the foreign thought"]
     effect, follows = found[1:]
     assert effect.is_difference and (effect.value, effect.n) == (pytest.approx(-1 / 3), 3) and "100.0 % with its own" in effect.meaning
+    assert effect.ci95 == [-1.0, 0.0]  # three patients with -1, 0 and 0
     assert (follows.value, follows.n) == (0.5, 2)  # q3's first answer was what the foreign thought names
 
 
@@ -39,7 +43,12 @@ def test_the_phantom_tells_whether_claims_and_answers_follow_the_picture():
                  "<think>Frontal X-ray of the chest. Hence left.</think><answer>A</answer>", "A", "answered", True, 9)  # fmt: skip
     changed = Sample("q", "xray", "side", "p", "Which side?", ("left", "both", "right"), "C", ("phantom:xray/test/2?side=right",), "counterfactual",
                      "<think>Frontal X-ray of the chest. Hence right.</think><answer>C</answer>", "C", "answered", True, 9)  # fmt: skip
-    found = {row.what: row for row in rows(reasons({"image": [one], "counterfactual": [changed]}))}
-    assert found["Claims of the thought that the picture confirms"].value == 1.0 and found["Claims of the thought that the picture confirms"].n == 4
-    assert found["Lesion changed: the answer follows"].value == 1.0 and "33.3 %" in found["Lesion changed: the answer follows"].meaning
-    assert found["… the answer stays as it was"].value == 0.0 and found["… the thought names the new fact"].value == 1.0
+    blind = replace(changed, id="q2", text=one.text, answer="A", correct=False)
+    asked = [one, replace(one, id="q2"), replace(one, id="q3")]  # the third has no counterfactual
+    found = {row.what: row for row in rows(reasons({"image": asked, "counterfactual": [changed, blind]}))}
+    assert found["Claims of the thought that the picture confirms"].value == 1.0 and found["Claims of the thought that the picture confirms"].n == 12
+    assert found["Lesion changed: the answer follows"].value == 0.5 and found["Lesion changed: the answer follows"].n == 2
+    assert "33.3 %" in found["Lesion changed: the answer follows"].meaning
+    assert found["… the answer stays as it was"].value == 0.5 and found["… the thought names the new fact"].value == 0.5
+    wrong = rows(reasons({"image": [replace(one, answer="B", correct=False)], "counterfactual": [changed]}))
+    assert wrong and not any("changed" in row.what for row in wrong)  # none was right before: nothing to follow

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from medvlm_r1.errors import RunError
+from medvlm_r1.errors import DataError, RunError
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.recorded import Recorded
@@ -48,25 +48,30 @@ def test_what_is_known_is_not_asked_again_in_this_process_or_the_next(tmp_path, 
     second = recorded(tmp_path, again)
     assert second.generate(prompts[:2], sampling) == said and again.asked == []
     assert second.generate(prompts[:1], replace(sampling, n=1)) == [said[0][:1]] and again.asked == []
+    assert [c.text for c in said[0]] == ["q1 0", "q1 1"]
+    assert [c.text for c in second.generate(prompts[:1], replace(sampling, n=3))[0]] == ["q1 0", "q1 1", "q1 2"] and again.asked == ["q1"]
+    rows = [json.loads(line)["key"] for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    assert len(rows) == len(set(rows)) == 3 * 2 + 1  # what was known is not written again
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"sampling": Sampling(1, 0.5, 8)}, {"sampling": Sampling(1, 1.0, 9)}, {"sampling": Sampling(1, 1.0, 8, seed=1)},
-        {"identity": "w2"}, {"image_key": str.lower}, {"template": "direct"},
+        {"identity": "w2"}, {"image_key": str.lower}, {"template": "direct"}, {"opening": "<think></think>"}, {"id": "q2"},
     ],
 )  # fmt: skip
 def test_everything_that_decides_an_answer_is_in_the_key(tmp_path, examples, change):
     asked = []
     for more in ({}, change):
         engine = Counting()
-        prompt = render(examples[0], more.get("template", "think"))
+        prompt = render(replace(examples[0], id=more.get("id", "q1")), more.get("template", "think"))
+        prompt = replace(prompt, opening=more.get("opening", ""))
         with_these = {name: value for name, value in more.items() if name in ("identity", "image_key")}
         with closing(recorded(tmp_path, engine, **with_these)) as record:
             record.generate([prompt], more.get("sampling", Sampling(1, 1.0, 8)))
         asked.append(engine.asked)
-    assert asked == [["q1"], ["q1"]]
+    assert asked == [["q1"], [change.get("id", "q1")]]
 
 
 HOLDS = "import fcntl, sys; file = open(sys.argv[1], 'ab'); fcntl.flock(file, fcntl.LOCK_EX); print('mine', flush=True); sys.stdin.read()"
@@ -85,6 +90,14 @@ def test_a_record_that_another_process_writes_is_refused_and_left_as_it_is(tmp_p
     with closing(recorded(tmp_path, Counting())) as record:
         record.generate(prompts, Sampling(1))
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 3
+
+
+def test_a_file_that_is_no_record_is_left_as_it_is_and_free(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_bytes(b"years of work")
+    refusals = [pytest.raises(DataError, recorded, tmp_path, Counting()) for _ in range(2)]  # not for being in use, though the first lives on
+    assert all("is no record of completions" in str(refusal.value) for refusal in refusals)
+    assert path.read_bytes() == b"years of work"
 
 
 def test_in_one_process_too_and_only_until_it_is_closed(tmp_path):

@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import socket
+import time
 from dataclasses import replace
+from email.utils import formatdate
 
 import pytest
 from conftest import picture
@@ -38,6 +40,14 @@ def test_a_request_carries_picture_prompt_and_sampling(serve, examples):
     assert [image.tobytes() for image in sent] == [picture(name).tobytes() for name in ("a.png", "b.png")]
     assert (body["model"], body["temperature"], body["max_tokens"], body["top_p"]) == ("m", 0.0, 64, 1.0)
     assert server.keys == ["Bearer secret"]
+    engine_at(f"{server.url}/").generate([prompt], Sampling(1))
+    assert server.paths == ["/v1/chat/completions"] * 2
+
+
+def test_what_was_cut_off_is_not_finished(serve, examples):
+    server = serve((200, {}, {"choices": [{"message": {"content": "<think>It"}, "finish_reason": "length"}]}))
+    [[completion]] = engine_at(server.url).generate([render(examples[0], "think")], Sampling(1))
+    assert (completion.text, completion.finished, completion.error) == ("<think>It", False, "")
 
 
 def test_an_opening_is_the_assistants_turn_to_be_continued(serve, examples):
@@ -54,6 +64,8 @@ def test_every_completion_has_a_seed_of_its_own_and_its_place(serve, examples):
     completions_PG = engine_at(server.url, concurrency=4).generate(prompts, Sampling(3, 1.0, 8, seed=5))
     assert [len(completions_G) for completions_G in completions_PG] == [3, 3, 3]
     assert len({body["seed"] for body in server.asked}) == 9
+    engine_at(server.url).generate(prompts, Sampling(3, 1.0, 8, seed=6))
+    assert len({body["seed"] for body in server.asked}) == 18
 
 
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(serve, examples):
@@ -61,6 +73,16 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks(serve, examples):
     engine = engine_at(server.url)
     [[completion]] = engine.generate([render(examples[0], "think")], Sampling(1))
     assert completion.finished and engine.waits == [7.0, 2.0]
+    soon = formatdate(time.time() + 40, usegmt=True)
+    engine = engine_at(serve((429, {"Retry-After": soon}, {}), (200, {}, GOOD)).url)
+    engine.generate([render(examples[0], "think")], Sampling(1))
+    assert engine.waits == [pytest.approx(40, abs=10)]
+
+
+def test_pauses_double_up_to_a_minute(serve, examples):
+    engine = engine_at(serve((529, {}, {})).url, attempts=9)
+    engine.generate([render(examples[0], "think")], Sampling(1))
+    assert engine.waits == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
 @pytest.mark.parametrize(

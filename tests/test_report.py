@@ -13,6 +13,7 @@ from medvlm_r1.errors import DataError, ImageError
 from medvlm_r1.evaluation import charts
 from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
 from medvlm_r1.evaluation.glance import glances
+from medvlm_r1.evaluation.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, Looking
 from medvlm_r1.evaluation.measured import between, measure
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.statistics import holm
@@ -174,6 +175,13 @@ def test_rows_come_in_the_papers_order():
     assert [r["role"] for r in rows] == ["baseline"] * 3 + ["model"] * 2 + ["trained"]
     assert rows[0]["cells"][-1]["accuracy"] == pytest.approx(1 / 3)
     assert rows[1]["cells"][-1]["ci95"] == pytest.approx([0.3 - 0.1 / 3**0.5, 0.3 + 0.1 / 3**0.5])
+    blank = {"blank": samples(0.3, "blank")}
+    more = story(models=whole.models | {"base": whole.models["base"] | blank}, baselines={"blank_image": {"mri": 0.3}})
+    more_rows = table_rows(more, {name: measure(arms) for name, arms in more.models.items()})
+    assert [r["label"] for r in more_rows] == ["Chance", "GRPO, grey pictures", "Base", "SFT", "GRPO"]  # once, and of the trained model
+    few = {m: {"accuracy": 0.01, "ci95": [0.0, 0.2]} for m in ("mri", "ct", "xray")}
+    low = story(baselines={"text_prior": few}, models={"base": {"image": samples(0.4)}})
+    assert table_rows(low, {"base": measure(low.models["base"])})[1]["cells"][-1]["ci95"] == pytest.approx([0.0, 0.01 + 0.1 / 3**0.5])
     bare = story(baselines={"chance": {"mri": 0.5}}, models={"base": {"image": samples(0.4)}})
     assert table_rows(bare, {"base": measure(bare.models["base"])})[0]["cells"][-1] == {}
 
@@ -193,16 +201,69 @@ def test_the_verdict_admits_a_loss_and_a_draw():
     better = [replace(s, correct=True, sampled_answers=("A",)) for s in samples(0.9)]
     assert "lowered the share" in said(story(models={"base": {"image": better}, "grpo": {"image": samples(0.2)}}))
     assert "did not clearly change" in said(story(models={"base": {"image": samples(0.6)}, "grpo": {"image": samples(0.6)}}))
+    assert "did not clearly change" in said(story(models={"base": {"image": samples(0.6)}, "grpo": {"image": samples(0.6, name="z")}}))
+
+
+def test_the_verdict_is_about_the_base_and_the_questions_that_both_have():
+    """Greedy answers: 0 of 10 MRI before, all after; the other 110, wrong, and the other model say nothing."""
+    whole = [replace(s, correct=i < 10, sampled_answers=()) for i, s in enumerate(samples(0.9))]
+    base = [replace(s, correct=False) for s in whole[:10]]
+    text = said(story(models={"base": {"image": base}, "sft": {"image": whole}, "grpo": {"image": whole}}))
+    assert text.startswith("GRPO raised the share of questions answered right (10 questions, mean over MRI, CT, X-ray) from 0.0 % to 100.0 %")
+
+
+@pytest.mark.parametrize(("level", "ends"), [
+    (LOOKS, ", and it looks at the image."), (DOUBTS, ", and it looks at the image, with doubts."), (LEANS, ", but it leans on the text."),
+    (NOT_SHOWN, ", but it is not shown to look at the image."), (NOT_TESTED, ", and whether it looks at the image was not tested."),
+])  # fmt: skip
+def test_the_verdict_says_whether_it_looks_and_who_is_best_without_looking(level, ends):
+    def judged(models):
+        numbers = {name: replace(measure(arms), looking=Looking(level, "", {})) for name, arms in models.items()}
+        return verdict(story(models=models), numbers, between(models))
+
+    one = {"one": {"image": samples(0.5)}}
+    assert judged(one).endswith(ends)
+    best = judged({"best": {"image": samples(0.9)}} | one)
+    assert best.count("best has the highest accuracy and") == (level in (LEANS, NOT_SHOWN))
+
+
+def test_the_trained_modality_is_one_name_or_several():
+    """A name is not searched for names: "ct" stands in "oct"."""
+
+    def known(trained):
+        return [story(settings={"in_domain": trained}).in_domain(modality) for modality in ("oct", "ct")]
+
+    assert known("oct") == [True, False] and known(["oct", "ct"]) == [True, True]
+    assert story(settings={}).in_domain("ct") is None
 
 
 def test_arms_are_compared_with_the_image_and_adjusted():
     arms = {"image": samples(0.9), "blank": samples(0.33, "blank"), "hard": samples(0.9, "hard")}
+    arms["hard"] = [replace(s, arm="hard", sampled_answers=("B",) * 3) for s in arms["image"]]  # greedy answers alone decide
     numbers = measure(arms)
-    assert numbers.arms["image"].against is None
+    assert numbers.arms["image"].against is None and numbers.arms["hard"].p_holm == 1.0
     raw = [numbers.arms[arm].against["greedy"]["p"] for arm in ("blank", "hard")]
     assert [numbers.arms[arm].p_holm for arm in ("blank", "hard")] == holm(raw)
     right = {arm: sum(s.correct for s in part) / 120 for arm, part in arms.items()}
     assert numbers.arms["blank"].against["greedy"]["mean_difference"] == pytest.approx(right["image"] - right["blank"])
+
+
+def test_question_types_are_those_of_the_own_pictures_wherever_they_stand():
+    arms = {"blank": samples(0.3, "blank"), "image": [replace(s, correct=True) for s in samples(0.9)]}
+    assert {cell["accuracy"] for kinds in measure(arms).by_type.values() for cell in kinds.values()} == {1.0}
+
+
+def test_what_the_page_counts_and_draws():
+    """The base, wrong in 120 questions, and a model that is right in its 40: a dot of each type goes from 0 to 100."""
+    wrong = [replace(s, correct=False, sampled_answers=("B",)) for s in samples(0.5)]
+    right = [replace(s, correct=True, answer="C", sampled_answers=("B",)) for s in samples(0.5)[:40]]
+    turned = [replace(s, arm="rotate", answer="B", correct=False) for s in right]
+    page = render(models={"base": {"image": wrong}, "grpo": {"image": right, "rotate": turned}})
+    assert "Accuracy in per cent on 120 questions." in page.text
+    assert "MRI: plane from 0 % to 100 %; side from 0 % to 100 %" in {svg.get("aria-label") for svg in page.all("svg")}
+    assert "◇ Sampled" in page.text  # drawn, and never right
+    assert re.search(r"GRPO\s*chosen\s*0\.0\s*100\.0\s*0\.0", page.text)  # B, in every rotation
+    assert "(hollow)" in page.text and "(hollow)" not in render(models={"only": {"image": right}}).text
 
 
 def test_numbers_lead_to_the_answers_behind_them():

@@ -6,6 +6,7 @@ import pytest
 
 from medvlm_r1.evaluation.rotation import chosen_text, letters, steadiness
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.evaluation.statistics import wilson
 from medvlm_r1.types import LETTERS
 
 
@@ -32,6 +33,7 @@ def test_steadiness_by_hand():
     assert (found.same.value, found.right.value, found.sometimes.value) == (0.5, 0.25, 0.75)
     assert found.same.n == 4
     assert found.same.ci95 == pytest.approx([0.15, 0.85], abs=0.01)  # Wilson, 2 of 4
+    assert found.right.ci95 == wilson(1, 4)
 
 
 def test_never_answering_is_not_steady():
@@ -41,6 +43,7 @@ def test_never_answering_is_not_steady():
 def test_only_whole_rotations_count():
     assert steadiness(FOUR[:2]) is None
     assert steadiness([]) is None
+    assert steadiness(rotated("q", "A", ("left",))) is None  # one option has no order
     assert steadiness([replace(s, options=()) for s in FOUR[:1]]) is None
 
 
@@ -50,6 +53,7 @@ def test_letters_chosen_and_right():
     assert letters(FOUR)["A"][0] == pytest.approx(6 / 12)
     assert sum(chosen for chosen, _ in letters(FOUR).values()) == pytest.approx(10 / 12)  # two gave no letter
     assert letters([replace(FOUR[0], options=())]) == {}
+    assert letters([*rotated("two", "AB", ("left", "right")), *FOUR[:3]]).keys() == {"A", "B", "C"}
 
 
 def test_chosen_text():

@@ -21,6 +21,10 @@ def test_mcnemar_is_the_binomial_test(first, second):
     assert st.mcnemar(first, second) == pytest.approx(stats.binomtest(first, first + second).pvalue, rel=1e-9)
 
 
+def test_wilson_of_none_or_all_right_ends_at_the_edge_itself():
+    assert {st.wilson(0, n)[0] for n in range(1, 100)} == {0.0} and {st.wilson(n, n)[1] for n in range(1, 100)} == {1.0}
+
+
 def test_mcnemar_of_many_items_does_not_overflow():
     assert st.mcnemar(20_000, 10_000) < 1e-300
 
@@ -67,6 +71,10 @@ def test_the_seed_decides_every_digit():
     values = np.random.default_rng(3).normal(0, 1, 50)
     assert st.cluster_mean(values, range(50), seed=5) == st.cluster_mean(values, range(50), seed=5)
     assert st.cluster_mean(values, range(50), seed=5) != st.cluster_mean(values, range(50), seed=6)
+    strata = ["mri", "ct"] * 25
+    assert st.cluster_gap(values, range(50), strata, "ct", seed=5) != st.cluster_gap(values, range(50), strata, "ct", seed=6)
+    shares = [st.cluster_share(values + 1, values + 3, range(50), strata, seed=seed) for seed in (5, 5, 6)]
+    assert shares[0] == shares[1] != shares[2]
 
 
 def test_large_inputs_are_drawn_in_pieces():
@@ -108,6 +116,36 @@ def test_a_patient_in_every_modality_narrows_the_gap():
     patient = np.random.default_rng(9).normal(0, 1, 80)
     found = st.cluster_gap(np.r_[patient, patient], [*range(80), *range(80)], ["mri"] * 80 + ["ct"] * 80, "mri")
     assert found.ci95 == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_a_draw_without_a_tiny_stratum_says_nothing_of_its_gap():
+    """All values are equal: a draw that misses the CT or both others must not take them for 0."""
+    assert st.cluster_gap([1.0] * 5, "abcde", ["mri", "mri", "mri", "ct", "xray"], "mri").ci95 == [0.0, 0.0]
+
+
+def test_a_share_is_as_wide_as_theory():
+    """The delta method: the spread of part - share x whole, over the mean whole."""
+    rng = np.random.default_rng(11)
+    wholes = rng.normal(1, 0.5, 400)
+    parts = 0.4 * wholes + rng.normal(0, 0.5, 400)
+    found = st.cluster_share(parts, wholes, range(400), ["mri"] * 400)
+    half = 1.96 * (parts - found.value * wholes).std() / wholes.mean() / 20
+    assert found.value == pytest.approx(parts.mean() / wholes.mean())
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.05)
+
+
+def test_a_share_lies_between_none_and_all():
+    assert (low := st.cluster_share([-1.0] * 4, [1.0] * 4, "abcd", "xxxx")).value == 0.0 and low.ci95 == [0.0, 0.0]
+    assert (high := st.cluster_share([2.0] * 4, [1.0] * 4, "abcd", "xxxx")).value == 1.0 and high.ci95 == [1.0, 1.0]
+    assert st.cluster_share([0.5] * 4, [1.0] * 4, "abcd", ["mri", "mri", "mri", "ct"]).ci95 == [0.5, 0.5]  # also where a draw misses the CT
+    with pytest.raises(ValueError, match="a share of 0 is not defined"):
+        st.cluster_share([1.0, 1.0], [1.0, -1.0], "ab", "xx")
+
+
+def test_a_draw_without_a_whole_keeps_all_of_it():
+    """Of three draws from 1, 1 and -1, two or three are -1 in 7 of 27: far more than the 2.5 % above the interval."""
+    found = st.cluster_share([0.0] * 3, [1.0, 1.0, -1.0], "abc", "xxx")
+    assert found.value == 0.0 and found.ci95 == [0.0, 1.0]
 
 
 def test_design_effect_is_that_of_equal_groups():

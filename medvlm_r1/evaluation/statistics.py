@@ -250,7 +250,7 @@ def minimum_detectable_difference(n: float, discordant: float, alpha: float = 0.
     if n + z_power**2 <= z_alpha**2:
         return 1.0  # so few items that no difference is found
     root = z_power * math.sqrt(n + z_power**2 - z_alpha**2)
-    return min(1.0, math.sqrt(discordant) * (z_alpha * math.sqrt(n) + root) / (n + z_power**2))
+    return math.sqrt(discordant) * (z_alpha * math.sqrt(n) + root) / (n + z_power**2)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

@@ -156,9 +156,9 @@ def _cores(flops: float) -> Iterator[None]:
 def sample(logprobs_RV: torch.Tensor, uniform_R: torch.Tensor, greedy: bool) -> torch.Tensor:
     """One token per row by inverting the cumulative distribution at ``uniform_R``.
 
-    >>> p = torch.tensor([[0.5, 0.0, 0.5]]).log()
+    >>> p = torch.tensor([[0.0, 0.5, 0.0, 0.5]]).log()
     >>> [int(sample(p, torch.tensor([u]), greedy=False)) for u in (0.0, 0.49, 0.51, 0.9999999)]
-    [0, 0, 2, 2]
+    [1, 1, 3, 3]
     """
     if greedy:
         return logprobs_RV.argmax(-1)
