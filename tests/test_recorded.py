@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from medvlm_r1.errors import DataError, RunError
+from medvlm_r1.errors import DataError, EngineError, RunError
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.recorded import Recorded
@@ -115,3 +115,9 @@ def test_a_failure_is_handed_on_but_not_kept(tmp_path, prompts):
     engine.fails.clear()
     assert [group[0].error for group in record.generate(prompts, sampling)] == ["", "", ""]
     assert engine.asked == ["q1", "q2", "q3", "q2"]
+
+
+def test_a_record_takes_no_weights(tmp_path, policy):
+    """Its key names one model: after a sync the old one's answers would stand for the new one's."""
+    with pytest.raises(EngineError, match="records one model"):
+        recorded(tmp_path, Counting()).sync(policy)

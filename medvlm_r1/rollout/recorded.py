@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.errors import DataError, ImageError, MedVLMError, RunError
+from medvlm_r1.errors import DataError, EngineError, ImageError, MedVLMError, RunError
 from medvlm_r1.rollout.engine import Engine, Sampling, Streaming
 from medvlm_r1.training.appending import AppendFile, writing
 from medvlm_r1.types import Completion, Prompt
@@ -50,8 +50,8 @@ class Recorded:
         self._file.close()
 
     def sync(self, policy: Any) -> None:
-        """See Engine.sync."""
-        self.engine.sync(policy)
+        """Raises EngineError: the record is of one model's answers."""
+        raise EngineError(f'"{self.path}" records one model; weights that change need an engine without a record')
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """See Engine.generate. Only prompts with a completion missing are asked, all of theirs together.
