@@ -5,13 +5,13 @@ dataclasses, declared beside the code that reads it.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import types
 import typing
 from typing import Any
 
+from medvlm_r1.digest import digest
 from medvlm_r1.errors import ConfigError, nearest
 
 
@@ -108,7 +108,7 @@ def fingerprint(config: Any) -> str:
     True
     """
     text = json.dumps(to_dict(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return digest(text)[:12]
 
 
 def secret(name: str) -> str:

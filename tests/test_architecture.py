@@ -19,7 +19,7 @@ MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 
 # A unit imports from rows above its own and from itself. The first and the last row are one unit each:
 # the vocabulary builds on itself, and the commands are made of the demo, the launcher and the recipes.
 ROWS = (
-    {"", "types", "errors", "reasoning", "config"},
+    {"", "types", "errors", "digest", "reasoning", "config"},
     {"data", "rewards", "models", "training"},
     {"rollout"},
     {"grpo", "sft", "evaluation", "serving"},

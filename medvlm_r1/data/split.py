@@ -13,6 +13,7 @@ from typing import Any
 from medvlm_r1.data.leak import components, leaks
 from medvlm_r1.data.manifest import write_manifest
 from medvlm_r1.data.summary import ids_sha256
+from medvlm_r1.digest import digest
 from medvlm_r1.errors import DataError, RunError
 from medvlm_r1.types import Example
 
@@ -77,7 +78,7 @@ def _paper_train(examples: Sequence[Example], tested: dict[str, Example], seed: 
 
 def drawn(parts: Iterable[list[Example]], seed: int) -> list[list[Example]]:
     """The parts in the order that ``seed`` draws: that of the SHA-256 of the seed and each part's least id; inside a part, by id."""
-    return sorted((sorted(part, key=lambda e: e.id) for part in parts), key=lambda part: hashlib.sha256(f"{seed}\n{part[0].id}".encode()).digest())
+    return sorted((sorted(part, key=lambda e: e.id) for part in parts), key=lambda part: digest(f"{seed}\n{part[0].id}"))
 
 
 def fingerprint(example: Example) -> str:
@@ -92,7 +93,7 @@ def fingerprint(example: Example) -> str:
     """
     names = sorted(Path(reference).name for reference in example.images)
     texts = [" ".join(names), example.question, *sorted(option.casefold() for option in example.options), example.answer]
-    return hashlib.sha256("\n".join(" ".join(text.casefold().split()) for text in texts).encode()).hexdigest()[:16]
+    return digest("\n".join(" ".join(text.casefold().split()) for text in texts))[:16]
 
 
 def checksum(examples: Iterable[Example]) -> str:

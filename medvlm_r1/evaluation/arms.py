@@ -5,13 +5,13 @@ questions' ids; it may leave questions out, or ask one several times.
 A new arm is one function and one line of ARMS.
 """
 
-import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from medvlm_r1.data.harden import harden, kind
 from medvlm_r1.data.views import viewed
+from medvlm_r1.digest import digest
 from medvlm_r1.errors import ConfigError, DataError, nearest
 from medvlm_r1.evaluation.counterfactual import counterfactual
 from medvlm_r1.evaluation.meanings import MEANINGS
@@ -152,7 +152,7 @@ def contraries(examples: Sequence[Example]) -> dict[str, Example]:
 
 def _rows(examples: Sequence[Example], alike: Callable[[Example], Hashable]) -> dict[Hashable, list[Example]]:
     rows: dict[Hashable, list[Example]] = {}
-    for example in sorted(examples, key=lambda e: hashlib.sha256(e.id.encode("utf-8", "backslashreplace")).digest()):
+    for example in sorted(examples, key=lambda e: digest(e.id)):
         rows.setdefault(alike(example), []).append(example)
     return rows
 

@@ -4,7 +4,6 @@ A case is one asking: a question under an arm, with what each model answered. Te
 that all arms share are stored once, with the question; a case holds what differs.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from medvlm_r1.digest import digest
 from medvlm_r1.evaluation.meanings import MEANINGS
 from medvlm_r1.evaluation.metrics import by_modality
 from medvlm_r1.evaluation.samples import STATUSES, Sample
@@ -101,7 +101,7 @@ def as_json(value: Any) -> Markup:
 
 def choose(samples: Sequence[Sample], count: int) -> list[Sample]:
     """``count`` samples, the modalities taking turns, in the order of a hash of their ids: nobody chose them."""
-    queues = [sorted(part, key=lambda s: hashlib.sha256(s.id.encode("utf-8", "backslashreplace")).digest()) for part in by_modality(samples).values()]
+    queues = [sorted(part, key=lambda s: digest(s.id)) for part in by_modality(samples).values()]
     turns = (queue[i] for i in range(count) for queue in queues if i < len(queue))
     order = list(by_modality(samples))
     return sorted(islice(turns, count), key=lambda s: order.index(s.modality))

@@ -5,7 +5,6 @@ a few are tried at each size, and the largest that fits the budget is taken for 
 """
 
 import base64
-import hashlib
 import io
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from itertools import islice
 
 from PIL import Image, ImageChops
 
+from medvlm_r1.digest import digest
 from medvlm_r1.errors import ImageError
 
 LoadImage = Callable[[str], Image.Image]
@@ -57,7 +57,7 @@ def picture(reference: str, load_image: LoadImage, side_px: int = 320, quality: 
 
 def _fitting(references: Sequence[str], load_image: LoadImage, bytes_each: float) -> tuple[int, int]:
     """The largest side and quality at which a few pictures, chosen by a hash, stay below ``bytes_each`` on average."""
-    loaded = list(islice(_loadable(sorted(references, key=lambda r: hashlib.sha256(r.encode("utf-8", "backslashreplace")).digest()), load_image), _TRIED))
+    loaded = list(islice(_loadable(sorted(references, key=digest), load_image), _TRIED))
     for side_px, quality in _SIZES[:-1]:
         if sum(len(_encoded(image, side_px, quality)) for image in loaded) <= bytes_each * len(loaded):
             return side_px, quality

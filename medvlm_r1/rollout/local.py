@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from medvlm_r1.digest import utf8
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.writing import Step, Writing, cuda_graph
@@ -66,4 +67,4 @@ def uniforms(seed: int, example_id: str, k: int, count: int) -> np.ndarray:
     >>> bool((uniforms(0, "q1", 0, 3) == uniforms(0, "q1", 0, 5)[:3]).all())
     True
     """
-    return np.random.default_rng([seed, zlib.crc32(example_id.encode("utf-8", "backslashreplace")), k]).random(count, dtype=np.float32)
+    return np.random.default_rng([seed, zlib.crc32(utf8(example_id)), k]).random(count, dtype=np.float32)

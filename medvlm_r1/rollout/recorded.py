@@ -5,7 +5,6 @@ its pictures, how it is sampled. An evaluation that is killed goes on where it
 stopped and ends with the same bytes.
 """
 
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medvlm_r1.digest import digest, utf8
 from medvlm_r1.errors import DataError, EngineError, ImageError, MedVLMError, RunError
 from medvlm_r1.rollout.engine import Engine, Sampling, Streaming
 from medvlm_r1.training.appending import AppendFile, writing
@@ -91,11 +91,11 @@ class Recorded:
         """32 hex digits. How many completions are drawn beside this one does not matter."""
         settings = {name: value for name, value in asdict(sampling).items() if name != "n"}
         text = json.dumps([self.identity, prompt.example.id, prompt.text, prompt.opening, images, settings, k], ensure_ascii=False)
-        return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+        return digest(text)[:32]
 
     def _keep(self, completions: dict[str, Completion]) -> None:
         rows = ({"key": key, **asdict(c)} for key, c in completions.items())
-        self._file.append("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "backslashreplace"))
+        self._file.append(utf8("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)))
         self._known |= completions
 
 

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from medvlm_r1.digest import utf8
 from medvlm_r1.errors import MedVLMError, RunError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -87,7 +88,7 @@ class JsonLines:
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write ``rows``, all or none; values that are not finite become null. Raises RunError where the disk is full."""
         text = "".join(json.dumps(_finite(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        self._file.append(text.encode("utf-8", "backslashreplace"))
+        self._file.append(utf8(text))
 
     def close(self) -> None:
         """Close the file; harmless when done twice."""

@@ -1,6 +1,5 @@
 """A model card: the results where the hub's leaderboards look for them, and beside them what they do not mean."""
 
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from medvlm_r1 import INTENDED_USE, __version__
+from medvlm_r1.digest import digest
 from medvlm_r1.evaluation.meanings import MEANINGS
 from medvlm_r1.evaluation.metrics import Arms
 from medvlm_r1.evaluation.samples import Sample
@@ -48,7 +48,7 @@ def card(arms: Arms, summary: Mapping[str, Any]) -> str:
 def data_sha256(samples: Sequence[Sample]) -> str:
     """64 hex digits over what was asked, in any order; pictures are not in it."""
     rows = {json.dumps([s.id, s.question, s.options, s.gold], ensure_ascii=False) for s in samples}
-    return hashlib.sha256("\n".join(sorted(rows)).encode("utf-8", "backslashreplace")).hexdigest()
+    return digest("\n".join(sorted(rows)))
 
 
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ The format is their EvalLog, version 2, as JSON. A question that an arm asks sev
 times is one sample in several epochs, and counts by its mean, as it does there.
 """
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -15,6 +14,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from medvlm_r1 import __version__
+from medvlm_r1.digest import digest
 from medvlm_r1.evaluation.metrics import Arms, accuracy, split_by
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.reasoning import EXTRACTION, WITHOUT_THOUGHT, render
@@ -40,7 +40,7 @@ def log_of(arm: str, samples: Sequence[Sample], settings: Mapping[str, Any], mad
     created, n = made.astimezone(UTC).isoformat(timespec="seconds"), len(samples)
     shares = [accuracy(asked) for asked in split_by(samples, lambda s: s.id).values()]
     config = {"temperature": 0.0, "max_tokens": settings["max_tokens"]}
-    run = hashlib.sha256(json.dumps([arm, created, dict(settings)], default=str).encode()).hexdigest()[:22]
+    run = digest(json.dumps([arm, created, dict(settings)], default=str))[:22]
     epochs: Counter[str] = Counter()
     rows = []
     for sample in samples:
