@@ -110,6 +110,7 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub.add_argument("--cache", type=Path, metavar="FILE", help="where completions are kept; several evaluations may share it, one after the other (default: OUT/completions.jsonl)")
     sub.add_argument("--timeout", type=_seconds, default=300.0, metavar="S", help="seconds to wait for an endpoint's answer (default: %(default)g)")
     sub.epilog += "\n\narms:\n" + "\n".join(f"  {name:<18} {meaning}" for name, meaning in MEANINGS.items())
+    sub.set_defaults(resume=True)  # the same command goes on where it was stopped
     sub = _add(commands, "compare", "several evaluations of the same questions: paired tests and one report", runs["compare"])
     sub.add_argument("evaluations", nargs="+", metavar="[NAME=]DIR", help="what eval left, base first; NAME stands for it on the page")
     sub.add_argument("--out", type=Path, required=True, help="where summary.json and report.html go")
@@ -160,17 +161,25 @@ def _asking(sub: argparse.ArgumentParser, or_else: str = "") -> None:
 
 def _whole(least: int) -> Callable[[str], int]:
     def whole(text: str) -> int:
-        if int(text) < least:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"wants a whole number, got {text}") from None
+        if number < least:
             raise argparse.ArgumentTypeError(f"wants {least} or more, got {text}")
-        return int(text)
+        return number
 
     return whole
 
 
 def _seconds(text: str) -> float:
-    if not 0 < float(text) < float("inf"):
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"wants seconds, more than 0, got {text}")
-    return float(text)
+    return seconds
 
 
 def _embedded(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -> None:

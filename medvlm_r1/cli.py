@@ -13,6 +13,7 @@ from medvlm_r1 import INTENDED_USE
 from medvlm_r1.arguments import parser
 from medvlm_r1.errors import MedVLMError
 
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
@@ -220,7 +221,3 @@ RUNS = {
     "train": train, "sft": train, "eval": evaluate, "compare": compare, "export": export, "ask": ask, "audit": audit, "data": data,
     "reproduce": reproduce, "demo": demo, "study": study, "nano": nano, "doctor": doctor,
 }  # fmt: skip
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -71,6 +71,8 @@ def read(name: str, folder: Path) -> Evaluation:
         raise DataError(f'"{folder}" holds no finished evaluation ({error}); make one with medvlm-r1 eval … --out {folder}') from error
     if not isinstance(summary, dict):
         raise DataError(f'"{folder / "summary.json"}" is no summary of an evaluation; make one with medvlm-r1 eval … --out {folder}')
+    if "models" in summary:
+        raise DataError(f'"{folder}" is a comparison; name the evaluations that it compares: {", ".join(summary["models"])}')
     if "image" not in arms:
         raise DataError(f'"{folder}" holds no samples-image.jsonl; make it with medvlm-r1 eval … --out {folder}')
     return Evaluation(name, {arm: arms[arm] for arm in summary.get("arms", arms) if arm in arms}, summary)

@@ -54,10 +54,18 @@ def run(arguments: Namespace) -> dict:
             with writing(arguments.out):
                 arguments.out.mkdir(parents=True, exist_ok=True)
             arms = _ask_all(asked, examples, names, arguments)
+    _say_why_missing(arms)
     settings = {key: getattr(arguments, key) for key in SETTINGS if key not in asked.unused}
     settings |= {"template": asked.template, "answered_by": asked.identity} | ({"left_out_without_options": n_open} if n_open else {})
     settings |= {"in_domain": arguments.in_domain} if arguments.in_domain else {}
     return _tell(arms, TextPrior(examples, train).measure(TEXTS_LEARNT), settings, arguments.out)
+
+
+def _say_why_missing(arms: dict[str, list[Sample]]) -> None:
+    """A wrong key or a model without eyes fails every question alike: the first reason is mostly the one."""
+    failed = [sample for samples in arms.values() for sample in samples if sample.status == "failed"]
+    if failed:
+        notice(f'no answer to question "{failed[0].id}", the first of {len(failed)}: {failed[0].text}')
 
 
 def _tell(arms: dict[str, list[Sample]], prior: dict[str, Any], settings: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -142,7 +150,8 @@ def check_out(out: Path) -> None:
     """Raises RunError unless ``out`` is new, empty, or what an evaluation left that was stopped or had failures."""
     with writing(out):
         if (out / "summary.json").exists() and not _has_failures(out / "summary.json"):
-            raise RunError(f"{out} already holds an evaluation or a run; choose another --out")
+            spare = f"; with --cache {record} nothing is asked twice" if (record := out / "completions.jsonl").exists() else ""
+            raise RunError(f"{out} already holds an evaluation or a run; choose another --out{spare}")
         ours = ("samples-*.jsonl", "completions.jsonl", "summary.json", "report.html", "export")
         others = [file.name for file in out.iterdir() if not any(map(file.match, ours))] if out.exists() else []
     if others:

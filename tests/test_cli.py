@@ -308,7 +308,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on_bit_for_bit(command, taught, manifest,
     run, whole = tmp_path / "a run", tmp_path / "whole"
     words = [str(word) for word in train(taught, manifest, run, values=values)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "medvlm_r1.cli", *words], stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "medvlm_r1", *words], stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 2:
         assert process.poll() is None and time.monotonic() < deadline
@@ -358,6 +358,15 @@ def test_a_command_without_a_run_just_stops(command, monkeypatch):
     assert command("doctor") == (130, "", "\nmedvlm-r1: stopped\n")
 
 
+def test_a_stopped_evaluation_goes_on_with_the_same_command(command, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.RUNS, "eval", interrupt)
+    words = ["eval", "--model", "nano", "--data", "my questions.jsonl", "--out", "runs/eval"]
+    assert command(*words) == (130, "", f"\nmedvlm-r1: stopped; go on with: medvlm-r1 {shlex.join(words)}\n")
+
+
 # ---------------------------------------------------------------- the machine
 
 
@@ -404,6 +413,6 @@ def test_something_is_said_while_a_large_model_loads(taught, tmp_path, capsys):
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    line = f"{sys.executable} -m medvlm_r1.cli train nano --dry-run | true; echo ${{PIPESTATUS[0]}}"
+    line = f"{sys.executable} -m medvlm_r1 train nano --dry-run | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "0" and done.stderr == ""

@@ -57,6 +57,8 @@ def test_the_same_folders_again_write_the_same_bytes(folder, tmp_path):
 def test_what_cannot_be_compared_is_refused(folder, tmp_path, refused):
     good, other = folder("good", 20), folder("other", 20, options=("left", "both"))
     out = ["--out", tmp_path / "out"]
+    assert cli.main(["compare", str(good), str(folder("better", 30)), "--out", str(tmp_path / "both")]) == 0
+    refused(["compare", good, tmp_path / "both", *out], "is a comparison", "good, better")
     refused(["compare", good, other, *out], '"q0"', "other options")
     refused(["compare", good, f"good={other}", *out], 'two evaluations are called "good"', "NAME=")
     refused(["compare", good, tmp_path / "gone", *out], "gone", "medvlm-r1 eval")

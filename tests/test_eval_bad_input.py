@@ -89,6 +89,7 @@ def test_what_failed_is_counted_said_and_asked_again(endpoint, data, tmp_path, c
     server, out = endpoint(stumbles(fault, "q2", "q5")), tmp_path / "eval"
     code, _, err = command(*eval_words(server.url, data, out))
     assert code == 1 and "4 answers are missing; the same command again asks only for these" in err
+    assert f'no answer to question "q2", the first of 4: {server.url}' in err and reason in err
     summary = json.loads((out / "summary.json").read_text())
     assert summary["failed"] == {"image": 2, "blank": 2}
     for arm in ARMS:
@@ -104,7 +105,7 @@ def test_what_failed_is_counted_said_and_asked_again(endpoint, data, tmp_path, c
     assert sorted(map(question_of, server.asked)) == ["q2", "q2", "q5", "q5"]
     assert bytes_of(out) == never_failed(command, server, data, tmp_path / "whole")
     code, _, err = command(*eval_words(server.url, data, out))
-    assert code == 2 and "already holds an evaluation" in err
+    assert code == 2 and f"already holds an evaluation or a run; choose another --out; with --cache {out / 'completions.jsonl'} nothing is asked twice" in err
 
 
 def test_one_draw_that_is_missing_is_asked_again(endpoint, data, tmp_path, command):

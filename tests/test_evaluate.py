@@ -161,6 +161,8 @@ REFUSED = {
     "no data": (["--data", ""], "--data"),
     "trained on what is not there": (["--in-domain", "mrii"], "--in-domain", 'did you mean "mri"'),
     "samples below zero": (["--samples", "-1"], "--samples", "-1"),
+    "samples that are no number": (["--samples", "x"], "--samples", "wants a whole number, got x"),
+    "a timeout that is no number": (["--timeout", "soon"], "--timeout", "wants seconds, more than 0, got soon"),
     "no tokens": (["--max-tokens", "0"], "--max-tokens"),
     "unknown dtype": (["--dtype", "int8"], "--dtype", "bfloat16"),
     "less than a token of pixels": (["--max-pixels", "9"], "--max-pixels", "784"),

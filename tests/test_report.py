@@ -99,6 +99,11 @@ def test_half_a_character_does_not_stop_the_page():
     assert render_report(story(models={"m": {"image": broken}}), picture).encode("utf-8")
 
 
+def test_of_two_that_are_equally_right_none_is_called_the_best():
+    arms = {"image": samples(0.8), "blank": [replace(s, arm="blank") for s in samples(0.8)]}
+    assert "highest accuracy" not in said(story(models={"first": arms, "second": arms}, is_lineage=False))
+
+
 def test_the_first_screen_exposes_the_best_model_if_it_does_not_look():
     knows = {"image": samples(0.99, name="k"), "blank": [replace(s, arm="blank") for s in samples(0.99, name="k")]}
     looks = {"image": samples(0.8, name="l"), "blank": samples(0.33, "blank"), "mismatch": samples(0.2, "mismatch")}

@@ -1,6 +1,7 @@
 """The manifest: JSON Lines, one question a line, plain or gzipped."""
 
 import dataclasses
+import difflib
 import gzip
 import json
 import os
@@ -119,8 +120,13 @@ def _row(line: str, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: a line must be a JSON object {{…}}, got {_short(line.strip())}; write one question a line")
     for key in _REQUIRED:
         if key not in row:
-            raise DataError(f'{where}: the key "{key}" is missing{nearest(key, row) if row else ""}')
+            raise DataError(f'{where}: the key "{key}" is missing{_in_its_place(key, row)}')
     return row
+
+
+def _in_its_place(key: str, row: dict[str, Any]) -> str:
+    close = difflib.get_close_matches(key, row.keys() - {*_REQUIRED, *_TEXTS}, n=1)
+    return f'; rename "{close[0]}" to "{key}"' if close else f"; the line has {', '.join(sorted(row)) or 'no key'}"
 
 
 def _example(row: dict[str, Any], where: str, folder: Path) -> Example:

@@ -132,8 +132,8 @@ def _over_chance(sample: Sample) -> float:
 
 
 def _sentence(level: str, reliance: Mapping[str, Reliance], most: str, kept: Estimate | None) -> str:
-    said = [f"{points(r.difference)} points ({interval(r.ci95, signed=True)}) over {SHOWN[name]}" for name, r in reliance.items()]
-    numbers = " and ".join(said)
+    said = {name: f"{points(r.difference)} points ({interval(r.ci95, signed=True)}) over {SHOWN[name]}" for name, r in reliance.items()}
+    numbers = " and ".join(said.values())
     keeps = f"With {SHOWN[most]} it keeps {100 * kept.value:.0f} % of its lead over chance ({interval((kept.low, kept.high))})" if kept else ""
     if level == LOOKS:
         return f"Its own picture is worth {numbers}."
@@ -144,8 +144,10 @@ def _sentence(level: str, reliance: Mapping[str, Reliance], most: str, kept: Est
         return f"Its own picture is worth {numbers}. {keeps}.{missing}"
     if kept is None:
         return f"It is not ahead of chance; its own picture is worth {numbers}."
-    does_harm = any(r.ci95[1] < 0 for r in reliance.values())
-    return f"It is right more often without its own picture: {numbers}." if does_harm else f"Its own picture makes no clear difference: {numbers}."
+    if any(r.ci95[1] < 0 for r in reliance.values()):
+        return f"It is right more often without its own picture: {numbers}."
+    clear = "".join(f"; clear are only {said[name]}" for name, r in reliance.items() if r.is_clear)
+    return f"Its own picture makes no clear difference: {' and '.join(said[name] for name, r in reliance.items() if not r.is_clear)}{clear}."
 
 
 def _caution(arms: Arms, reliance: Mapping[str, Reliance]) -> str:

@@ -116,8 +116,9 @@ def verdict(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Sequ
     gain = next((c for c in comparisons if (c["after"], c["before"]) == (story.trained, story.base)), None)
     trained = numbers[story.trained]
     said = f"{_gain_clause(story, gain, trained)}, {_joined(trained.looking)}."
-    best = max(numbers, key=lambda name: numbers[name].arms["image"].mean["accuracy"])
-    if best != story.trained and numbers[best].looking.level in (NOT_SHOWN, LEANS):
+    right = {name: of_model.arms["image"].mean["accuracy"] for name, of_model in numbers.items()}
+    best = max(right, key=lambda name: right[name])
+    if right[best] > right[story.trained] and numbers[best].looking.level in (NOT_SHOWN, LEANS):
         said += f" {story.label(best)} has the highest accuracy and {_JOINED[numbers[best].looking.level]}."
     return said
 
