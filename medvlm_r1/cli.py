@@ -82,10 +82,11 @@ def _dry_run(config: Any) -> dict[str, Any]:
 def evaluate(arguments: argparse.Namespace) -> int:
     """``eval``: samples.jsonl per arm, summary.json and report.html in --out. Exit code 1 where an endpoint left answers missing."""
     from medvlm_r1 import evaluating, presets
+    from medvlm_r1.evaluation.wording import called
 
     presets.apply(arguments)
     summary = evaluating.run(arguments)
-    print(json.dumps(summary, indent=2) if arguments.json else f"report: {arguments.out / 'report.html'}")
+    _tell({called(arguments.model): summary}, summary, arguments)
     if failed := sum(summary["failed"].values()):
         print(f"medvlm-r1: {failed} answers are missing; the same command again asks only for these", file=sys.stderr)
     return 1 if failed else 0
@@ -96,8 +97,16 @@ def compare(arguments: argparse.Namespace) -> int:
     from medvlm_r1 import comparing
 
     summary = comparing.run(arguments)
-    print(json.dumps(summary, indent=2) if arguments.json else f"report: {arguments.out / 'report.html'}")
+    _tell(summary["models"], summary, arguments)
     return 0
+
+
+def _tell(models: dict[str, dict], summary: dict, arguments: argparse.Namespace) -> None:
+    """The page's first screen in a line per model, or all of it as JSON."""
+    from medvlm_r1.evaluation.glance import spoken
+
+    lines = [spoken(name, numbers) for name, numbers in models.items()] + [f"report: {arguments.out / 'report.html'}"]
+    print(json.dumps(summary, indent=2) if arguments.json else "\n".join(lines))
 
 
 def audit(arguments: argparse.Namespace) -> int:

@@ -3,14 +3,14 @@
 import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, DataError, RunError
-from medvlm_r1.evaluation.measured import between
+from medvlm_r1.evaluation.measured import between, measure
 from medvlm_r1.evaluation.metrics import require_same
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.samples import Sample, read_samples
@@ -81,16 +81,21 @@ def read(name: str, folder: Path) -> Evaluation:
 def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Each evaluation's own numbers, and every later one against every earlier one, p adjusted by Holm over all pairs.
 
-    Raises DataError unless all are of the same questions.
+    Whether a model looks is judged again, by today's rule, as on the page. Raises DataError unless all are of the same questions.
     """
     for before, after in combinations(evaluations, 2):
         require_same(after.arms["image"], before.arms["image"])
     pairs = between({evaluation.name: evaluation.arms for evaluation in evaluations})
     return {
-        "models": {evaluation.name: dict(evaluation.summary) for evaluation in evaluations},
+        "models": {evaluation.name: dict(evaluation.summary) | _first_screen(evaluation.arms) for evaluation in evaluations},
         "paired": {f"{pair['after']}-{pair['before']}": pair for pair in pairs},
         "baselines": evaluations[0].summary.get("baselines", {}),
     }
+
+
+def _first_screen(arms: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
+    numbers = measure({arm: list(samples) for arm, samples in arms.items()})
+    return {"overall": {arm: of_arm.mean for arm, of_arm in numbers.arms.items()}, "looking": asdict(numbers.looking)}
 
 
 def story(evaluations: Sequence[Evaluation]) -> Story:

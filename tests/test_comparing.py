@@ -46,6 +46,19 @@ def test_every_two_are_tested_and_p_is_adjusted_for_their_number(folder, tmp_pat
     assert "SFT" in page and "grpo" in page and "Research use only" in page
 
 
+def test_the_terminal_shows_the_first_screen_by_todays_rule(folder, tmp_path, capsys):
+    """40 patients: the one model is right with half of its pictures, as without; the other with all of them. No other picture was asked."""
+    old = folder("old", 20)
+    found = json.loads((old / "summary.json").read_text())
+    (old / "summary.json").write_text(json.dumps(found | {"looking": {"level": "looks", "sentence": "By an older rule."}}))
+    assert cli.main(["compare", str(old), str(folder("new", 40)), "--out", str(tmp_path / "both")]) == 0
+    first, second, _ = capsys.readouterr().out.splitlines()
+    assert first.startswith("old: 50.0 % right (") and "chance 50.0); not shown to look. It is not ahead of chance" in first
+    assert second.startswith("new: 100.0 % right (") and "chance 50.0); looks, with doubts. Its own picture is worth +50.0 points" in second
+    models = json.loads((tmp_path / "both" / "summary.json").read_text())["models"]
+    assert [model["looking"]["level"] for model in models.values()] == ["not shown to look", "looks, with doubts"]
+
+
 def test_the_same_folders_again_write_the_same_bytes(folder, tmp_path):
     words = ["compare", str(folder("a", 10)), str(folder("b", 30)), "--out", str(tmp_path / "both")]
     assert cli.main(words) == 0

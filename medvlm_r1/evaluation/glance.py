@@ -11,7 +11,7 @@ from medvlm_r1.evaluation.looking import DECIDING, DOUBTS, LEANS, LOOKS, NOT_SHO
 from medvlm_r1.evaluation.measured import ModelNumbers
 from medvlm_r1.evaluation.metrics import overall, shared
 from medvlm_r1.evaluation.story import Story
-from medvlm_r1.evaluation.wording import percent
+from medvlm_r1.evaluation.wording import interval, percent
 
 MARKS = {LOOKS: ("✓", "good"), DOUBTS: ("~", "doubt"), LEANS: ("!", "bad"), NOT_SHOWN: ("✗", "bad"), NOT_TESTED: ("?", "open")}
 _HALVES = {"chance": (0, 0.6 * ROW_PX), "text-prior": (0.4 * ROW_PX, ROW_PX)}  # where both are equal, both are seen
@@ -34,6 +34,22 @@ class Glance:
     sign: str
     kind: str
     strip: Markup
+
+
+def spoken(name: str, summary: Mapping[str, Any]) -> str:
+    """The row as the terminal shows it, from ``summary.json``.
+
+    >>> whole = {"accuracy": 0.703, "ci95": [0.653, 0.75]}
+    >>> baselines = {"chance": {"mri": {"accuracy": 0.355}, "mean": 0.355}, "text_prior": {"mri": {"accuracy": 1.0}}}
+    >>> spoken("Base", {"overall": {"image": whole}, "baselines": baselines, "looking": {"level": "looks", "sentence": "Its own picture is worth …."}})
+    'Base: 70.3 % right (65.3–75.0, chance 35.5, text prior 100.0); looks. Its own picture is worth ….'
+    """
+    whole, looking = summary["overall"]["image"], summary["looking"]
+    beside = [interval(whole["ci95"])]
+    for baseline, cells in summary.get("baselines", {}).items():
+        rates = [cell["accuracy"] for modality, cell in cells.items() if modality != "mean"]
+        beside += [f"{baseline.replace('_', ' ')} {percent(sum(rates) / len(rates))}"] if rates else []
+    return f"{name}: {percent(whole['accuracy'])} % right ({', '.join(beside)}); {looking['level']}. {looking['sentence']}"
 
 
 def glances(story: Story, numbers: Mapping[str, ModelNumbers], baselines: Sequence[dict[str, Any]]) -> list[Glance]:

@@ -144,10 +144,11 @@ def _sentence(level: str, reliance: Mapping[str, Reliance], most: str, kept: Est
         return f"Its own picture is worth {numbers}. {keeps}.{missing}"
     if kept is None:
         return f"It is not ahead of chance; its own picture is worth {numbers}."
-    if any(r.ci95[1] < 0 for r in reliance.values()):
-        return f"It is right more often without its own picture: {numbers}."
-    clear = "".join(f"; clear are only {said[name]}" for name, r in reliance.items() if r.is_clear)
-    return f"Its own picture makes no clear difference: {' and '.join(said[name] for name, r in reliance.items() if not r.is_clear)}{clear}."
+    harmful = [name for name, r in reliance.items() if r.ci95[1] < 0]
+    telling = harmful or [name for name, r in reliance.items() if not r.is_clear]
+    besides = " and ".join(said[name] for name in reliance if name not in telling)
+    begin = "It is right more often without its own picture" if harmful else "Its own picture makes no clear difference"
+    return f"{begin}: {' and '.join(said[name] for name in telling)}." + (f" Besides, {besides}." if besides else "")
 
 
 def _caution(arms: Arms, reliance: Mapping[str, Reliance]) -> str:
