@@ -95,7 +95,7 @@ class RemoteEngine:
             (self.wait or stopped.wait)(max(fault.wait_s, pause_s))
             pause_s = min(LONGEST_WAIT_S, 2 * pause_s)
         self._is_gone = fault.status == 0
-        return Completion((), (), "", False, self.endpoint.hide(f"{self.endpoint.url}: {fault}"))
+        return Completion((), (), "", False, f"{self.endpoint.url}: {fault}")  # a fault holds no key any more
 
 
 def read(answer: Any) -> Completion:
