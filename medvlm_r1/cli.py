@@ -57,12 +57,12 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print(json.dumps(_dry_run(config), indent=2))
         return 0
-    from medvlm_r1 import launch
+    from medvlm_r1 import launch, telling
 
     run_dir = arguments.run_dir or launch.default_run_dir(arguments.recipe, config)
     if not launch.run(config, run_dir, arguments.resume):
         raise KeyboardInterrupt
-    print(f"model: {launch.trained_model(run_dir)}")
+    print(f"{telling.tell(run_dir)}\nreport: {run_dir / 'report.html'}\nmodel: {launch.trained_model(run_dir)}")
     return 0
 
 

@@ -24,7 +24,7 @@ ROWS = (
     {"rollout"},
     {"grpo", "sft", "evaluation", "serving"},
     {"cli", "arguments", "launch", "data_commands", "preflight", "planning", "rehearsal", "demo", "ask", "doctor", "evaluating",
-     "answering", "auditing", "comparing", "exporting", "recipes", "presets", "reproducing", "__main__"},
+     "answering", "auditing", "comparing", "exporting", "recipes", "presets", "reproducing", "telling", "__main__"},
 )
 OPEN_ROWS = (0, len(ROWS) - 1)
 LOOPS = {f"{PACKAGE}/grpo/trainer.py", f"{PACKAGE}/sft/trainer.py"}

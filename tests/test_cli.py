@@ -171,7 +171,8 @@ def test_a_run_directory_keeps_what_it_holds(command, refused, taught, manifest,
     refused(train(taught, manifest, run, "--set", "seed=1", "--resume"), run, "another run")
     assert everything_in(run) == before
     code, out, _ = command(*train(taught, manifest, run, "--resume"))  # finished: nothing to do
-    assert code == 0 and out == f"model: {run}/checkpoints/step-4\n"
+    assert code == 0 and out.startswith("4 steps: reward ")
+    assert out.splitlines()[1:] == [f"report: {run}/report.html", f"model: {run}/checkpoints/step-4"]
 
 
 STRANGERS = {

@@ -19,6 +19,7 @@ from medvlm_r1.evaluation.calibration import calibration
 from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
 from medvlm_r1.evaluation.charts import Change, Mark
 from medvlm_r1.evaluation.glance import glances
+from medvlm_r1.evaluation.learning import learning_curves
 from medvlm_r1.evaluation.looking import RULE
 from medvlm_r1.evaluation.meanings import MEANINGS
 from medvlm_r1.evaluation.measured import ModelNumbers, between, measure
@@ -27,16 +28,8 @@ from medvlm_r1.evaluation.rotation import letters, steadiness
 from medvlm_r1.evaluation.samples import STATUSES, Sample
 from medvlm_r1.evaluation.story import Story, table_rows, verdict
 from medvlm_r1.evaluation.thumbnails import LoadImage, Picture, thumbnails
-from medvlm_r1.evaluation.wording import duration, interval, modality_name, p_value, percent, points
+from medvlm_r1.evaluation.wording import duration, flat, interval, modality_name, p_value, percent, points
 
-CURVES = {
-    "reward": "Reward, total",
-    "reward/format": "Reward for the format",
-    "reward/accuracy": "Reward for the right letter",
-    "kl": "KL divergence from the base",
-    "completion_length": "Length of a completion, tokens",
-    "loss": "Loss",
-}
 CONFIDENCE = {"option_probs": "the option's probability", "agreement": "agreement of sampled answers"}
 EXAMPLES = 6  # shown where a page runs no script
 _DRAWN = Picture("", 0, 0, "the page's script draws it")
@@ -108,12 +101,12 @@ def _numbers(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Seq
         "calibrated": calibrated,
         "reliability": Markup("").join(reliability_diagram(label, cells) for label, cells in calibrated),
         "risk_coverage": Markup("").join(risk_coverage_curve(label, cells) for label, cells in calibrated),
-        "curves": _curves(story),
+        "curves": learning_curves(story.curves),
         "curve_legend": charts.legend(list(story.curves)),
         "question_types": _question_types(story) if story.base != story.trained else [],
         "status_names": STATUSES,
         "n_failed": sum(s.status == "failed" for arms in story.models.values() for samples in arms.values() for s in samples),
-        "settings": list(_flat(story.settings)),
+        "settings": list(flat(story.settings)),
         "n_questions": len({s.id for arms in story.models.values() for s in arms["image"]}),
     }
 
@@ -126,17 +119,6 @@ def _forest(story: Story, rows: Sequence[dict[str, Any]]) -> Markup:
         marks = [Mark(r["label"], c["accuracy"], c.get("ci95"), r["role"], c.get("sampled")) for r, c in cells]
         guess = next((c["accuracy"] for r, c in cells if r["name"] == "chance"), None)
         panels.append(charts.forest(title, marks, guess))
-    return Markup("").join(panels)
-
-
-def _curves(story: Story) -> Markup:
-    panels = []
-    for key, title in CURVES.items():
-        series = {
-            run: [(float(row["step"]), float(row[key])) for row in rows if isinstance(row.get(key), (int, float))]
-            for run, rows in story.curves.items()
-        }
-        panels.append(charts.curves(title, series))
     return Markup("").join(panels)
 
 
@@ -157,11 +139,3 @@ def _question_types(story: Story) -> list[dict[str, Any]]:
 
 def _right(samples: Sequence[Sample]) -> float:
     return sum(s.correct for s in samples) / len(samples)
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Any:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,7 +1,8 @@
 """How a page writes its numbers and names."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 MODALITIES = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "oct": "OCT", "us": "Ultrasound", "ultrasound": "Ultrasound"}
 
@@ -59,3 +60,16 @@ def duration(seconds: float) -> str:
     ('4.2 s', '1 min 15 s')
     """
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings in lines.
+
+    >>> list(flat({"optim": {"lr": 1e-6, "betas": (0.9, 0.99)}}))
+    [('optim.lr', '1e-06'), ('optim.betas', '0.9, 0.99')]
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
