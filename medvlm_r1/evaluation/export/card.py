@@ -28,10 +28,10 @@ def write(arms: Arms, summary: Mapping[str, Any], out: Path) -> list[Path]:
 def card(arms: Arms, summary: Mapping[str, Any]) -> str:
     """Metadata and text, for everybody to read: what lies where on this machine, and which address answered, is left out."""
     settings = public(summary["settings"])
-    digest = data_sha256(arms["image"])
+    asked_sha256 = data_sha256(arms["image"])
     data = ModelCardData(
         model_name=settings["name"], language="en", pipeline_tag="image-text-to-text", tags=["medical", "radiology", TASK],
-        eval_results=_results(summary, settings["data"], digest),
+        eval_results=_results(summary, settings["data"], asked_sha256),
     )  # fmt: skip
     parts = [
         f"# {settings['name']}",
@@ -39,7 +39,7 @@ def card(arms: Arms, summary: Mapping[str, Any]) -> str:
         "## Does it look at the image?\n\n" + looking(summary),
         f"## Results\n\n{_table(summary)}\n\n{_notes(summary)}",
         f"## Questions\n\n{len({s.id for s in arms['image']})} questions of `{settings['data']}`, SHA-256 of their texts, options and "
-        f"answers `{digest}`. Template `{settings['template']}`, answers read by rule `{EXTRACTION}`: no letter is ever guessed.",
+        f"answers `{asked_sha256}`. Template `{settings['template']}`, answers read by rule `{EXTRACTION}`: no letter is ever guessed.",
         f"## Command\n\n    {command(settings, summary['arms'])}\n\nmedvlm-r1 {__version__}; answered by `{settings['answered_by']}`.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
@@ -101,13 +101,13 @@ def command(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
     return shlex.join(map(str, [*words, "--out", "runs/eval"]))
 
 
-def _results(summary: Mapping[str, Any], data: str, digest: str) -> list[EvalResult]:
+def _results(summary: Mapping[str, Any], data: str, asked_sha256: str) -> list[EvalResult]:
     """One for each modality and their mean, of the questions with their own pictures."""
     cells = {m: cell for m, cell in summary["arms"]["image"].items() if isinstance(cell, Mapping)} | {"mean": summary["overall"]["image"]}
     return [
         EvalResult(
             task_type=TASK, dataset_type=data, dataset_name=data, dataset_config=modality,  # by the config they are told apart
-            dataset_args={"questions": cell["n"], "sha256": digest},
+            dataset_args={"questions": cell["n"], "sha256": asked_sha256},
             metric_type="accuracy", metric_name=f"accuracy, greedy, {modality}", metric_value=round(cell["accuracy"], 4),
             metric_args={"ci95": [round(x, 4) for x in cell["ci95"]], "extraction": EXTRACTION},
         )
