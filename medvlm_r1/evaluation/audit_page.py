@@ -1,16 +1,14 @@
 """The audit as one self-contained HTML page: the verdict and its picture first, then each check with its numbers."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.evaluation import charts, thumbnails
 from medvlm_r1.evaluation.audit_verdict import CUE_WORDS, percent
 from medvlm_r1.evaluation.charts import Bar
+from medvlm_r1.evaluation.pages import page
 from medvlm_r1.evaluation.wording import interval, modality_name
 from medvlm_r1.evaluation.wording import percent as number
 
@@ -25,21 +23,19 @@ LEAKS = {
 
 def render_audit(report: dict[str, Any], load_image: thumbnails.LoadImage) -> str:
     """The page as one string of HTML that loads nothing from anywhere. ``report`` is what ``auditing.run`` returns."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    environment.filters.update(percent=percent, number=number, modality=modality_name, interval=interval)
+    filters = {"percent": percent, "number": number, "modality": modality_name, "interval": interval}
     curve = {modality_name(m): [(c["train"], c["accuracy"]) for c in cells] for m, cells in report["learning_curve"].items()}
-    return environment.get_template("audit.html.j2").render(
-        report=report,
-        intended_use=INTENDED_USE,
-        version=__version__,
-        bars=_bars(report),
-        growth=charts.growth("Text prior, % right", curve, {modality_name(m): c for m, c in report["chance"].items()}, "training questions"),
-        legend=charts.legend(list(curve)),
-        cues=CUES,
-        cue_rows=list(_cue_rows(report)),
-        leak_names=LEAKS,
-        pairs=[(pair, [thumbnails.picture(pair[key], load_image) for key in ("reference", "other")]) for pair in report["duplicates"]["examples"]],
-    )
+    context = {
+        "report": report,
+        "bars": _bars(report),
+        "growth": charts.growth("Text prior, % right", curve, {modality_name(m): c for m, c in report["chance"].items()}, "training questions"),
+        "legend": charts.legend(list(curve)),
+        "cues": CUES,
+        "cue_rows": list(_cue_rows(report)),
+        "leak_names": LEAKS,
+        "pairs": [(pair, [thumbnails.picture(pair[key], load_image) for key in ("reference", "other")]) for pair in report["duplicates"]["examples"]],
+    }
+    return page("audit.html.j2", filters, context)
 
 
 def _bars(report: dict[str, Any]) -> Markup:

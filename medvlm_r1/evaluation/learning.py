@@ -5,15 +5,13 @@ Rewards are measured on training questions: the page says how training went, not
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.evaluation import charts
 from medvlm_r1.evaluation.gallery import highlight
+from medvlm_r1.evaluation.pages import page
 from medvlm_r1.evaluation.wording import called, duration, flat
 
 Rows = Sequence[Mapping[str, Any]]
@@ -85,20 +83,16 @@ def sentence(found: Mapping[str, tuple[float, float]], steps: int) -> str:
 
 def render_learning(config: Mapping[str, Any], rows: Rows, rollouts: Rows) -> str:
     """The page as one string of HTML that loads nothing from anywhere. ``rollouts`` are rows of rollouts.jsonl, of any few steps."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    environment.filters.update(duration=duration)
-    page = environment.get_template("learning.html.j2").render(
-        title=f"{called(config['model'])} learns from {config['data']}",
-        sentence=sentence(ends(rows), len(rows)),
-        curves=learning_curves({"run": rows}),
-        seconds=seconds(rows),
-        steps=[(step, _groups(list(few))) for step, few in groupby(rollouts, lambda row: row["step"])],
-        settings=list(flat(config)),
-        highlight=highlight,
-        intended_use=INTENDED_USE,
-        version=__version__,
-    )
-    return page.encode("utf-8", "replace").decode()  # a completion may hold half a character
+    context = {
+        "title": f"{called(config['model'])} learns from {config['data']}",
+        "sentence": sentence(ends(rows), len(rows)),
+        "curves": learning_curves({"run": rows}),
+        "seconds": seconds(rows),
+        "steps": [(step, _groups(list(few))) for step, few in groupby(rollouts, lambda row: row["step"])],
+        "settings": list(flat(config)),
+        "highlight": highlight,
+    }
+    return page("learning.html.j2", {"duration": duration}, context)
 
 
 def _groups(rows: Rows) -> list[tuple[str, Rows]]:

@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.evaluation import charts, gallery, reasons
 from medvlm_r1.evaluation.calibration import calibration
 from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
@@ -23,7 +21,8 @@ from medvlm_r1.evaluation.learning import learning_curves
 from medvlm_r1.evaluation.looking import RULE
 from medvlm_r1.evaluation.meanings import MEANINGS
 from medvlm_r1.evaluation.measured import ModelNumbers, between, measure
-from medvlm_r1.evaluation.metrics import by_modality, chance, split_by
+from medvlm_r1.evaluation.metrics import accuracy, by_modality, chance, split_by
+from medvlm_r1.evaluation.pages import page
 from medvlm_r1.evaluation.rotation import letters, steadiness
 from medvlm_r1.evaluation.samples import STATUSES, Sample
 from medvlm_r1.evaluation.story import Story, table_rows, verdict
@@ -54,20 +53,21 @@ def render_report(story: Story, load_image: LoadImage, phase: Callable[[str], No
     phase("page")
     limits = gallery.kept(story)
     script = Markup((_HERE / "gallery.js").read_text(encoding="utf-8"))
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)
-    environment.filters.update(_FILTERS)
-    environment.globals.update(modality=modality_name, highlight=gallery.highlight)
-    page = environment.get_template("report.html.j2").render(
-        context,
-        limits=limits,
-        examples=gallery.choose(story.asked, EXAMPLES),
-        shots=lambda sample: [pictures.get(reference, _DRAWN) for reference in sample.images[: gallery.MAX_PICTURES]],
-        gallery_data=gallery.as_json(gallery.gallery_data(story, pictures, limits)),
-        picture_blocks=map(gallery.as_json, gallery.picture_blocks(pictures)),
-        script=script,
-        script_hash=content_hash(script),
-    )
-    return page.encode("utf-8", "replace").decode()  # a completion may hold half a character
+    return page(
+        "report.html.j2",
+        _FILTERS,
+        context | {
+            "modality": modality_name,
+            "highlight": gallery.highlight,
+            "limits": limits,
+            "examples": gallery.choose(story.asked, EXAMPLES),
+            "shots": lambda sample: [pictures.get(reference, _DRAWN) for reference in sample.images[: gallery.MAX_PICTURES]],
+            "gallery_data": gallery.as_json(gallery.gallery_data(story, pictures, limits)),
+            "picture_blocks": [gallery.as_json(block) for block in gallery.picture_blocks(pictures)],
+            "script": script,
+            "script_hash": content_hash(script),
+        },
+    )  # fmt: skip
 
 
 def content_hash(script: str) -> str:
@@ -83,8 +83,6 @@ def _numbers(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Seq
     ]
     return {
         "story": story,
-        "intended_use": INTENDED_USE,
-        "version": __version__,
         "numbers": numbers,
         "meanings": MEANINGS,
         "verdict": verdict(story, numbers, comparisons),
@@ -130,12 +128,8 @@ def _question_types(story: Story) -> list[dict[str, Any]]:
     for modality, part in by_modality(after).items():
         kinds = split_by(part, lambda s: s.question_type or "not stated")
         changes = [
-            Change(kind, _right([before_of[s.id] for s in few]), _right(few), len(few)) for kind, few in sorted(kinds.items())
+            Change(kind, accuracy([before_of[s.id] for s in few]), accuracy(few), len(few)) for kind, few in sorted(kinds.items())
         ]
         guess = chance(part)["mean"]
         found.append({"title": modality_name(modality), "chart": charts.dumbbells(modality_name(modality), changes, guess)})
     return found
-
-
-def _right(samples: Sequence[Sample]) -> float:
-    return sum(s.correct for s in samples) / len(samples)
