@@ -10,7 +10,7 @@ from typing import Any
 
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, DataError, RunError
-from medvlm_r1.evaluation.measured import between, measure
+from medvlm_r1.evaluation.measured import ModelNumbers
 from medvlm_r1.evaluation.metrics import require_same
 from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.samples import Sample, read_samples
@@ -44,10 +44,11 @@ def run(arguments: Namespace) -> dict[str, Any]:
     names = [evaluation.name for evaluation in evaluations]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f'two evaluations are called "{twice}"; name one of them: NAME={twice}')
-    summary = compare(evaluations)
+    told = story(evaluations)
+    summary = compare(evaluations, told)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / "report.html").write_text(render_report(story(evaluations), load_image), encoding="utf-8")
+        (out / "report.html").write_text(render_report(told, load_image), encoding="utf-8")
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
@@ -78,23 +79,21 @@ def read(name: str, folder: Path) -> Evaluation:
     return Evaluation(name, {arm: arms[arm] for arm in summary.get("arms", arms) if arm in arms}, summary)
 
 
-def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+def compare(evaluations: Sequence[Evaluation], told: Story) -> dict[str, Any]:
     """Each evaluation's own numbers, and every later one against every earlier one, p adjusted by Holm over all pairs.
 
     Whether a model looks is judged again, by today's rule, as on the page. Raises DataError unless all are of the same questions.
     """
     for before, after in combinations(evaluations, 2):
         require_same(after.arms["image"], before.arms["image"])
-    pairs = between({evaluation.name: evaluation.arms for evaluation in evaluations})
     return {
-        "models": {evaluation.name: dict(evaluation.summary) | _first_screen(evaluation.arms) for evaluation in evaluations},
-        "paired": {f"{pair['after']}-{pair['before']}": pair for pair in pairs},
+        "models": {evaluation.name: dict(evaluation.summary) | _first_screen(told.numbers[evaluation.name]) for evaluation in evaluations},
+        "paired": {f"{pair['after']}-{pair['before']}": pair for pair in told.comparisons},
         "baselines": evaluations[0].summary.get("baselines", {}),
     }
 
 
-def _first_screen(arms: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
-    numbers = measure({arm: list(samples) for arm, samples in arms.items()})
+def _first_screen(numbers: ModelNumbers) -> dict[str, Any]:
     return {"overall": {arm: of_arm.mean for arm, of_arm in numbers.arms.items()}, "looking": asdict(numbers.looking)}
 
 

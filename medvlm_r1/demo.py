@@ -21,6 +21,7 @@ from medvlm_r1.data.audit.prior import text_prior
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation import metrics
+from medvlm_r1.evaluation.learning import phases
 from medvlm_r1.evaluation.looking import look
 from medvlm_r1.evaluation.metrics import Arms
 from medvlm_r1.evaluation.reasons import reasons
@@ -75,7 +76,6 @@ class Demo:
 
         Raises KeyboardInterrupt when stopped; ``resume`` then goes on.
         """
-        seconds: dict[str, float] = {}
         started = time.monotonic()
         test = [example for modality in MODALITIES for example in sets.load(modality, "test")[: self.sizes.questions]]
         models: dict[str, Arms] = {}
@@ -86,10 +86,7 @@ class Demo:
         grpo = self.train("grpo", replace(find("nano", "grpo"), steps=self.sizes.grpo_steps))
         models["grpo"] = self.evaluate("grpo", launch.load_model(str(grpo)), test, "think", ("image", "blank", "mismatch"))
         curves = {name: read_rows(self.run_dir / name / "metrics.jsonl") for name in ("grpo", "sft")}
-        for phase in ("rollout", "reference", "update"):
-            seconds[phase] = sum(row.get(f"seconds/{phase}", 0.0) for row in curves["grpo"])
-        seconds["total"] = time.monotonic() - started
-        seconds["evaluate"] = self.evaluating_s
+        seconds = phases(curves["grpo"]) | {"total": time.monotonic() - started, "evaluate": self.evaluating_s}
         summary = summarise(models, sets.load("mri", "train"), test) | {"seconds": seconds}
         (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         self.write_report(models, summary, curves)

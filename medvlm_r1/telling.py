@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.evaluation.learning import ends, render_learning, seconds, sentence
+from medvlm_r1.evaluation.learning import ends, phases, render_learning, sentence
 from medvlm_r1.training.appending import read_rows, writing
 
 
@@ -15,7 +15,7 @@ def tell(run_dir: Path) -> str:
     rows = read_rows(run_dir / "metrics.jsonl")
     found = ends(rows)
     changes = {key: {"first": before, "last": after} for key, (before, after) in found.items()}
-    summary = {"steps": len(rows), "changes": changes, "seconds": seconds(rows), "settings": config}
+    summary = {"steps": len(rows), "changes": changes, "seconds": phases(rows), "settings": config}
     page = render_learning(config, rows, _first_and_last(run_dir / "rollouts.jsonl"))
     with writing(run_dir):
         (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

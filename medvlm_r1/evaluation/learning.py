@@ -54,18 +54,18 @@ def ends(rows: Rows) -> dict[str, tuple[float, float]]:
     return found
 
 
-def seconds(rows: Rows) -> dict[str, float]:
+def phases(rows: Rows) -> dict[str, float]:
     """Phase -> its seconds in all steps.
 
-    >>> seconds([{"step": 1, "seconds/update": 2.0}, {"step": 2, "seconds/update": 1.5}])
+    >>> phases([{"step": 1, "seconds/update": 2.0}, {"step": 2, "seconds/update": 1.5}])
     {'update': 3.5}
     """
-    phases: dict[str, float] = {}
+    found: dict[str, float] = {}
     for row in rows:
         for key, value in row.items():
             if key.startswith("seconds/"):
-                phases[key[8:]] = phases.get(key[8:], 0.0) + value
-    return phases
+                found[key[8:]] = found.get(key[8:], 0.0) + value
+    return found
 
 
 def sentence(found: Mapping[str, tuple[float, float]], steps: int) -> str:
@@ -87,7 +87,7 @@ def render_learning(config: Mapping[str, Any], rows: Rows, rollouts: Rows) -> st
         "title": f"{called(config['model'])} learns from {config['data']}",
         "sentence": sentence(ends(rows), len(rows)),
         "curves": learning_curves({"run": rows}),
-        "seconds": seconds(rows),
+        "seconds": phases(rows),
         "steps": [(step, _groups(list(few))) for step, few in groupby(rollouts, lambda row: row["step"])],
         "settings": list(flat(config)),
         "highlight": highlight,

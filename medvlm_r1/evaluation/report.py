@@ -6,7 +6,7 @@ them out. Names of models, arms and settings are shown as they come, escaped.
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from medvlm_r1.evaluation.glance import glances
 from medvlm_r1.evaluation.learning import learning_curves
 from medvlm_r1.evaluation.looking import RULE
 from medvlm_r1.evaluation.meanings import MEANINGS
-from medvlm_r1.evaluation.measured import ModelNumbers, between, measure
 from medvlm_r1.evaluation.metrics import accuracy, by_modality, chance, split_by
 from medvlm_r1.evaluation.pages import page
 from medvlm_r1.evaluation.rotation import letters, steadiness
@@ -45,9 +44,7 @@ def render_report(story: Story, load_image: LoadImage, phase: Callable[[str], No
     card says so. ``phase`` hears the name of each part of the work as it begins.
     """
     phase("numbers")
-    numbers = {name: measure(arms) for name, arms in story.models.items()}
-    comparisons = between(story.models)
-    context = _numbers(story, numbers, comparisons)
+    context = _numbers(story)
     phase("pictures")
     pictures = thumbnails(gallery.references(story), load_image)
     phase("page")
@@ -75,8 +72,9 @@ def content_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _numbers(story: Story, numbers: Mapping[str, ModelNumbers], comparisons: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _numbers(story: Story) -> dict[str, Any]:
     """All that the template shows beside the gallery."""
+    numbers, comparisons = story.numbers, story.comparisons
     rows = table_rows(story, numbers)
     calibrated = [
         (f"{story.label(name)}, by {CONFIDENCE[by]}", cells) for name, arms in story.models.items() for by, cells in calibration(arms["image"]).items()

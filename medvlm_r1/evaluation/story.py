@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, Looking
-from medvlm_r1.evaluation.measured import ModelNumbers
+from medvlm_r1.evaluation.measured import ModelNumbers, between, measure
 from medvlm_r1.evaluation.metrics import Arms, accuracy, by_modality, chance, sampled_accuracy
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.evaluation.wording import interval, modality_name, percent, points
@@ -52,6 +53,16 @@ class Story:
     @property
     def base(self) -> str:
         return next(iter(self.models))
+
+    @cached_property
+    def numbers(self) -> dict[str, ModelNumbers]:
+        """Every model's numbers."""
+        return {name: measure(arms) for name, arms in self.models.items()}
+
+    @cached_property
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Each model against each other."""
+        return between(self.models)
 
     @property
     def asked(self) -> list[Sample]:
