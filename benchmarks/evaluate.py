@@ -46,9 +46,9 @@ class Bench:
         import torch
         from transformers import Qwen2VLForConditionalGeneration
 
-        from medvlm_r1 import launch
         from medvlm_r1.data.dataset import load_dataset
-        from medvlm_r1.evaluation.arms import Asked, prompts_of
+        from medvlm_r1.evaluation.asking.arms import Asked, prompts_of
+        from medvlm_r1.launch import training as launch
         from medvlm_r1.models.families import locate
 
         self.max_tokens = max_tokens
@@ -66,8 +66,8 @@ class Bench:
 
     def evaluate(self, folder: Path) -> tuple[dict[str, float], list[str | None]]:
         """One whole evaluation with its record and its files: seconds, and the letters."""
-        from medvlm_r1.evaluation.metrics import summary
-        from medvlm_r1.evaluation.run import EvalConfig, evaluate
+        from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate
+        from medvlm_r1.evaluation.measuring.metrics import summary
         from medvlm_r1.evaluation.samples import write_samples
         from medvlm_r1.rollout.local import LocalEngine
         from medvlm_r1.rollout.recorded import Recorded

@@ -25,9 +25,9 @@ import numpy as np
 from PIL import Image
 
 from medvlm_r1.data.images import load_image
-from medvlm_r1.evaluation.report import render_report
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.evaluation.story import Story
+from medvlm_r1.report.report import render_report
+from medvlm_r1.report.story import Story
 from medvlm_r1.types import LETTERS
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1 import cli
+from medvlm_r1.commands import main as cli
 from medvlm_r1.evaluation.samples import Sample, read_samples
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))

@@ -2,7 +2,7 @@
 
 import sys
 
-from medvlm_r1.cli import main
+from medvlm_r1.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medvlm_r1 import cli
+from medvlm_r1.commands import main as cli
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from PIL import Image
 
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.evaluation.story import Story
+from medvlm_r1.report.story import Story
 
 HOSTILE = '</script><script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7*7 }}<!--'
 

@@ -17,19 +17,18 @@ from test_shared_prefix import groups_of, naive_logprobs
 from test_training import GRPO, SFT, files_of, fresh, vowels
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from medvlm_r1 import planning
 from medvlm_r1.errors import ConfigError, ModelError
-from medvlm_r1.grpo import trainer as grpo
-from medvlm_r1.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.models import decoder
 from medvlm_r1.models.adapt import ADAPTER, LoRA, Trainable, adapt, adapted, merged, part_of, table
 from medvlm_r1.models.policy import Policy
+from medvlm_r1.preflight import forecast as planning
+from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B, ModelShape, plan
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
-from medvlm_r1.sft import trainer as sft
-from medvlm_r1.training import checkpoint
-from medvlm_r1.training.memory import PAPER, QWEN2_VL_2B, ModelShape, plan
+from medvlm_r1.training import checkpoint, sft
+from medvlm_r1.training.grpo import trainer as grpo
+from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.types import Rollout, RolloutGroup
 

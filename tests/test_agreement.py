@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from medvlm_r1.errors import DataError
-from medvlm_r1.evaluation.agreement import agreement, named, thought_effect
+from medvlm_r1.evaluation.measuring.agreement import agreement, named, thought_effect
 from medvlm_r1.evaluation.samples import Sample
 
 SIDES = ("left", "left upper", "right", "both")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medvlm_r1.answering import model_sha256
+from medvlm_r1.launch.answering import model_sha256
 
 FILES = ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "chat_template.jinja", "merges.txt")
 

@@ -16,20 +16,22 @@ PACKAGE = "medvlm_r1"
 MAX_TOTAL_LINES = 16600
 MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 80, 6
 
-# A unit imports from rows above its own and from itself. The first and the last row are one unit each:
-# the vocabulary builds on itself, and the commands are made of the demo, the launcher and the recipes.
+# A unit imports from rows above its own and from itself. The first row is one unit: the vocabulary builds on itself.
 ROWS = (
-    {"", "types", "errors", "digest", "reasoning", "config"},
-    {"data", "rewards", "models", "training"},
-    {"rollout"},
-    {"grpo", "sft", "evaluation", "serving"},
-    {"cli", "arguments", "launch", "data_commands", "preflight", "planning", "rehearsal", "demo", "ask", "doctor", "evaluating",
-     "answering", "auditing", "comparing", "exporting", "recipes", "presets", "reproducing", "telling", "__main__"},
+    {"", "types", "reasoning", "config", "errors", "files", "wording", "digest"},
+    {"data", "rewards", "models"},
+    {"audit", "rollout"},
+    {"training", "evaluation"},
+    {"preflight", "report", "recipes", "serving"},
+    {"launch"},
+    {"experiments"},
+    {"commands"},
+    {"__main__"},
 )
-OPEN_ROWS = (0, len(ROWS) - 1)
-LOOPS = {f"{PACKAGE}/grpo/trainer.py", f"{PACKAGE}/sft/trainer.py"}
-MAY_PRINT = {f"{PACKAGE}/cli.py"}
-MAY_READ_ENVIRONMENT = {f"{PACKAGE}/config.py", f"{PACKAGE}/launch.py", f"{PACKAGE}/training/distributed.py"}
+OPEN_ROWS = (0,)
+LOOPS = {f"{PACKAGE}/training/grpo/trainer.py", f"{PACKAGE}/training/sft.py"}
+MAY_PRINT = {f"{PACKAGE}/commands/main.py"}
+MAY_READ_ENVIRONMENT = {f"{PACKAGE}/config.py", f"{PACKAGE}/training/distributed.py"}
 OPTIONAL = {"vllm", "fastapi", "pydicom", "wandb", "peft"}
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -247,16 +249,16 @@ def test_doctests(path):
 # ---------------------------------------------------------------- the checks themselves
 
 BAD = [
-    (check_layers, f"{PACKAGE}/data/x.py", "from medvlm_r1.grpo import loss"),  # upwards
+    (check_layers, f"{PACKAGE}/data/x.py", "from medvlm_r1.training.grpo import loss"),  # upwards
     (check_layers, f"{PACKAGE}/data/x.py", "from medvlm_r1.models.encode import encode"),  # sideways
     (check_layers, f"{PACKAGE}/data/phantom/x.py", "def f():\n    import medvlm_r1.rewards.choice"),  # hidden in a function
-    (check_layers, f"{PACKAGE}/rollout/x.py", "from ..sft import trainer"),  # relative
+    (check_layers, f"{PACKAGE}/rollout/x.py", "from ..training import sft"),  # relative
     (check_layers, f"{PACKAGE}/reasoning.py", "from medvlm_r1 import data"),
-    (check_layers, f"{PACKAGE}/grpo/x.py", "from medvlm_r1 import cli"),
+    (check_layers, f"{PACKAGE}/training/grpo/x.py", "from medvlm_r1.commands import main"),
     (check_layers, f"{PACKAGE}/utils/x.py", ""),  # in no row
     (check_module_length, f"{PACKAGE}/x.py", "\n" * 301),
     (check_functions, f"{PACKAGE}/x.py", "def f():\n" + "    a = 1\n" * 60),
-    (check_functions, f"{PACKAGE}/grpo/trainer.py", "def f():\n" + "    a = 1\n" * 80),
+    (check_functions, f"{PACKAGE}/training/grpo/trainer.py", "def f():\n" + "    a = 1\n" * 80),
     (check_functions, f"{PACKAGE}/x.py", "class A:\n    async def f(self, a, b, c, *d, e, f, **g): ..."),
     (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept:\n    a = 1"),
     (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept ValueError:\n    pass"),
@@ -264,8 +266,8 @@ BAD = [
     (check_exceptions, f"{PACKAGE}/x.py", "for i in x:\n    try:\n        f()\n    except OSError:\n        continue"),
     (check_exceptions, f"{PACKAGE}/x.py", "with contextlib.suppress(OSError):\n    f()"),
     (check_encoding, f"{PACKAGE}/x.py", "path.write_text(page)"),
-    (check_print, f"{PACKAGE}/demo.py", "print('hello')"),
-    (check_environment, f"{PACKAGE}/demo.py", "import os\nos.environ['A'] = 'b'"),
+    (check_print, f"{PACKAGE}/experiments/demo.py", "print('hello')"),
+    (check_environment, f"{PACKAGE}/experiments/demo.py", "import os\nos.environ['A'] = 'b'"),
     (check_environment, f"{PACKAGE}/x.py", "from os import environ"),
     (check_environment, f"{PACKAGE}/x.py", "import os\nos.getenv('A')"),
     (check_docstrings, f"{PACKAGE}/x.py", "x = 1"),
@@ -276,14 +278,14 @@ BAD = [
 GOOD = [
     (check_layers, f"{PACKAGE}/data/phantom/x.py", "import torch\nfrom medvlm_r1.data import images\nfrom medvlm_r1.errors import DataError"),
     (check_layers, f"{PACKAGE}/serving/x.py", "from medvlm_r1 import INTENDED_USE\nfrom medvlm_r1.rollout.engine import Engine"),
-    (check_layers, f"{PACKAGE}/cli.py", "from medvlm_r1 import demo, recipes"),
+    (check_layers, f"{PACKAGE}/commands/x.py", "from medvlm_r1 import recipes\nfrom medvlm_r1.experiments import demo"),
     (check_module_length, f"{PACKAGE}/x.py", "\n" * 300),
     (check_functions, f"{PACKAGE}/x.py", "def f(self, a, b, c, *, d, e, f):\n" + "    a = 1\n" * 59),
-    (check_functions, f"{PACKAGE}/sft/trainer.py", "def f():\n" + "    a = 1\n" * 79),
+    (check_functions, f"{PACKAGE}/training/sft.py", "def f():\n" + "    a = 1\n" * 79),
     (check_encoding, f"{PACKAGE}/x.py", "path.write_text(page, encoding='utf-8')\nother.write_text(page, 'utf-8', 'replace')"),
     (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept Exception as e:\n    raise RunError(e) from e"),
     (check_exceptions, f"{PACKAGE}/x.py", "try:\n    f()\nexcept KeyError:\n    a = None"),
-    (check_print, f"{PACKAGE}/cli.py", "print('hello')"),
+    (check_print, f"{PACKAGE}/commands/main.py", "print('hello')"),
     (check_print, f"{PACKAGE}/x.py", "console.print('hello')"),
     (check_environment, f"{PACKAGE}/training/distributed.py", "import os\nos.environ['RANK']"),
     (check_environment, f"{PACKAGE}/x.py", "import os\nos.getpid()"),

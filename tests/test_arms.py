@@ -6,10 +6,10 @@ import pytest
 
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, DataError
-from medvlm_r1.evaluation import arms
-from medvlm_r1.evaluation.arms import ARMS, Asked, partners, prompts_of
-from medvlm_r1.evaluation.meanings import MEANINGS
-from medvlm_r1.evaluation.run import EvalConfig, evaluate, score
+from medvlm_r1.evaluation.asking import arms
+from medvlm_r1.evaluation.asking.arms import ARMS, Asked, partners, prompts_of
+from medvlm_r1.evaluation.asking.meanings import MEANINGS
+from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate, score
 from medvlm_r1.reasoning import render
 from medvlm_r1.types import Completion, Example
 

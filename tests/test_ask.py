@@ -6,14 +6,14 @@ import pytest
 import torch
 from conftest import picture
 
-from medvlm_r1 import cli
-from medvlm_r1.ask import ask, option_probs, question
+from medvlm_r1.commands import main as cli
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import load_policy, prepare
 from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.answer import ask, option_probs, question
 from medvlm_r1.types import Completion, Rollout, RolloutGroup
 
 OPTIONS = ("axial", "coronal", "sagittal")

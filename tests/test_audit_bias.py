@@ -2,8 +2,8 @@
 
 import pytest
 
-from medvlm_r1.data.audit.bias import balance, cues, never_gold, positions
-from medvlm_r1.data.audit.giveaways import giveaways, groups_cut
+from medvlm_r1.audit.bias import balance, cues, never_gold, positions
+from medvlm_r1.audit.giveaways import giveaways, groups_cut
 from medvlm_r1.types import Example
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from medvlm_r1.data.audit.duplicates import duplicates, n_pictures
-from medvlm_r1.data.audit.hashing import NEAR_BITS, Failure, fingerprints, near_pairs, perceptual_hash
+from medvlm_r1.audit.duplicates import duplicates, n_pictures
+from medvlm_r1.audit.hashing import NEAR_BITS, Failure, fingerprints, near_pairs, perceptual_hash
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ImageError
 from medvlm_r1.types import Example

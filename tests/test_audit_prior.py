@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from medvlm_r1.data.audit.prior import TextPrior, chance, separate, text_prior
-from medvlm_r1.data.audit.wording import Wording
+from medvlm_r1.audit.prior import TextPrior, chance, separate, text_prior
+from medvlm_r1.audit.texts import Wording
 from medvlm_r1.errors import DataError
 from medvlm_r1.types import Example
 

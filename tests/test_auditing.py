@@ -6,9 +6,9 @@ import re
 import pytest
 from PIL import Image
 
-from medvlm_r1 import cli
-from medvlm_r1.auditing import sides
-from medvlm_r1.evaluation import charts
+from medvlm_r1.commands import main as cli
+from medvlm_r1.commands.audit import sides
+from medvlm_r1.report import charts
 
 
 @pytest.fixture

@@ -42,10 +42,10 @@ from meters import Recorder  # noqa: E402
 from ours import Unbanned  # noqa: E402
 from paper_ours import grpo_config, read_encoder, read_examples  # noqa: E402
 
-from medvlm_r1.grpo.update import Learner, update  # noqa: E402
 from medvlm_r1.models import nano  # noqa: E402
 from medvlm_r1.models.families import prepare  # noqa: E402
 from medvlm_r1.reasoning import render  # noqa: E402
+from medvlm_r1.training.grpo.update import Learner, update  # noqa: E402
 from medvlm_r1.training.optim import OptimConfig, Optimizer  # noqa: E402
 from medvlm_r1.types import Completion, Rollout, RolloutGroup  # noqa: E402
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medvlm_r1.evaluation import calibration as ca
+from medvlm_r1.evaluation.measuring import calibration as ca
+from medvlm_r1.evaluation.measuring.statistics import wilson
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.evaluation.statistics import wilson
 
 
 def test_brier_and_calibration_error_by_hand():

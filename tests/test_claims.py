@@ -6,7 +6,7 @@ import pytest
 
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.data.phantom.scene import Scene
-from medvlm_r1.evaluation.claims import check, claims, claims_of
+from medvlm_r1.evaluation.measuring.claims import check, claims, claims_of
 from medvlm_r1.evaluation.samples import Sample
 
 PLAQUES = Scene("mri", 7, 42, "head", "axial", "FLAIR", "plaques", "left", "small", 2, "frontal")

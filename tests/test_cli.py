@@ -18,11 +18,13 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from medvlm_r1 import arguments, cli, doctor, launch
+from medvlm_r1.commands import arguments, doctor
+from medvlm_r1.commands import main as cli
 from medvlm_r1.errors import EngineError, RunError
-from medvlm_r1.grpo import trainer as grpo
+from medvlm_r1.launch import training as launch
 from medvlm_r1.models import families, nano
 from medvlm_r1.training import checkpoint
+from medvlm_r1.training.grpo import trainer as grpo
 
 # ---------------------------------------------------------------- help
 
@@ -45,7 +47,7 @@ def test_the_examples_are_commands_that_exist(name, example):
 
 
 def test_help_starts_at_once_without_loading_torch():
-    lines = "import sys, medvlm_r1.cli; medvlm_r1.cli.parser(medvlm_r1.cli.RUNS); sys.exit('torch' in sys.modules)"
+    lines = "import sys, medvlm_r1.commands.main as m; m.parser(m.RUNS); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", lines], check=False).returncode == 0
 
 

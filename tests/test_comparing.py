@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from medvlm_r1 import cli, comparing
-from medvlm_r1.evaluation import metrics
+from medvlm_r1.commands import main as cli
+from medvlm_r1.evaluation.measuring import metrics
 from medvlm_r1.evaluation.samples import Sample, write_samples
+from medvlm_r1.report import comparing
 
 
 def samples(right, arm="image", options=("left", "right")):

@@ -9,8 +9,8 @@ stands beside each test.
 import numpy as np
 import pytest
 
-from medvlm_r1.evaluation import calibration as ca
-from medvlm_r1.evaluation import statistics as st
+from medvlm_r1.evaluation.measuring import calibration as ca
+from medvlm_r1.evaluation.measuring import statistics as st
 
 
 def patients(rng, n, ease=2.0):

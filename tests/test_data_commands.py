@@ -6,7 +6,9 @@ import shlex
 import pytest
 from PIL import Image
 
-from medvlm_r1 import arguments, cli, data_commands
+from medvlm_r1.commands import arguments
+from medvlm_r1.commands import data as data_commands
+from medvlm_r1.commands import main as cli
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.probe import PROBES
 from medvlm_r1.data.readers import CORPORA

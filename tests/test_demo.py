@@ -6,8 +6,8 @@ import json
 import pytest
 from rich.console import Console
 
-from medvlm_r1.demo import Demo, Sizes, run
 from medvlm_r1.evaluation.samples import read_samples
+from medvlm_r1.experiments.demo import Demo, Sizes, run
 
 TINY = Sizes(questions=4, samples=2, grpo_steps=2, sft_steps=2)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from medvlm_r1.evaluation.draws import Draws
-from medvlm_r1.evaluation.statistics import cluster_mean
+from medvlm_r1.evaluation.measuring.draws import Draws
+from medvlm_r1.evaluation.measuring.statistics import cluster_mean
 
 
 def plain(values_G, strata_G, draws, seed):

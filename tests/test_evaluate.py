@@ -7,8 +7,8 @@ import hub_model
 import pytest
 from PIL import Image
 
-from medvlm_r1 import cli
-from medvlm_r1.evaluation.run import EvalConfig, evaluate
+from medvlm_r1.commands import main as cli
+from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import read_samples
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.types import Completion

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from medvlm_r1.evaluation import metrics
-from medvlm_r1.evaluation.export import card, inspect_log, spreadsheet
-from medvlm_r1.evaluation.run import EvalConfig, evaluate, score
+from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate, score
+from medvlm_r1.evaluation.measuring import metrics
+from medvlm_r1.evaluation.measuring.statistics import wilson
 from medvlm_r1.evaluation.samples import write_samples
-from medvlm_r1.evaluation.statistics import wilson
 from medvlm_r1.reasoning import render
+from medvlm_r1.report.export import card, inspect_log, spreadsheet
 from medvlm_r1.rollout.scripted import ScriptedEngine, by_table, share_right, written
 from medvlm_r1.types import Completion, Example
 

@@ -10,7 +10,7 @@ from conftest import mismatch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
-from medvlm_r1 import cli
+from medvlm_r1.commands import main as cli
 from medvlm_r1.errors import DataError
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.reasoning import render

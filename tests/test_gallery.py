@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from report_story import HOSTILE, Page, picture, samples, story
 
-from medvlm_r1.evaluation import gallery
-from medvlm_r1.evaluation.meanings import MEANINGS
-from medvlm_r1.evaluation.report import render_report
-from medvlm_r1.evaluation.thumbnails import Picture
+from medvlm_r1.evaluation.asking.meanings import MEANINGS
+from medvlm_r1.report import gallery
+from medvlm_r1.report.report import render_report
+from medvlm_r1.report.thumbnails import Picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

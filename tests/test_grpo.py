@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from medvlm_r1.grpo.advantage import dr_grpo, grpo
-from medvlm_r1.grpo.loss import LossConfig, k3, sequence_mean, surrogate
-from medvlm_r1.grpo.update import Learner, UpdateConfig, micro_batches, tokens, update
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.training.grpo.advantage import dr_grpo, grpo
+from medvlm_r1.training.grpo.loss import LossConfig, k3, sequence_mean, surrogate
+from medvlm_r1.training.grpo.update import Learner, UpdateConfig, micro_batches, tokens, update
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.types import Rollout, RolloutGroup
 

@@ -8,8 +8,9 @@ from statistics import fmean
 import pytest
 from scipy.stats import binomtest
 
-from medvlm_r1.evaluation import metrics
-from medvlm_r1.evaluation.calibration import (
+from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate
+from medvlm_r1.evaluation.measuring import metrics
+from medvlm_r1.evaluation.measuring.calibration import (
     area_under_risk_coverage,
     brier,
     confidence_of,
@@ -18,7 +19,6 @@ from medvlm_r1.evaluation.calibration import (
     risk_coverage,
     threshold_for,
 )
-from medvlm_r1.evaluation.run import EvalConfig, evaluate
 from medvlm_r1.evaluation.samples import read_samples, write_samples
 from medvlm_r1.rollout.recorded import Recorded
 from medvlm_r1.rollout.scripted import ScriptedEngine, by_table, share_right, written

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from medvlm_r1.evaluation.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, look
+from medvlm_r1.evaluation.measuring.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, look
 from medvlm_r1.evaluation.samples import Sample
 
 

@@ -6,10 +6,9 @@ from dataclasses import replace
 import pytest
 
 from medvlm_r1.errors import DataError
-from medvlm_r1.evaluation import metrics
+from medvlm_r1.evaluation.measuring import metrics
+from medvlm_r1.evaluation.measuring.statistics import minimum_detectable_difference, wilson
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
-from medvlm_r1.evaluation.statistics import wilson
-from medvlm_r1.evaluation.statistics import minimum_detectable_difference
 
 
 def sample(name, modality="mri", correct=True, drawn=(), **changes):

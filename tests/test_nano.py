@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 
 from medvlm_r1.data.phantom.questions import ask
+from medvlm_r1.experiments import nano_lessons as lessons
+from medvlm_r1.experiments.nano_base import Classroom, NanoConfig, Pool, Stage, new_policy, shape, train
 from medvlm_r1.models import nano
-from medvlm_r1.recipes import nano_lessons as lessons
-from medvlm_r1.recipes.nano_base import Classroom, NanoConfig, Pool, Stage, new_policy, shape, train
 
 
 @pytest.fixture(scope="module")

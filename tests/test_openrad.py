@@ -15,8 +15,8 @@ from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import DataError, RunError
 from medvlm_r1.evaluation.samples import Sample, read_samples
-from medvlm_r1.recipes import openrad, openrad_base, study
-from medvlm_r1.recipes.nano_base import Stage
+from medvlm_r1.experiments import openrad, openrad_base, study
+from medvlm_r1.experiments.nano_base import Stage
 from medvlm_r1.types import Example
 
 LABELS = {"mri": ("glioma", "no tumor"), "ct": ("COVID-19", "no COVID-19"), "xray": ("normal", "pneumonia")}

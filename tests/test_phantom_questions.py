@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from medvlm_r1.data.audit.prior import chance, text_prior
+from medvlm_r1.audit.prior import chance, text_prior
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.data.phantom.questions import MODALITIES, WORDINGS, answer_of, ask, ask_about, reasoning, vocabulary
 from medvlm_r1.errors import ImageError

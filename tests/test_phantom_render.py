@@ -9,8 +9,7 @@ from scipy import ndimage
 
 from medvlm_r1.data.phantom import brain, lesions
 from medvlm_r1.data.phantom.render import render
-from medvlm_r1.data.phantom.scene import (BODIES, COUNTS, FINDINGS, PLANES, REGIONS, SIDES, SIZES, WEIGHTINGS,
-                                          draw_scene)
+from medvlm_r1.data.phantom.scene import BODIES, COUNTS, FINDINGS, PLANES, REGIONS, SIDES, SIZES, WEIGHTINGS, draw_scene
 from medvlm_r1.errors import DataError
 
 WITH_LESION = [(modality, body, finding) for (modality, body), findings in FINDINGS.items() for finding in findings[1:]]

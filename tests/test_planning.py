@@ -8,16 +8,16 @@ import hub_model
 import pytest
 from huggingface_hub import constants
 
-from medvlm_r1 import planning
 from medvlm_r1.config import override
 from medvlm_r1.errors import ConfigError
-from medvlm_r1.grpo.trainer import GRPOConfig
-from medvlm_r1.planning import Prompts, forecast, gib
+from medvlm_r1.preflight import forecast as planning
+from medvlm_r1.preflight.forecast import Prompts, forecast, gib
+from medvlm_r1.preflight.machine import Device
+from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B
 from medvlm_r1.reasoning import render
 from medvlm_r1.recipes import find
-from medvlm_r1.sft.trainer import SFTConfig
-from medvlm_r1.training.device import Device
-from medvlm_r1.training.memory import PAPER, QWEN2_VL_2B
+from medvlm_r1.training.grpo.trainer import GRPOConfig
+from medvlm_r1.training.sft import SFTConfig
 
 GIB = 2**30
 PROMPTS = Prompts(768, 2048, 600)

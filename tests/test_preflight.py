@@ -7,9 +7,9 @@ import pytest
 from conftest import train
 from PIL import Image
 
-from medvlm_r1 import launch
 from medvlm_r1.errors import ConfigError
-from medvlm_r1.grpo import trainer as grpo
+from medvlm_r1.launch import training as launch
+from medvlm_r1.training.grpo import trainer as grpo
 
 VALUES = {
     "steps": ("--set key=value",), "stepz=3": ('did you mean "steps"',), "optim.lrr=1": ("optim.lrr", 'did you mean "lr"'),

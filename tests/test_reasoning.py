@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medvlm_r1.errors import ConfigError
-from medvlm_r1.evaluation.run import score
+from medvlm_r1.evaluation.asking.run import score
 from medvlm_r1.reasoning import TEMPLATES, Reasoned, gold, parse, read, render
 from medvlm_r1.rewards.choice import choice
 from medvlm_r1.types import LETTERS, Completion, Example

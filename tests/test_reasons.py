@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from medvlm_r1.evaluation.reasons import reasons, rows
+from medvlm_r1.evaluation.measuring.reasons import reasons, rows
 from medvlm_r1.evaluation.samples import Sample
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from medvlm_r1 import planning, presets, recipes
+from medvlm_r1 import recipes
 from medvlm_r1.errors import ConfigError
-from medvlm_r1.planning import Prompts, forecast
-from medvlm_r1.preflight import check
-from medvlm_r1.recipes import RECIPES, find
-from medvlm_r1.training.device import Device
-from medvlm_r1.training.memory import QWEN2_VL_2B
+from medvlm_r1.preflight import forecast as planning
+from medvlm_r1.preflight.forecast import Prompts, forecast
+from medvlm_r1.preflight.machine import Device
+from medvlm_r1.preflight.memory import QWEN2_VL_2B
+from medvlm_r1.preflight.values import check
+from medvlm_r1.recipes import RECIPES, find, presets
 
 README = (Path(recipes.__file__).parent / "README.md").read_text()
 PUBLISHED = ("medvlm_r1_mri", "medvlm_r1_modern", "medvlm_r1_lora_24gb")

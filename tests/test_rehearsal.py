@@ -6,19 +6,20 @@ import pytest
 import torch
 from conftest import picture
 
-from medvlm_r1 import launch, planning
 from medvlm_r1.errors import EngineError
-from medvlm_r1.grpo import trainer as grpo
-from medvlm_r1.grpo.update import UpdateConfig
+from medvlm_r1.files import read_rows
+from medvlm_r1.launch import training as launch
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
-from medvlm_r1.rehearsal import is_worth, longest, rehearse, worst_groups
+from medvlm_r1.preflight import forecast as planning
+from medvlm_r1.preflight.machine import Device
+from medvlm_r1.preflight.memory import ModelShape
+from medvlm_r1.preflight.rehearsal import is_worth, longest, rehearse, worst_groups
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
-from medvlm_r1.training.appending import read_rows
-from medvlm_r1.training.device import Device
-from medvlm_r1.training.memory import ModelShape
+from medvlm_r1.training.grpo import trainer as grpo
+from medvlm_r1.training.grpo.update import UpdateConfig
 from medvlm_r1.training.optim import OptimConfig
 
 CONFIG = grpo.GRPOConfig(

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import socket
 import time
 from dataclasses import replace

@@ -10,14 +10,14 @@ import pytest
 from report_story import HOSTILE, Page, picture, samples, story
 
 from medvlm_r1.errors import DataError, ImageError
-from medvlm_r1.evaluation import charts
-from medvlm_r1.evaluation.calibration_charts import reliability_diagram, risk_coverage_curve
-from medvlm_r1.evaluation.glance import glances
-from medvlm_r1.evaluation.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, Looking
-from medvlm_r1.evaluation.measured import between, measure
-from medvlm_r1.evaluation.report import render_report
-from medvlm_r1.evaluation.statistics import holm
-from medvlm_r1.evaluation.story import table_rows, verdict
+from medvlm_r1.evaluation.measuring.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, Looking
+from medvlm_r1.evaluation.measuring.measured import between, measure
+from medvlm_r1.evaluation.measuring.statistics import holm
+from medvlm_r1.report import charts
+from medvlm_r1.report.calibration_charts import reliability_diagram, risk_coverage_curve
+from medvlm_r1.report.glance import glances
+from medvlm_r1.report.report import render_report
+from medvlm_r1.report.story import table_rows, verdict
 
 
 def render(**changes):

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvlm_r1 import launch, reproducing
 from medvlm_r1.config import override
 from medvlm_r1.errors import DataError, RunError
 from medvlm_r1.evaluation.samples import read_samples
-from medvlm_r1.reproducing import PAPER, plan_of, run, stages, table
+from medvlm_r1.experiments import reproducing
+from medvlm_r1.experiments.reproducing import PAPER, plan_of, run, stages, table
+from medvlm_r1.launch import training as launch
 
 STAGES = ["eval-base", "sft", "eval-sft", "grpo", "eval-grpo"]
 SMALL = ("steps=2", "prompts_per_step=2", "dtype=float32", "max_pixels=3136", "optim.lr=1e-3")

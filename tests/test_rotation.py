@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from medvlm_r1.evaluation.rotation import chosen_text, letters, steadiness
+from medvlm_r1.evaluation.measuring.rotation import chosen_text, letters, steadiness
+from medvlm_r1.evaluation.measuring.statistics import wilson
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.evaluation.statistics import wilson
 from medvlm_r1.types import LETTERS
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from medvlm_r1.evaluation.measuring.share import share
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.evaluation.share import share
 
 SAMPLE = Sample("q", "mri", "side", "", "Which side?", ("left", "right"), "A", (), "image", "", "A", "answered", True, 5)
 

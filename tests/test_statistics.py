@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from medvlm_r1.evaluation import statistics as st
+from medvlm_r1.evaluation.measuring import statistics as st
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (10, 10), (1, 3), (207, 300), (704, 900), (299, 300), (5000, 10000)])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from medvlm_r1.errors import ImageError
-from medvlm_r1.evaluation.thumbnails import picture, thumbnails
+from medvlm_r1.report.thumbnails import picture, thumbnails
 
 
 def speckled(reference):

@@ -8,7 +8,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from medvlm_r1.errors import RunError
-from medvlm_r1.training.appending import AppendFile, JsonLines, disk_errors, read_rows
+from medvlm_r1.files import AppendFile, JsonLines, disk_errors, read_rows
 from medvlm_r1.training.events import EventFile
 from medvlm_r1.training.tracker import RolloutLog, Tracker
 from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup

@@ -11,15 +11,14 @@ from conftest import picture
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
 from medvlm_r1.errors import RunError
-from medvlm_r1.grpo import trainer as grpo
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
-from medvlm_r1.sft import trainer as sft
-from medvlm_r1.training import checkpoint
-from medvlm_r1.training.optim import OptimConfig, Optimizer, Optimizer
+from medvlm_r1.training import checkpoint, sft
+from medvlm_r1.training.grpo import trainer as grpo
+from medvlm_r1.training.optim import OptimConfig, Optimizer
 
 
 def fresh(tokenizer):

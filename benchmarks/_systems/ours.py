@@ -10,15 +10,15 @@ import torch
 from meters import Recorder
 from protocol import Channel, Work, reward
 
-from medvlm_r1.grpo.loss import LossConfig
-from medvlm_r1.grpo.trainer import GRPOConfig, train
-from medvlm_r1.grpo.update import UpdateConfig
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training.batches import batch_indices
+from medvlm_r1.training.grpo.loss import LossConfig
+from medvlm_r1.training.grpo.trainer import GRPOConfig, train
+from medvlm_r1.training.grpo.update import UpdateConfig
 from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup
 
 

@@ -11,12 +11,12 @@ from PIL import Image
 from protocol import Channel
 from transformers import AutoTokenizer, Qwen2VLImageProcessorPil
 
-from medvlm_r1.grpo.loss import LossConfig
-from medvlm_r1.grpo.trainer import GRPOConfig, train
-from medvlm_r1.grpo.update import UpdateConfig
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
 from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.training.grpo.loss import LossConfig
+from medvlm_r1.training.grpo.trainer import GRPOConfig, train
+from medvlm_r1.training.grpo.update import UpdateConfig
 from medvlm_r1.types import Completion, Example
 
 

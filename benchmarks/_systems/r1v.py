@@ -23,10 +23,10 @@ from paper_ours import read_encoder, read_examples
 from protocol import Channel
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from medvlm_r1.grpo.advantage import ADVANTAGES
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.reasoning import render
 from medvlm_r1.training.batches import batch
+from medvlm_r1.training.grpo.advantage import ADVANTAGES
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.types import Example, Prompt
 

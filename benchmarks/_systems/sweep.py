@@ -14,13 +14,13 @@ from PIL import Image
 from prepare import write_model
 from protocol import SETTINGS, Channel, Point, Setting, Work
 
-from medvlm_r1.grpo.advantage import ADVANTAGES
-from medvlm_r1.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.collect import collect
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.training.grpo.advantage import ADVANTAGES
+from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.types import Completion, Example
 

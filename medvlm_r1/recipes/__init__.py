@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from medvlm_r1.errors import ConfigError, nearest
-from medvlm_r1.grpo.trainer import GRPOConfig
 from medvlm_r1.recipes import medvlm, nano
-from medvlm_r1.sft.trainer import SFTConfig
+from medvlm_r1.training.grpo.trainer import GRPOConfig
+from medvlm_r1.training.sft import SFTConfig
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ in the abstract, and prompts are never cut.
 
 from dataclasses import replace
 
-from medvlm_r1.grpo.loss import LossConfig
-from medvlm_r1.grpo.trainer import GRPOConfig
-from medvlm_r1.grpo.update import UpdateConfig
 from medvlm_r1.models.adapt import LoRA, Trainable
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.sft.trainer import SFTConfig
+from medvlm_r1.training.grpo.loss import LossConfig
+from medvlm_r1.training.grpo.trainer import GRPOConfig
+from medvlm_r1.training.grpo.update import UpdateConfig
 from medvlm_r1.training.optim import OptimConfig
+from medvlm_r1.training.sft import SFTConfig
 
 ADAPTERS = Trainable(freeze=("vision",), lora=LoRA(rank=16, alpha=32))
 ADAPTER_LR = 1e-5

@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from medvlm_r1.grpo.trainer import GRPOConfig
-from medvlm_r1.grpo.update import UpdateConfig
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.sft.trainer import SFTConfig
+from medvlm_r1.training.grpo.trainer import GRPOConfig
+from medvlm_r1.training.grpo.update import UpdateConfig
 from medvlm_r1.training.optim import OptimConfig
+from medvlm_r1.training.sft import SFTConfig
 
 TRAIN = "phantom:mri?split=train"
 MAX_TOKENS = 48

@@ -14,8 +14,8 @@ from typing import Any
 
 from medvlm_r1.digest import digest, utf8
 from medvlm_r1.errors import DataError, EngineError, ImageError, MedVLMError, RunError
+from medvlm_r1.files import AppendFile, writing
 from medvlm_r1.rollout.engine import Engine, Sampling, Streaming
-from medvlm_r1.training.appending import AppendFile, writing
 from medvlm_r1.types import Completion, Prompt
 
 

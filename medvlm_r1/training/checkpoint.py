@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from medvlm_r1.config import fingerprint, to_dict
 from medvlm_r1.errors import RunError
-from medvlm_r1.training.appending import disk_errors
+from medvlm_r1.files import disk_errors
 from medvlm_r1.training.optim import Optimizer
 
 

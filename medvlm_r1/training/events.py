@@ -16,7 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from medvlm_r1.training.appending import AppendFile
+from medvlm_r1.files import AppendFile
 
 
 class EventFile:

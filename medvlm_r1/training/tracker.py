@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from medvlm_r1.training.appending import JsonLines
+from medvlm_r1.files import JsonLines
 from medvlm_r1.types import RolloutGroup
 
 

@@ -1,0 +1,183 @@
+"""``medvlm-r1 data``: convert a corpus, look into a question set, split it, make it harder. Each command returns the text to print."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medvlm_r1 import INTENDED_USE
+from medvlm_r1.errors import ConfigError, MedVLMError, RunError
+
+CORPORA = ("omnimedvqa", "huatuo-eval", "vqa-rad", "slake", "path-vqa", "pmc-vqa", "image-folder")  # readers.CORPORA, without its imports
+CHECKS = ("quick", "full", "none")
+
+EXAMPLES = {
+    "data": """examples:
+  medvlm-r1 data convert slake ./Slake1.0 data/slake
+  medvlm-r1 data inspect data/slake
+  medvlm-r1 data split data/slake data/slake-split --test 0.2""",
+    "convert": """examples:
+  medvlm-r1 data convert omnimedvqa ./OmniMedVQA data/omnimedvqa
+  medvlm-r1 data convert pmc-vqa ./PMC-VQA/test_2.csv data/pmc --check full
+  medvlm-r1 data convert image-folder ./my-scans data/mine --copy      sub-folders named by label, or labels.csv""",
+    "inspect": """examples:
+  medvlm-r1 data inspect data/omnimedvqa
+  medvlm-r1 data inspect "data/omnimedvqa?modality=mri" --json""",
+    "split": """examples:
+  medvlm-r1 data split data/mine data/mine-split --test 0.2 --seed 1
+  medvlm-r1 data split data/omnimedvqa data/paper --paper              600 MRI to train, the paper's 900 to test
+  medvlm-r1 data split data/omnimedvqa data/paper --paper --test-set authors_900.json""",
+    "harden": """examples:
+  medvlm-r1 data harden data/omnimedvqa data/omnimedvqa-hard
+  medvlm-r1 data harden "data/mine?split=test" data/mine-hard --seed 1""",
+}
+
+
+def register(commands: argparse._SubParsersAction, run: Callable[[argparse.Namespace], int]) -> None:
+    """Add ``data`` and its four commands; ``run`` prints what ``arguments.report`` returns."""
+    top = _add(commands, "data", "convert, inspect, split and harden question sets")
+    actions = top.add_subparsers(dest="action", required=True, metavar="ACTION")
+    sub = _add(actions, "convert", "a corpus in its own layout becomes a manifest; wrong rows are rejected by id")
+    sub.set_defaults(run=run, report=convert)
+    sub.add_argument("corpus", metavar="CORPUS", choices=CORPORA, help=", ".join(CORPORA))
+    sub.add_argument("src", metavar="SRC", type=Path, help="the corpus's folder, or one of its tables")
+    sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl, rejected.jsonl and report.json")
+    sub.add_argument("--check", choices=CHECKS, default="quick", help="how deep pictures are looked into: header and end, every pixel, not at all (default: %(default)s)")
+    sub.add_argument("--copy", action="store_true", help="copy the pictures to OUT/images; they are named where they lie if left out")
+    sub = _add(actions, "inspect", "counts by modality, split, question type and options, and image sizes")
+    sub.set_defaults(run=run, report=inspect)
+    sub.add_argument("data", metavar="D", help="a manifest, a folder with one, or phantom:mri")
+    sub = _add(actions, "split", "train and test parts that cut no group and no picture, with checksums")
+    sub.set_defaults(run=run, report=split)
+    sub.add_argument("data", metavar="D", help="a manifest, or a folder with one")
+    sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl and split.json; use it as OUT?split=train")
+    sub.add_argument("--test", type=float, default=0.2, metavar="SHARE", help="share of each modality for the test part (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    sub.add_argument("--paper", action="store_true", help="MedVLM-R1's own parts, out of a converted OmniMedVQA")
+    sub.add_argument("--test-set", metavar="T", help="with --paper: take the 900 from this manifest, or from the authors' JSON file")
+    sub = _add(actions, "harden", "distractors drawn anew from answers to questions of the same modality and type")
+    sub.set_defaults(run=run, report=harden)
+    sub.add_argument("data", metavar="D", help="a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl")
+    sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    for sub in actions.choices.values():
+        sub.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _add(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=what, description=f"{what}. {INTENDED_USE}",
+        epilog=EXAMPLES[name], formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+
+
+def convert(arguments: argparse.Namespace) -> str:
+    """``data convert``: what came in, what stayed out and why, what is now there."""
+    from medvlm_r1.data.convert import convert as run
+
+    with _writing(arguments.out):
+        report = run(arguments.corpus, arguments.src, arguments.out, arguments.check, arguments.copy)
+    if arguments.json:
+        return json.dumps(report, indent=2)
+    n_out = sum(report["rejected"].values())
+    head = f"{report['questions']:,} questions from {report['rows']:,} rows, {n_out:,} rejected: {arguments.out / 'manifest.jsonl'}"
+    where = [f"each by id in {arguments.out / 'rejected.jsonl'}"] if n_out else []
+    return "\n".join([head, *table(report, ("rejected", "repaired", "modality", "split", "question_type", "options")), *where])
+
+
+def inspect(arguments: argparse.Namespace) -> str:
+    """``data inspect``: counts and image sizes."""
+    from medvlm_r1.data.dataset import load_dataset
+    from medvlm_r1.data.probe import size_of
+    from medvlm_r1.data.summary import ids_sha256, image_sizes, summary
+
+    examples = load_dataset(arguments.data)
+    found = summary(examples) | {"image_sizes": image_sizes(examples, size_of), "ids_sha256": ids_sha256(examples)}
+    if arguments.json:
+        return json.dumps(found, indent=2)
+    head = f"{found['questions']:,} questions, {found['images']:,} pictures, {found['groups']:,} groups; ids {found['ids_sha256'][:16]}"
+    sizes = found["image_sizes"]
+    lines = [f"pictures                    {sizes['read']:,} read, {sizes['failed']:,} missing or broken"]
+    if sizes["read"]:
+        spans = (f"{name} {low} to {high} px, median {middle}" for name in ("width", "height") for low, middle, high in [sizes[name]])
+        lines.append(f"sizes                       {', '.join(spans)}")
+    return "\n".join([head, *table(found, ("modality", "split", "question_type", "options", "images_per_question", "source")), *lines])
+
+
+def split(arguments: argparse.Namespace) -> str:
+    """``data split``: each part with its checksum."""
+    from medvlm_r1.data.dataset import load_dataset
+    from medvlm_r1.data.split import paper_split, save
+    from medvlm_r1.data.split import split as cut
+
+    if arguments.test_set and not arguments.paper:
+        raise ConfigError(f'--test-set "{arguments.test_set}" is for the paper\'s parts; add --paper, or drop it')
+    examples = load_dataset(arguments.data)
+    if arguments.paper:
+        parts = paper_split(examples, arguments.seed, _questions(arguments.test_set))
+    else:
+        parts = cut(examples, arguments.test, arguments.seed)
+    with _writing(arguments.out):
+        report = save(parts, arguments.out)
+    if arguments.json:
+        return json.dumps(report, indent=2)
+    lines = [
+        f"{name:<6} {part['questions']:>7,} questions, {part['groups']:,} groups ({', '.join(f'{n:,} {key}' for key, n in part['modality'].items())}); "
+        f"content {part['content_sha256'][:16]}"
+        for name, part in report.items()
+    ]
+    return "\n".join([*lines, f'use them as "{arguments.out}?split=train" and "{arguments.out}?split=test"'])
+
+
+def harden(arguments: argparse.Namespace) -> str:
+    """``data harden``: how many questions have new distractors, and how many could have none."""
+    from medvlm_r1.audit import harden as hard
+    from medvlm_r1.data.dataset import load_dataset
+
+    made = hard.harden(load_dataset(arguments.data), arguments.seed)
+    with _writing(arguments.out):
+        hard.save(made, arguments.out)
+    path = arguments.out / "manifest.jsonl"
+    if arguments.json:
+        return json.dumps({"manifest": str(path), "questions": len(made.examples), "left_out": [e.id for e in made.left_out]}, indent=2)
+    lines = [f"{len(made.examples):,} questions: {path}"]
+    if made.left_out:
+        lines.append(f"{len(made.left_out):,} left out, since their modality and type have no second answer, such as {made.left_out[0].id}")
+    return "\n".join([*lines, f"see what is left to read off the texts: medvlm-r1 audit --data {arguments.out}"])
+
+
+def table(counts: dict[str, Any], names: Sequence[str]) -> list[str]:
+    """The named counts, one value a line, those that are empty left out.
+
+    >>> table({"modality": {"ct": 2, "mri": 1200}, "rejected": {}, "split": {"": 1202}}, ("rejected", "modality", "split"))
+    ['modality               1,200  mri', '                           2  ct', 'split                  1,202  (none)']
+    """
+    lines = []
+    for name in names:
+        ranked = sorted(counts[name].items(), key=lambda item: (-item[1], item[0]))
+        labels = [name.replace("_", " ")] + [""] * len(ranked)
+        lines += [f"{label:<20}{n:>8,}  {value or '(none)'}" for label, (value, n) in zip(labels, ranked, strict=False)]
+    return lines
+
+
+def _questions(spec: str | None) -> list:
+    from medvlm_r1.data.convert import sift
+    from medvlm_r1.data.dataset import load_dataset
+    from medvlm_r1.data.readers import CORPORA as READERS
+
+    if not spec:
+        return []
+    return sift(READERS["huatuo-eval"](Path(spec))).examples if spec.endswith(".json") else list(load_dataset(spec))
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turns the disk's errors into a RunError that names the file."""
+    try:
+        yield
+    except MedVLMError:
+        raise
+    except OSError as error:
+        raise RunError(f'"{error.filename or out}" cannot be used ({error.strerror or error}); choose another OUT, or free some space there') from error

@@ -1,0 +1,59 @@
+"""Every number of a report's tables, computed once from its samples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from medvlm_r1.evaluation.measuring.looking import Looking, judge
+from medvlm_r1.evaluation.measuring.metrics import Arms, arm_table, by_question_type, comparable, compare, overall, statuses
+from medvlm_r1.evaluation.measuring.statistics import holm
+
+
+@dataclass(frozen=True)
+class ArmNumbers:
+    """One model under one arm. ``against`` is image minus this arm, None for "image" itself; ``p_holm`` is over the model's arms."""
+
+    table: dict[str, Any]
+    mean: dict[str, Any]
+    statuses: dict[str, float]
+    n: int
+    against: dict[str, Any] | None = None
+    p_holm: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelNumbers:
+    """One model: arm -> numbers, whether it looks, and its accuracy by modality and question type."""
+
+    arms: dict[str, ArmNumbers]
+    looking: Looking
+    by_type: dict[str, dict[str, dict[str, Any]]]
+
+
+def measure(arms: Arms) -> ModelNumbers:
+    """All numbers of one model; every arm is compared with "image" on the questions that both have."""
+    against = {name: compare(arms["image"], samples, same=False) for name, samples in arms.items() if name != "image" and comparable(arms["image"], samples)}
+    adjusted = dict(zip(against, holm([found["greedy"]["p"] for found in against.values()]), strict=True))
+    numbers = {
+        name: ArmNumbers(arm_table(samples), overall(samples), statuses(samples), len(samples), against.get(name), adjusted.get(name))
+        for name, samples in arms.items()
+    }
+    return ModelNumbers(numbers, judge(arms, against), by_question_type(arms["image"]))
+
+
+def between(models: Mapping[str, Arms]) -> list[dict[str, Any]]:
+    """Each model against each other on the questions that both were asked, the last first; p adjusted by Holm.
+
+    A row is what ``metrics.compare`` gives, with "after", "before", "p_holm", and
+    "p_mcnemar_holm" for the exact test of the greedy answers.
+    """
+    rows = []
+    for before, after in reversed(list(combinations(models, 2))):
+        new, old = models[after]["image"], models[before]["image"]
+        if comparable(new, old):
+            rows.append({"after": after, "before": before} | compare(new, old, same=False))
+    p_holm, p_mcnemar = holm([row["p"] for row in rows]), holm([row["greedy"]["p_mcnemar"] for row in rows])
+    for row, p, exact in zip(rows, p_holm, p_mcnemar, strict=True):
+        row |= {"p_holm": p, "p_mcnemar_holm": exact}
+    return rows

@@ -1,0 +1,222 @@
+"""The study: every arm and control over several seeds, from one base, with paired intervals.
+
+What it can show: whether the demo's story survives other seeds, and what the
+controls take away from it. ``docs/study.md`` reads the table.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from medvlm_r1.audit.prior import text_prior
+from medvlm_r1.data.phantom import sets
+from medvlm_r1.evaluation.asking.run import EvalConfig
+from medvlm_r1.evaluation.measuring import metrics
+from medvlm_r1.evaluation.measuring.statistics import Estimate, cluster_mean
+from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
+from medvlm_r1.launch import training as launch
+from medvlm_r1.recipes import find, nano
+from medvlm_r1.types import Example
+
+MODALITIES = ("mri", "ct", "xray")
+SCOPES = {"all": MODALITIES, "ct+xray": ("ct", "xray")}
+HEADINGS = {"all": "all three", "ct+xray": "CT + X-ray", "mri": "MRI", "ct": "CT", "xray": "X-ray"}
+SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A row of the table: what is trained, and how it is asked.
+
+    >>> ARMS["sft"].recipe
+    'nano'
+    """
+
+    label: str
+    kind: str = ""  # "grpo" | "sft" | "" for the base
+    recipe: str = ""
+    template: str = "think"
+    view: str = "image"
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a study is made of: the base, what all arms are asked, and what each seed trains on (none: what the recipe says).
+
+    ``changes`` is laid over every recipe.
+
+    >>> Material("nano", [], changes={"steps": 2}).train
+    ()
+    """
+
+    base: str
+    test: Sequence[Example]
+    train: tuple[str, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+ARMS = {
+    "base": Arm("base, asked to think"),
+    "base-direct": Arm("base, asked for the letter", template="direct"),
+    "sft": Arm("SFT on letters", "sft", "nano", "direct"),
+    "grpo": Arm("GRPO (format + accuracy)", "grpo", "nano"),
+    "traces": Arm("control: SFT on gold traces", "sft", "nano-traces"),
+    "format-only": Arm("control: format reward only", "grpo", "nano-format-only"),
+    "accuracy-only": Arm("control: accuracy reward only", "grpo", "nano-accuracy-only"),
+    "no-think": Arm("control: GRPO without thinking", "grpo", "nano-no-think", "direct"),
+    "blank": Arm("control: GRPO on blank images", "grpo", "nano-blank"),
+    "grpo-shown-blank": Arm("GRPO, shown blank images", "grpo", "nano", view="blank"),
+}
+
+
+def run(out: Path, seeds: int, jobs: int = 2) -> str:
+    """Train and evaluate what is missing; returns the table as Markdown, also kept in ``out``."""
+    test = test_questions()
+    samples = every_seed(partial(one_seed, out, ARMS, Material("nano", test)), seeds, jobs)
+    return keep(out, results(samples, text_prior(sets.load("mri", "train"), test), SCOPES))
+
+
+def every_seed(work: Callable[[int], dict[str, list[Sample]]], seeds: int, jobs: int) -> dict[str, list[list[Sample]]]:
+    """Arm -> samples of each seed. ``jobs`` seeds run at a time, one thread each.
+
+    Models this small lose more to two threads waiting for each other than they gain.
+    """
+    if jobs == 1:
+        torch.set_num_threads(1)
+        per_seed = [work(seed) for seed in range(seeds)]
+    else:
+        with get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:
+            per_seed = pool.map(work, range(seeds), chunksize=1)
+    return {name: [one[name] for one in per_seed] for name in per_seed[0]}
+
+
+def keep(out: Path, result: dict, intervals: bool = False) -> str:
+    """Write study.json and study.md; returns the table."""
+    text = table(result, intervals)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "study.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    (out / "study.md").write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def test_questions() -> list[Example]:
+    """The 900 held-out questions."""
+    return [example for modality in MODALITIES for example in sets.load(modality, "test")]
+
+
+def one_seed(out: Path, arms: Iterable[str], material: Material, seed: int) -> dict[str, list[Sample]]:
+    """What each arm answers under a seed."""
+    console, found = Console(stderr=True), {}
+    for name in arms:
+        console.print(f"study: seed {seed}, {ARMS[name].label}")
+        found[name] = _samples(out / f"seed-{seed}", name, material, seed)
+    return found
+
+
+def _samples(folder: Path, name: str, material: Material, seed: int) -> list[Sample]:
+    """What an arm answers: from its file, or by training and asking."""
+    file, arm = folder / f"{name}.jsonl", ARMS[name]
+    if file.exists():
+        return read_samples(file)
+    model = material.base
+    if arm.kind:
+        run_dir = folder / f"{arm.kind}-{arm.recipe}"
+        config = replace(find(arm.recipe, arm.kind), seed=seed, model=material.base, **material.changes)
+        config = replace(config, data=material.train[seed]) if material.train else config
+        if not launch.run(config, run_dir, resume=True):
+            raise KeyboardInterrupt
+        model = str(launch.trained_model(run_dir))
+    # The blank control is tested as it was trained for everyone else: on images.
+    config = EvalConfig(arm.template, SAMPLES, nano.MAX_TOKENS, seed, arm.view)
+    found = launch.evaluate_policy(launch.load_model(model), material.test, config, lambda done: None)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_samples(file, found)
+    return found
+
+
+def results(samples: dict[str, list[list[Sample]]], prior: dict, scopes: Mapping[str, Sequence[str]]) -> dict:
+    """Means over seeds, per modality; and GRPO against each other arm, paired by question, over each scope of modalities."""
+    arms = {
+        name: {
+            "label": ARMS[name].label,
+            "seeds": [metrics.arm_table(one) for one in per_seed],
+            **{m: _mean_cell(per_seed, m) for m in MODALITIES},
+        }
+        for name, per_seed in samples.items()
+    }
+    pairs = [("grpo", name) for name in samples if name != "grpo"]
+    return {
+        "chance": metrics.chance(samples["base"][0]),
+        "text_prior": {m: prior[m] for m in MODALITIES},
+        "arms": arms,
+        "paired": {f"{a}-{b}": paired(samples[a], samples[b], scopes) for a, b in pairs},
+    }
+
+
+def _mean_cell(per_seed: Sequence[Sequence[Sample]], modality: str) -> dict:
+    parts = [[s for s in one if s.modality == modality] for one in per_seed]
+    greedy = [metrics.accuracy(part) for part in parts]
+    sampled = [metrics.sampled_accuracy(part) for part in parts]
+    return {
+        "accuracy": sum(greedy) / len(greedy),
+        "sampled": sum(sampled) / len(sampled),
+        "accuracy_ci95": _mean_of_seeds(parts, lambda s: float(s.correct)).ci95,
+        "sampled_ci95": _mean_of_seeds(parts, lambda s: s.sampled_accuracy).ci95,
+        "accuracy_seeds": greedy,
+        "sampled_seeds": sampled,
+    }
+
+
+def _mean_of_seeds(per_seed: Sequence[Sequence[Sample]], value: Callable[[Sample], float]) -> Estimate:
+    means = [sum(value(one[n]) for one in per_seed) / len(per_seed) for n in range(len(per_seed[0]))]
+    return cluster_mean(means, [s.cluster for s in per_seed[0]])
+
+
+def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]], scopes: Mapping[str, Sequence[str]] = SCOPES) -> dict:
+    """Sampled accuracy, mean over seeds and modalities: after - before, resampling patients.
+
+    Each question's difference is averaged over the seeds first, so the interval
+    is about questions; the spread over seeds stands in the arms' cells.
+    """
+    out = {}
+    for scope, wanted in scopes.items():
+        rows = [
+            (first.modality, first.cluster, sum(a[n].sampled_accuracy - b[n].sampled_accuracy for a, b in zip(after, before, strict=True)) / len(after))
+            for n, first in enumerate(after[0])
+            if first.modality in wanted
+        ]
+        modalities, clusters, differences = zip(*rows, strict=True)
+        estimate = cluster_mean(differences, clusters, modalities)
+        out[scope] = {"mean_difference": estimate.value, "ci95": list(estimate.ci95), "p": estimate.p}
+    return out
+
+
+def table(result: dict, intervals: bool = False) -> str:
+    """Markdown: sampled and greedy accuracy per modality, with 95 % intervals if wanted, then the paired differences."""
+    lines = ["| | MRI (trained on) | CT | X-ray | mean |", "|---|---|---|---|---|"]
+    chance = [result["chance"][m]["accuracy"] for m in MODALITIES]
+    prior = [result["text_prior"][m]["accuracy"] for m in MODALITIES]
+    for label, values in (("chance", chance), ("text prior", prior)):
+        lines.append(f"| {label} | " + " | ".join(f"{100 * v:.1f}" for v in [*values, sum(values) / 3]) + " |")
+    for arm in result["arms"].values():
+        cells = [" / ".join(_percent(arm[m], key, intervals) for key in ("sampled", "accuracy")) for m in MODALITIES]
+        cells.append(" / ".join(f"{100 * sum(arm[m][key] for m in MODALITIES) / 3:.1f}" for key in ("sampled", "accuracy")))
+        lines.append(f"| {arm['label']} | {' | '.join(cells)} |")
+    headings = [HEADINGS[scope] for scope in next(iter(result["paired"].values()))]
+    lines += ["", f"| GRPO minus | {' | '.join(headings)} |", "|---" * (len(headings) + 1) + "|"]
+    for name, scopes in result["paired"].items():
+        cells = [f"{100 * v['mean_difference']:+.1f} ({100 * v['ci95'][0]:+.1f} to {100 * v['ci95'][1]:+.1f})" for v in scopes.values()]
+        lines.append(f"| {ARMS[name.removeprefix('grpo-')].label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _percent(cell: dict, key: str, interval: bool) -> str:
+    low, high = (100 * bound for bound in cell[f"{key}_ci95"])
+    return f"{100 * cell[key]:.1f}" + f" ({low:.0f}–{high:.0f})" * interval

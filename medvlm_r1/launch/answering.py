@@ -1,0 +1,80 @@
+"""Who answers an evaluation: a model on this machine, or an endpoint; each behind a record that is never asked twice."""
+
+import hashlib
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+from medvlm_r1.config import secret
+from medvlm_r1.data.images import content_hash, load_image
+from medvlm_r1.errors import ConfigError
+from medvlm_r1.evaluation.asking.run import Probe
+from medvlm_r1.launch import training as launch
+from medvlm_r1.models.families import locate
+from medvlm_r1.preflight import values as preflight
+from medvlm_r1.rollout.answer import option_probs
+from medvlm_r1.rollout.calling import Endpoint, check_up, served_model
+from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.rollout.recorded import Recorded
+from medvlm_r1.rollout.remote import RemoteEngine
+from medvlm_r1.types import Example
+
+KEY = "MEDVLM_API_KEY"
+DECIDING = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # weights, configuration, chat template, tokenizer
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model as an evaluation sees it; ``probe`` reads option probabilities, where that can be done.
+
+    ``unused``: options that decide nothing about its answers.
+    """
+
+    template: str
+    identity: str
+    engine: Recorded
+    probe: Probe | None
+    unused: tuple[str, ...] = ()
+
+
+def answerer(arguments: Namespace, examples: Sequence[Example], record: Path) -> Answerer:
+    """The one that ``--model`` names, with its ``record``. Raises where a question cannot be put to it."""
+    return _endpoint(arguments, record) if "://" in arguments.model else _local(arguments, examples, record)
+
+
+def _local(arguments: Namespace, examples: Sequence[Example], record: Path) -> Answerer:
+    policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
+    template = arguments.template or policy.template
+    preflight.check_askable(policy, examples, template)
+    identity = f"{model_sha256(locate(arguments.model))} {arguments.dtype}"
+    engine = Recorded(LocalEngine(policy), record, identity, lambda reference: policy.encoder.pixels(reference).key)
+    return Answerer(template, identity, engine, partial(option_probs, policy))
+
+
+def _endpoint(arguments: Namespace, record: Path) -> Answerer:
+    url, _, name = arguments.model.partition("#")
+    if arguments.probs:
+        raise ConfigError("--probs needs the model on this machine; an endpoint is calibrated by --samples 4 or more")
+    if arguments.max_pixels:
+        raise ConfigError(f"--max-pixels {arguments.max_pixels} does nothing at an endpoint, whose server decides how large a picture may be; drop it")
+    if arguments.dtype != "float32":
+        raise ConfigError(f"--dtype {arguments.dtype} does nothing at an endpoint, whose server holds the weights; drop it")
+    endpoint = Endpoint(url, name, secret(KEY), arguments.timeout)
+    check_up(endpoint)
+    endpoint = endpoint if name else replace(endpoint, model=served_model(url, endpoint.key))
+    identity = f"{endpoint.url}#{endpoint.model}"
+    image_key = cache(lambda reference: content_hash(load_image(reference)))
+    engine = Recorded(RemoteEngine(endpoint, load_image), record, identity, image_key)
+    return Answerer(arguments.template or "paper-eval", identity, engine, None, ("max_pixels", "dtype"))
+
+
+def model_sha256(directory: Path) -> str:
+    """16 hex digits over the files of a model directory that decide what it writes, by name and content; its folders are not read."""
+    digest = hashlib.sha256()
+    for file in sorted(file for pattern in DECIDING for file in directory.glob(pattern)):
+        digest.update(file.name.encode())
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,223 @@
+"""The memory plan of a configuration beside what the device has: refused, warned of, or fine, before step 1."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from medvlm_r1.errors import ConfigError, ModelError
+from medvlm_r1.models.adapt import Trainable, adapt
+from medvlm_r1.models.families import image_budget, locate, skeleton
+from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS, Policy
+from medvlm_r1.preflight.machine import Device, this_device
+from medvlm_r1.preflight.memory import KNOWN, MemoryPlan, ModelShape, Workload, micro_prompts, plan
+from medvlm_r1.preflight.values import Config
+from medvlm_r1.reasoning import render
+from medvlm_r1.training.grpo.trainer import GRPOConfig
+from medvlm_r1.types import Example
+
+FULL = 0.9  # of the free memory: above it, what a plan leaves out (fragments, one operation's loans) may not fit
+TEXT_TOKENS, IMAGES, MAX_PROMPT_TOKENS = 256, 600, 4096  # assumed where no data are at hand
+SMALLER = "choose a smaller model or a larger device"
+FROZEN = """set trainable.freeze=["vision"]"""
+ADAPTERS = f"set trainable.lora.rank=16 and {FROZEN.removeprefix('set ')}, so that adapters alone learn"
+TARGET_TOKENS = {"letter": 16, "trace": 256}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What the data ask for: tokens and image patches of a large prompt, different images in all.
+
+    >>> Prompts.assumed(max_pixels=401408)
+    Prompts(tokens=768, patches=2048, images=600)
+    """
+
+    tokens: int
+    patches: int
+    images: int
+
+    @classmethod
+    def assumed(cls, max_pixels: int) -> "Prompts":
+        """Without data: 600 questions of 256 tokens, each with one image as large as it may be."""
+        image_tokens = min(max_pixels // 28**2, MAX_PROMPT_TOKENS - TEXT_TOKENS)
+        return cls(image_tokens + TEXT_TOKENS, 4 * image_tokens, IMAGES)
+
+    @classmethod
+    def of(cls, policy: Policy, config: Config, examples: Sequence[Example]) -> "Prompts":
+        """Those of real questions; costs nothing where the encoder has prepared them already.
+
+        Means over the largest that can meet in a micro-batch: one large picture among small ones counts once.
+        """
+        encoder = policy.encoder
+        patches = [sum(len(encoder.pixels(reference).patches) for reference in example.images) for example in examples]
+        tokens = [len(encoder.prompt_ids(render(example, config.template))) for example in examples]
+        together = prompts_together(config, max(tokens))
+        images = len({reference for example in examples for reference in example.images})
+        return cls(_mean_of_largest(tokens, together), _mean_of_largest(patches, together), images)
+
+
+def _mean_of_largest(values: Sequence[int], count: int) -> int:
+    largest = sorted(values)[-count:]
+    return math.ceil(sum(largest) / len(largest))
+
+
+def prompts_together(config: Config, prompt_tokens: int) -> int:
+    """Prompts of the largest micro-batch; supervised training takes a step whole."""
+    if not isinstance(config, GRPOConfig):
+        return config.prompts_per_step
+    group_tokens = prompt_tokens + config.sampling.n * config.sampling.max_tokens
+    return micro_prompts(config.prompts_per_step, group_tokens, config.update.tokens_per_micro_batch)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, the workload that it is for, and the device that it must fit."""
+
+    config: Config
+    work: Workload
+    plan: MemoryPlan
+    device: Device
+
+    @property
+    def peak(self) -> int:
+        return self.plan.peak(self.device.is_host)[1]
+
+    @property
+    def fits(self) -> bool:
+        """Below 90 % of the free memory."""
+        return self.peak <= FULL * self.device.free
+
+    def impossible(self) -> str:
+        """Why no setting of the data can help: the certain parts exceed all memory of the device; "" where they do not."""
+        if self.plan.certain <= self.device.total:
+            return ""
+        if self.plan.certain - self.plan.reference <= self.device.total:
+            remedy = "set update.loss.kl_beta=0, which needs no reference"
+        else:
+            remedy = ADAPTERS if self.plan.weights <= FULL * self.device.total and not self.config.trainable.lora.rank else SMALLER
+        return (
+            f'weights and optimiser of "{self.config.model}" take {gib(self.plan.certain)} and {self.device.name} has '
+            f"{gib(self.device.total)} in all; {remedy}"
+        )
+
+    def refuse(self) -> None:
+        """Raises ConfigError where it is impossible; what is estimated refuses nothing."""
+        if reason := self.impossible():
+            raise ConfigError(reason)
+
+    def remedy(self) -> str:
+        """The largest part of the peak that can be lowered, and how."""
+        phase, _ = self.plan.peak(self.device.is_host)
+        how = _remedies(self.config, self.work)
+        open_parts = [part for part in self.plan.phases(self.device.is_host)[phase] if part in how and self.plan.parts[part]]
+        if not open_parts:
+            return SMALLER if self.config.trainable.lora.rank else ADAPTERS
+        largest = max(open_parts, key=self.plan.parts.__getitem__)
+        return f"the largest part that can be lowered is {largest} ({gib(self.plan.parts[largest])}): {how[largest]}"
+
+    def sentence(self) -> str:
+        """Need, supply and remedy."""
+        phase, peak = self.plan.peak(self.device.is_host)
+        return f"the memory plan needs {gib(peak)} ({phase}) and {self.device.name} has {gib(self.device.free)} free; {self.remedy()}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, in bytes, ready for JSON."""
+        return {
+            "model": self.config.model,
+            "parts": self.plan.parts,
+            "phases": self.plan.sizes(self.device.is_host),
+            "workload": asdict(self.work),
+            "device": asdict(self.device),
+            "fits": self.fits,
+        }
+
+
+def _remedies(config: Config, work: Workload) -> dict[str, str]:
+    if not isinstance(config, GRPOConfig):
+        return {"activations": "lower prompts_per_step", "vision": f"lower max_pixels, or {FROZEN}", "pixels": "lower max_pixels"}
+    half = work.micro_prompts // 2 * (work.prompt_tokens + work.rollouts * work.completion_tokens)
+    return {
+        "activations": f"lower update.tokens_per_micro_batch to {half}" if half else "lower sampling.max_tokens or sampling.n",
+        "vision": f"lower max_pixels, or {FROZEN}",
+        "images": f"lower max_pixels or prompts_per_step, or {FROZEN}",
+        "pixels": "lower max_pixels",
+        "cache": "lower sampling.max_tokens or sampling.n",
+        "reference": "set update.loss.kl_beta=0",
+        "embeddings": "set update.loss.kl_beta=0",
+    }
+
+
+def gib(size: int) -> str:
+    """Bytes for a person.
+
+    >>> gib(80 * 2**30), gib(3 * 2**19)
+    ('80.0 GiB', '1.5 MiB')
+    """
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def forecast(config: Config, shape: ModelShape, prompts: Prompts, device: Device) -> Forecast:
+    """What a configuration takes with these prompts."""
+    work = workload(config, prompts, HEAD_CHUNK_ELEMENTS // shape.vocabulary)
+    return Forecast(config, work, plan(shape, work), device)
+
+
+def workload(config: Config, prompts: Prompts, head_positions: int) -> Workload:
+    """The largest step of a configuration, every completion as long as it may be."""
+    p, number_bytes = config.prompts_per_step, {"float32": 4, "bfloat16": 2}[config.dtype]
+    data, together = (prompts.patches, prompts.images), prompts_together(config, prompts.tokens)
+    if not isinstance(config, GRPOConfig):
+        c = TARGET_TOKENS[config.target]
+        return Workload(p, 1, prompts.tokens, c, *data, together, head_positions, number_bytes, reference=False, generates=False)
+    g, c = config.sampling.n, config.sampling.max_tokens
+    return Workload(p, g, prompts.tokens, c, *data, together, head_positions, number_bytes, bool(config.update.loss.kl_beta))
+
+
+def before_loading(config: Config) -> tuple[Forecast, str]:
+    """A forecast without data, weights or download, and what it assumes.
+
+    Raises ModelError where the model is neither here nor known.
+    """
+    shape, budget, source = _shape(config)
+    assumed = Prompts.assumed(config.max_pixels or budget)
+    said = f"assumes {assumed.images} images of at most {assumed.patches // 4} tokens and {TEXT_TOKENS} tokens of text a question"
+    return forecast(config, shape, assumed, this_device()), f"{source}; {said}"
+
+
+def _shape(config: Config) -> tuple[ModelShape, int, str]:
+    """Shape and image budget of a configuration's model, and where they come from."""
+    try:
+        directory = locate(config.model, download=False)
+    except ModelError:
+        if config.model not in KNOWN:
+            raise
+        return learning(KNOWN[config.model], config.trainable), 12_845_056, f'"{config.model}" is not here: its published sizes'
+    return ModelShape.of(adapt(skeleton(directory), config.trainable)), image_budget(directory), f"counted from {directory / 'config.json'}"
+
+
+def learning(shape: ModelShape, trainable: Trainable) -> ModelShape:
+    """A Qwen2-VL's shape with parts frozen and adapters put in, by counting: for a model that is not here.
+
+    A layer of its decoder has biases at query, key and value, and two norms; the head is tied to the embeddings.
+    """
+    h, kv, m = shape.hidden, shape.kv_size, shape.mlp
+    attention = {"q_proj": (h, h), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (h, h)}
+    sizes = attention | {"gate_proj": (h, m), "up_proj": (h, m), "down_proj": (m, h)}
+    text = shape.layers * (sum(i * o for i, o in sizes.values()) + h + 2 * kv + 2 * h) + h
+    counts = {"text": text, "embeddings": shape.vocabulary * h, "vision": shape.parameters - text - shape.vocabulary * h}
+    lora = trainable.lora
+    adapters = lora.rank * shape.layers * sum(sum(sizes[name]) for name in lora.targets)
+    learns = [part for part in counts if part not in trainable.freeze and (part == "vision" or not lora.rank)]
+    return replace(
+        shape, parameters=shape.parameters + adapters, trainable=sum(counts[part] for part in learns) + adapters,
+        vision_trains="vision" in learns, adapters=adapters,
+    )  # fmt: skip
+
+
+def check_weights(config: Config, device: Device) -> None:
+    """Raises ConfigError, before anything is fetched or loaded, where weights and optimiser cannot fit the device."""
+    try:
+        shape, *_ = _shape(config)
+    except ModelError:
+        return  # not here yet, or damaged: loading it says what is wrong, and the plan is made again after that
+    forecast(config, shape, Prompts(0, 0, 0), device).refuse()

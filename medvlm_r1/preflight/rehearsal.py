@@ -1,0 +1,67 @@
+"""The worst micro-batch first: what does not fit shows in the first seconds, not at step 217."""
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+
+import torch
+
+from medvlm_r1.errors import EngineError
+from medvlm_r1.models.policy import Policy
+from medvlm_r1.preflight.forecast import Forecast
+from medvlm_r1.reasoning import render
+from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup
+
+WORTH = 0.25
+
+
+def is_worth(forecast: Forecast) -> bool:
+    """A plan below a quarter of the free memory fits, whatever it missed: no second is spent on it."""
+    return forecast.peak > WORTH * forecast.device.free
+
+
+def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) -> None:
+    """Forward and backward over the largest micro-batch that these questions can give; nothing of it remains.
+
+    Weights, gradients, random numbers and the optimiser are as before, so the run is the same bit for bit. On a GPU
+    the room that optimiser and reference will take is held meanwhile. On the CPU it is not: memory that is only
+    reserved costs nothing there, and filling it would take as long as a step.
+
+    Raises EngineError with the remedy where it does not fit.
+    """
+    batch = policy.encoder.groups(worst_groups(forecast, policy, examples))
+    plan, devices = forecast.plan, [] if forecast.device.is_host else [policy.device]
+    try:
+        with torch.random.fork_rng(devices):
+            held = [torch.empty(plan.certain - plan.weights + plan.embeddings, dtype=torch.uint8, device=device) for device in devices]
+            policy.logprobs(batch, forecast.config.update.temperature).sum().backward()
+            del held
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"{describe(forecast)} does not fit {forecast.device.name}; {forecast.remedy()} ({str(error).splitlines()[0]})"
+        ) from error
+    finally:
+        policy.model.zero_grad(set_to_none=True)
+
+
+def describe(forecast: Forecast) -> str:
+    """The micro-batch in words."""
+    work = forecast.work
+    return (
+        f"the largest micro-batch ({work.micro_prompts} prompts of about {work.prompt_tokens} tokens, "
+        f"{work.rollouts} completions of {work.completion_tokens} each)"
+    )
+
+
+def worst_groups(forecast: Forecast, policy: Policy, examples: Sequence[Example]) -> list[RolloutGroup]:
+    """The longest prompts, as many as share a micro-batch, each with completions of the greatest length."""
+    work = forecast.work
+    completion = Completion(policy.stop_ids[:1] * work.completion_tokens, (0.0,) * work.completion_tokens, "", finished=False)
+    rollouts = (Rollout(completion, {}),) * work.rollouts
+    prompts = cycle(longest(policy, forecast.config.template, examples))  # a step larger than the data wraps around
+    return [RolloutGroup(prompt, rollouts) for prompt in islice(prompts, work.micro_prompts)]
+
+
+def longest(policy: Policy, template: str, examples: Sequence[Example]) -> list[Prompt]:
+    """The prompts, longest first. Image tokens count; the encoder has prepared every question already."""
+    prompts = [render(example, template) for example in examples]
+    return sorted(prompts, key=lambda prompt: len(policy.encoder.prompt_ids(prompt)), reverse=True)

@@ -1,0 +1,106 @@
+"""``medvlm-r1 compare``: several evaluations of the same questions, tested in pairs, on one page."""
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from medvlm_r1.data.images import load_image
+from medvlm_r1.errors import ConfigError, DataError, RunError
+from medvlm_r1.evaluation.measuring.measured import ModelNumbers
+from medvlm_r1.evaluation.measuring.metrics import require_same
+from medvlm_r1.evaluation.samples import Sample, read_samples
+from medvlm_r1.files import writing
+from medvlm_r1.report.report import render_report
+from medvlm_r1.report.story import Story
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``eval`` left in a folder.
+
+    >>> Evaluation("base", {}, {"settings": {"data": "phantom:mri"}}).settings
+    {'data': 'phantom:mri'}
+    """
+
+    name: str
+    arms: Mapping[str, Sequence[Sample]]
+    summary: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return dict(self.summary.get("settings", {}))
+
+
+def run(arguments: Namespace) -> dict[str, Any]:
+    """Read, compare every two, write summary.json and report.html; returns the summary."""
+    out: Path = arguments.out
+    if out.exists() and (not out.is_dir() or any(file.name not in ("summary.json", "report.html") for file in out.iterdir())):
+        raise RunError(f'"{out}" is in use; choose another --out')
+    evaluations = [read(*named(text)) for text in arguments.evaluations]
+    names = [evaluation.name for evaluation in evaluations]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(f'two evaluations are called "{twice}"; name one of them: NAME={twice}')
+    told = story(evaluations)
+    summary = compare(evaluations, told)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.html").write_text(render_report(told, load_image), encoding="utf-8")
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def named(text: str) -> tuple[str, Path]:
+    """The folder that an argument names, and what to call it.
+
+    >>> named("GRPO=runs/eval-3"), named("runs/base/")
+    (('GRPO', PosixPath('runs/eval-3')), ('base', PosixPath('runs/base')))
+    """
+    name, equals, place = text.partition("=")
+    return (name, Path(place)) if equals and not Path(text).exists() else (Path(text).resolve().name, Path(text))
+
+
+def read(name: str, folder: Path) -> Evaluation:
+    """Raises DataError where the folder holds no finished evaluation."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        arms = {file.stem.removeprefix("samples-"): read_samples(file) for file in sorted(folder.glob("samples-*.jsonl"))}
+    except (OSError, ValueError) as error:
+        raise DataError(f'"{folder}" holds no finished evaluation ({error}); make one with medvlm-r1 eval … --out {folder}') from error
+    if not isinstance(summary, dict):
+        raise DataError(f'"{folder / "summary.json"}" is no summary of an evaluation; make one with medvlm-r1 eval … --out {folder}')
+    if "models" in summary:
+        raise DataError(f'"{folder}" is a comparison; name the evaluations that it compares: {", ".join(summary["models"])}')
+    if "image" not in arms:
+        raise DataError(f'"{folder}" holds no samples-image.jsonl; make it with medvlm-r1 eval … --out {folder}')
+    return Evaluation(name, {arm: arms[arm] for arm in summary.get("arms", arms) if arm in arms}, summary)
+
+
+def compare(evaluations: Sequence[Evaluation], told: Story) -> dict[str, Any]:
+    """Each evaluation's own numbers, and every later one against every earlier one, p adjusted by Holm over all pairs.
+
+    Whether a model looks is judged again, by today's rule, as on the page. Raises DataError unless all are of the same questions.
+    """
+    for before, after in combinations(evaluations, 2):
+        require_same(after.arms["image"], before.arms["image"])
+    return {
+        "models": {evaluation.name: dict(evaluation.summary) | _first_screen(told.numbers[evaluation.name]) for evaluation in evaluations},
+        "paired": {f"{pair['after']}-{pair['before']}": pair for pair in told.comparisons},
+        "baselines": evaluations[0].summary.get("baselines", {}),
+    }
+
+
+def _first_screen(numbers: ModelNumbers) -> dict[str, Any]:
+    return {"overall": {arm: of_arm.mean for arm, of_arm in numbers.arms.items()}, "looking": asdict(numbers.looking)}
+
+
+def story(evaluations: Sequence[Evaluation]) -> Story:
+    """What the page tells of them."""
+    data = {str(evaluation.settings.get("data", "")) for evaluation in evaluations} - {""}
+    title = f"{len(evaluations)} models on {', '.join(sorted(data)) or 'the same questions'}"
+    baselines = {name: cells for name, cells in evaluations[0].summary.get("baselines", {}).items() if name == "text_prior"}
+    settings = {evaluation.name: evaluation.settings for evaluation in evaluations}
+    return Story(title, {e.name: {arm: list(samples) for arm, samples in e.arms.items()} for e in evaluations}, baselines=baselines, settings=settings)

@@ -1,0 +1,145 @@
+"""A model card: the results where the hub's leaderboards look for them, and beside them what they do not mean."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from medvlm_r1 import INTENDED_USE, __version__
+from medvlm_r1.digest import digest
+from medvlm_r1.evaluation.asking.meanings import MEANINGS
+from medvlm_r1.evaluation.measuring.metrics import Arms
+from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.reasoning import EXTRACTION
+from medvlm_r1.wording import called
+
+TASK = "visual-question-answering"
+
+
+def write(arms: Arms, summary: Mapping[str, Any], out: Path) -> list[Path]:
+    """``README.md`` in ``out``, as the hub wants a model's card to be called."""
+    ModelCard(card(arms, summary)).save(out / "README.md")
+    return [out / "README.md"]
+
+
+def card(arms: Arms, summary: Mapping[str, Any]) -> str:
+    """Metadata and text, for everybody to read: what lies where on this machine, and which address answered, is left out."""
+    settings = public(summary["settings"])
+    asked_sha256 = data_sha256(arms["image"])
+    data = ModelCardData(
+        model_name=settings["name"], language="en", pipeline_tag="image-text-to-text", tags=["medical", "radiology", TASK],
+        eval_results=_results(summary, settings["data"], asked_sha256),
+    )  # fmt: skip
+    parts = [
+        f"# {settings['name']}",
+        f"{INTENDED_USE} Not a medical device; no patient's care may depend on an answer.",
+        "## Does it look at the image?\n\n" + looking(summary),
+        f"## Results\n\n{_table(summary)}\n\n{_notes(summary)}",
+        f"## Questions\n\n{len({s.id for s in arms['image']})} questions of `{settings['data']}`, SHA-256 of their texts, options and "
+        f"answers `{asked_sha256}`. Template `{settings['template']}`, answers read by rule `{EXTRACTION}`: no letter is ever guessed.",
+        f"## Command\n\n    {command(settings, summary['arms'])}\n\nmedvlm-r1 {__version__}; answered by `{settings['answered_by']}`.",
+    ]
+    return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def data_sha256(samples: Sequence[Sample]) -> str:
+    """64 hex digits over what was asked, in any order; pictures are not in it."""
+    rows = {json.dumps([s.id, s.question, s.options, s.gold], ensure_ascii=False) for s in samples}
+    return digest("\n".join(sorted(rows)))
+
+
+def public(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by names alone; ``name`` is the model's for a reader, ``model`` the one to type.
+
+    >>> found = public({"model": "http://10.0.0.7/v1", "answered_by": "http://10.0.0.7/v1#big", "data": "/home/me/q.jsonl?split=test"})
+    >>> found["name"], found["model"], found["answered_by"], found["data"]
+    ('big', 'http://HOST:PORT/v1#big', 'big', 'q.jsonl?split=test')
+    """
+    model, answered_by = str(settings["model"]), str(settings.get("answered_by", "unknown"))
+    is_served = "://" in model
+    name = called(called(answered_by if is_served and "#" not in model else model))  # vLLM serves a folder under its path
+    return dict(settings) | {
+        "name": name,
+        "model": f"http://HOST:PORT/v1#{name}" if is_served else _place(model),
+        "answered_by": name if is_served else answered_by,
+        "data": _file(settings["data"]),
+        "train": settings.get("train") and _file(settings["train"]),
+    }
+
+
+def _place(model: str) -> str:
+    """As given, but of an absolute path the last part, or run, folder and step of a checkpoint."""
+    place = Path(model)
+    return "/".join(place.parts[-3:] if place.parent.name == "checkpoints" else place.parts[-1:]) if place.is_absolute() else model
+
+
+def _file(data: str) -> str:
+    path, mark, chosen = str(data).partition("?")
+    return (Path(path).name or path) + mark + chosen
+
+
+def looking(summary: Mapping[str, Any]) -> str:
+    """The evaluation's own judgement."""
+    found = summary.get("looking")
+    return f"**{found['level'].capitalize()}.** {found['sentence']}" if found else "**Not tested.**"
+
+
+def command(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
+    """What to type for the same samples again.
+
+    >>> command({"model": "nano", "data": "phantom:mri?split=test", "samples": 0, "max_tokens": 48}, {"image": {}, "blank": {}})
+    "medvlm-r1 eval --model nano --data 'phantom:mri?split=test' --arms image,blank --samples 0 --max-tokens 48 --out runs/eval"
+    """
+    words = ["medvlm-r1", "eval", "--model", settings["model"], "--data", settings["data"], "--arms", ",".join(arms)]
+    for name in ("train", "in_domain", "samples", "max_tokens", "max_pixels", "dtype", "template"):
+        if settings.get(name) is not None:
+            words += [f"--{name.replace('_', '-')}", settings[name]]
+    words += ["--probs"] if settings.get("probs") else []
+    return shlex.join(map(str, [*words, "--out", "runs/eval"]))
+
+
+def _results(summary: Mapping[str, Any], data: str, asked_sha256: str) -> list[EvalResult]:
+    """One for each modality and their mean, of the questions with their own pictures."""
+    cells = {m: cell for m, cell in summary["arms"]["image"].items() if isinstance(cell, Mapping)} | {"mean": summary["overall"]["image"]}
+    return [
+        EvalResult(
+            task_type=TASK, dataset_type=data, dataset_name=data, dataset_config=modality,  # by the config they are told apart
+            dataset_args={"questions": cell["n"], "sha256": asked_sha256},
+            metric_type="accuracy", metric_name=f"accuracy, greedy, {modality}", metric_value=round(cell["accuracy"], 4),
+            metric_args={"ci95": [round(x, 4) for x in cell["ci95"]], "extraction": EXTRACTION},
+        )
+        for modality, cell in cells.items()
+    ]  # fmt: skip
+
+
+def _table(summary: Mapping[str, Any]) -> str:
+    """Markdown, in per cent; arms above, what needs no model below."""
+    modalities = [m for m, cell in summary["arms"]["image"].items() if isinstance(cell, Mapping)]
+    lines = ["| accuracy, % | " + " | ".join([*modalities, "mean"]) + " |", "|---" * (len(modalities) + 2) + "|"]
+    for arm, cells in summary["arms"].items():
+        shown = [_cell(cells.get(m)) for m in modalities] + [_cell(summary["overall"][arm])]
+        lines.append(f"| {arm}: {MEANINGS.get(arm, arm)} | " + " | ".join(shown) + " |")
+    for name, cells in summary.get("baselines", {}).items():
+        found = [cells.get(m) for m in modalities]
+        known = [cell["accuracy"] for cell in found if cell]
+        mean = f"{100 * sum(known) / len(known):.1f}" if len(known) == len(modalities) else "–"
+        lines.append(f"| {name.replace('_', ' ')}, without a model | " + " | ".join([_cell(cell) for cell in found] + [mean]) + " |")
+    return "\n".join(lines)
+
+
+def _cell(cell: Mapping[str, Any] | None) -> str:
+    if cell is None:
+        return "–"
+    interval = f" ({100 * cell['ci95'][0]:.1f} to {100 * cell['ci95'][1]:.1f})" if "ci95" in cell else ""
+    return f"{100 * cell['accuracy']:.1f}{interval}"
+
+
+def _notes(summary: Mapping[str, Any]) -> str:
+    notes = "One greedy answer a question; 95 % intervals; the mean is over modalities. Chance guesses an option; "
+    notes += "text prior knows the texts of other questions and sees no picture."
+    failed = sum(summary.get("failed", {}).values())
+    return notes + (f" **Incomplete: {failed} answers are missing and count as wrong.**" if failed else "")
+

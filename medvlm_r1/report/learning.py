@@ -1,0 +1,101 @@
+"""A training run as one self-contained HTML page: what rose and what fell, step by step, and what it wrote at both ends.
+
+Rewards are measured on training questions: the page says how training went, not how good the model is.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from markupsafe import Markup
+
+from medvlm_r1.report import charts
+from medvlm_r1.report.gallery import highlight
+from medvlm_r1.report.pages import page
+from medvlm_r1.wording import called, duration, flat
+
+Rows = Sequence[Mapping[str, Any]]
+
+CURVES = {
+    "reward": "Reward, total",
+    "reward/format": "Reward for the format",
+    "reward/accuracy": "Reward for the right letter",
+    "kl": "KL divergence from the base",
+    "completion_length": "Length of a completion, tokens",
+    "loss": "Loss",
+}
+_REWARDS = {"reward": "reward", "reward/format": "format", "reward/accuracy": "right letter"}
+_GROUPS = 2  # questions of a step that are shown
+
+
+def learning_curves(runs: Mapping[str, Rows]) -> Markup:
+    """A panel for each number that any run has; ``runs`` are rows of metrics.jsonl by name."""
+    panels = []
+    for key, title in CURVES.items():
+        series = {
+            name: [(float(row["step"]), float(row[key])) for row in rows if isinstance(row.get(key), (int, float))] for name, rows in runs.items()
+        }
+        panels.append(charts.curves(title, series))
+    return Markup("").join(panels)
+
+
+def ends(rows: Rows) -> dict[str, tuple[float, float]]:
+    """Number -> its mean over the first tenth of the steps (one at least) and over the last; those that a run lacks are left out.
+
+    >>> ends([{"step": n, "loss": 3.0 - n} for n in (1, 2, 3)])
+    {'loss': (2.0, 0.0)}
+    """
+    few = max(1, len(rows) // 10)
+    found = {}
+    for key in CURVES:
+        values = [float(row[key]) for row in rows if isinstance(row.get(key), (int, float))]
+        if len(values) == len(rows) and rows:
+            found[key] = sum(values[:few]) / few, sum(values[-few:]) / few
+    return found
+
+
+def phases(rows: Rows) -> dict[str, float]:
+    """Phase -> its seconds in all steps.
+
+    >>> phases([{"step": 1, "seconds/update": 2.0}, {"step": 2, "seconds/update": 1.5}])
+    {'update': 3.5}
+    """
+    found: dict[str, float] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("seconds/"):
+                found[key[8:]] = found.get(key[8:], 0.0) + value
+    return found
+
+
+def sentence(found: Mapping[str, tuple[float, float]], steps: int) -> str:
+    """What changed.
+
+    >>> sentence({"reward": (1.25, 1.64), "reward/accuracy": (0.45, 0.61), "loss": (0.0, 0.1)}, 100)
+    '100 steps: reward 1.25 → 1.64, right letter 0.45 → 0.61, on training questions.'
+    >>> sentence({"loss": (0.2, 0.1)}, 75)
+    '75 steps: loss 0.20 → 0.10, on training questions.'
+    """
+    keys = [key for key in found if key in _REWARDS] or [key for key in found if key == "loss"]  # a policy's loss says nothing
+    told = ", ".join(f"{_REWARDS.get(key, key)} {found[key][0]:.2f} → {found[key][1]:.2f}" for key in keys)
+    return f"{steps} steps" + (f": {told}, on training questions." if told else ".")
+
+
+def render_learning(config: Mapping[str, Any], rows: Rows, rollouts: Rows) -> str:
+    """The page as one string of HTML that loads nothing from anywhere. ``rollouts`` are rows of rollouts.jsonl, of any few steps."""
+    context = {
+        "title": f"{called(config['model'])} learns from {config['data']}",
+        "sentence": sentence(ends(rows), len(rows)),
+        "curves": learning_curves({"run": rows}),
+        "seconds": phases(rows),
+        "steps": [(step, _groups(list(few))) for step, few in groupby(rollouts, lambda row: row["step"])],
+        "settings": list(flat(config)),
+        "highlight": highlight,
+    }
+    return page("learning.html.j2", {"duration": duration}, context)
+
+
+def _groups(rows: Rows) -> list[tuple[str, Rows]]:
+    """The first questions of a step, each with its completions, best first."""
+    groups = [(name, sorted(few, key=lambda row: -row["reward"])) for name, few in groupby(rows, lambda row: row["id"])]
+    return groups[:_GROUPS]
