@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
-from processes import commit, environ, hardware, say, write_json  # noqa: E402
+from processes import commit, environ, hardware, say, write_json
 
 ARMS = ("image", "blank")
 MOST_OVERHEAD, LEAST_RATIO, LEAST_EQUAL = 0.05, 8.0, 0.99

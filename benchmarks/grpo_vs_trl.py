@@ -22,8 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
-from processes import ROOT, SYSTEMS, System, commit, environ, hardware, say, write_json  # noqa: E402
-from protocol import SETTINGS, Setting, Work, largest_difference  # noqa: E402
+from processes import ROOT, SYSTEMS, System, commit, environ, hardware, say, write_json
+from protocol import SETTINGS, Setting, Work, largest_difference
 
 ENVIRONMENT = ROOT / "runs/bench/trl-env"
 PHASES = ("step", "rollout", "reference", "update", "other")

@@ -19,9 +19,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
-from paper import PaperSetting, PaperWork  # noqa: E402
-from paper_report import PAPER_STEPS, PHASES, Results, by_phase, table  # noqa: E402
-from processes import SYSTEMS, Stopped, System, environ, say  # noqa: E402
+from paper import PaperSetting, PaperWork
+from paper_report import PAPER_STEPS, PHASES, Results, by_phase, table
+from processes import SYSTEMS, Stopped, System, environ, say
 
 SCRIPTS = {"ours": "paper_ours.py", "trl": "paper_trl.py", "r1v": "r1v.py"}
 NEEDED_GIB = 64

@@ -32,14 +32,16 @@ from medvlm_r1.types import LETTERS
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
-from processes import commit, hardware, say, write_json  # noqa: E402
+import itertools
+
+from processes import commit, hardware, say, write_json
 
 SIDE_PX, SAMPLED = 224, 4
 RATES = {"image": 0.78, "blank": 0.36, "noise": 0.35, "mismatch": 0.41}  # share right under each arm
 CLAIM = {"seconds": 60, "megabytes": 60}
 VIEWS = {"open": "", "filter": "outcome=wins&modality=ct", "search": "q=effusion+left"}
 TYPES = ("modality", "plane", "finding", "side", "size", "severity")
-WORDS = "opacity effusion nodule margin left right lobe signal contrast plane cortex density pleura no clear".split()
+WORDS = ["opacity", "effusion", "nodule", "margin", "left", "right", "lobe", "signal", "contrast", "plane", "cortex", "density", "pleura", "no", "clear"]
 
 
 def draw(path: Path, rng: np.random.Generator) -> None:
@@ -97,7 +99,7 @@ def measure(questions: int, keep: Path | None) -> dict[str, Any]:
         page = keep or folder / "report.html"
         page.write_text(html, encoding="utf-8")
         marks.append(("", time.perf_counter()))
-        seconds = {phase: round(end - start, 2) for (phase, start), (_, end) in zip(marks, marks[1:], strict=False)}
+        seconds = {phase: round(end - start, 2) for (phase, start), (_, end) in itertools.pairwise(marks)}
         chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         return {
             "seconds": seconds | {"total": round(marks[-1][1] - marks[0][1], 2)},

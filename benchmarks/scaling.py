@@ -19,8 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
-from processes import SYSTEMS, System, commit, environ, hardware, say, write_json  # noqa: E402
-from protocol import SETTINGS, Point, Work  # noqa: E402
+from processes import SYSTEMS, System, commit, environ, hardware, say, write_json
+from protocol import SETTINGS, Point, Work
 
 PHASES = ("step", "rollout", "reference", "update")
 COUNTS = ("images_encoded", "lm_tokens", "lm_head_positions")

@@ -21,7 +21,7 @@ from medvlm_r1.evaluation.samples import Sample, read_samples
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
-from processes import commit, hardware, say, write_json  # noqa: E402
+from processes import commit, hardware, say, write_json
 
 LEAST_EQUAL = 0.99
 

@@ -42,9 +42,7 @@ def open_raw(path: Path) -> io.RawIOBase:
 class AppendFile:
     """A file that is appended to; ``opener`` lets a test stand in for the disk, ``errors`` names the remedies of a disk's errors."""
 
-    def __init__(
-        self, path: Path, opener: Callable[[Path], io.RawIOBase] = open_raw, errors: Callable[[Path], AbstractContextManager] = disk_errors
-    ):
+    def __init__(self, path: Path, opener: Callable[[Path], io.RawIOBase] = open_raw, errors: Callable[[Path], AbstractContextManager] = disk_errors):
         self.path, self.errors = path, errors
         with errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)

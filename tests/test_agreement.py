@@ -54,16 +54,18 @@ def sample(name, thought, answer, gold="A", **changes):
 
 
 def test_agreement_by_hand():
-    out = agreement([
-        sample("a", "Hence left.", "A"),
-        sample("b", "Hence left.", "C"),
-        sample("c", "Hence right.", "C"),
-        sample("d", "So option D", "D"),
-        sample("e", "I think so.", "A"),
-        sample("f", "", "A"),
-        sample("g", "Hence left.", None),  # no letter: nothing to agree with
-        sample("h", "", "A", text="<answer>A</answer>"),
-    ])
+    out = agreement(
+        [
+            sample("a", "Hence left.", "A"),
+            sample("b", "Hence left.", "C"),
+            sample("c", "Hence right.", "C"),
+            sample("d", "So option D", "D"),
+            sample("e", "I think so.", "A"),
+            sample("f", "", "A"),
+            sample("g", "Hence left.", None),  # no letter: nothing to agree with
+            sample("h", "", "A", text="<answer>A</answer>"),
+        ]
+    )
     assert (out["n"], out["agrees"], out["names_none"], out["no_thought"]) == (4, 0.75, 1, 2)
     low, high = out["ci95"]
     assert low < 0.75 < high

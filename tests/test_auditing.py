@@ -69,7 +69,7 @@ def test_the_page_stands_alone_and_shows_pairs(command, questions, tmp_path):
 
 
 def test_the_train_part_of_a_set_is_what_the_rest_is_held_against(questions):
-    examples, train, names = sides(str(questions), None)
+    examples, train, _names = sides(str(questions), None)
     assert ({e.split for e in examples}, {e.split for e in train}) == ({"test"}, {"train"})
     assert sides(f"{questions}?split=train", None)[1] is None
     assert sides("phantom:mri?split=test", "phantom:ct")[2] == {"data": "phantom:mri?split=test", "train": "phantom:ct"}

@@ -117,9 +117,7 @@ def test_only_the_missing_operators_of_torchvision_are_skipped(tmp_path):
 
 # ---------------------------------------------------------------- what a step needs
 
-SMALL = costs.Dimensions(
-    layers=1, hidden=4, heads=2, kv_heads=1, mlp=3, vocabulary=5, vision_layers=1, vision_width=2, vision_heads=1, patch=1, temporal=1
-)
+SMALL = costs.Dimensions(layers=1, hidden=4, heads=2, kv_heads=1, mlp=3, vocabulary=5, vision_layers=1, vision_width=2, vision_heads=1, patch=1, temporal=1)
 
 
 def test_arithmetic_of_a_step_by_hand():

@@ -89,14 +89,16 @@ def sample(name, text, reference="phantom:xray/test/2", **changes):
 
 def test_samples_by_hand():
     """The picture is a frontal X-ray: one medium consolidation in the left lower field, then moved to the right."""
-    out = claims([
-        sample("a", "Consolidation, left. Hence left."),  # 2 of 2
-        sample("b", "Consolidation, left.", "phantom:xray/test/2?side=right"),  # 1 of 2
-        sample("c", "Two nodules."),  # 0 of 2
-        sample("d", "I think so."),
-        replace(sample("e", ""), text="left"),  # no thought: an answer alone claims nothing here
-        sample("f", "Nodule.", "a.png"),  # no phantom
-    ])
+    out = claims(
+        [
+            sample("a", "Consolidation, left. Hence left."),  # 2 of 2
+            sample("b", "Consolidation, left.", "phantom:xray/test/2?side=right"),  # 1 of 2
+            sample("c", "Two nodules."),  # 0 of 2
+            sample("d", "I think so."),
+            replace(sample("e", ""), text="left"),  # no thought: an answer alone claims nothing here
+            sample("f", "Nodule.", "a.png"),  # no phantom
+        ]
+    )
     assert (out["n_samples"], out["without_claims"], out["n_claims"], out["confirmed"]) == (5, 2, 6, 0.5)
     # Two places on, which is half of five: a beside c's picture, b beside d's, c beside e's. All show the lesion on the left: 2 + 2 + 0.
     assert out["elsewhere"] == pytest.approx(4 / 6)

@@ -387,7 +387,7 @@ def test_doctor_fails_with_a_remedy_where_something_is_missing(command, monkeypa
     rows = json.loads(out)["checks"]
     assert code == int(not all(row["ok"] for row in rows))
     assert next(row for row in rows if row["name"] == "nano weights")["ok"]
-    assert nano.BASE_DIR == Path(tmp_path)
+    assert Path(tmp_path) == nano.BASE_DIR
 
 
 def test_doctor_plans_the_memory_of_a_recipe(command, refused, monkeypatch):

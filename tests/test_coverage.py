@@ -44,7 +44,7 @@ def test_an_interval_that_forgets_the_patients_is_too_narrow():
     """The same questions to Wilson, as if each were its own patient (89.3 %): why groups are resampled."""
     rng, hits = np.random.default_rng(2), []
     for _ in range(1500):
-        group_N, p_N = patients(rng, 100)
+        _group_N, p_N = patients(rng, 100)
         low, high = st.wilson(int((rng.random(len(p_N)) < p_N).sum()), len(p_N))
         hits.append(low <= 2 / 3 <= high)
     assert share(hits) < 0.92

@@ -108,7 +108,7 @@ def test_a_place_that_cannot_be_written_is_named(command, scans, tmp_path):
 
 
 def test_the_parser_knows_the_corpora_without_importing_them():
-    assert (data_commands.CORPORA, data_commands.CHECKS) == (tuple(CORPORA), tuple(PROBES))
+    assert (tuple(CORPORA), tuple(PROBES)) == (data_commands.CORPORA, data_commands.CHECKS)
 
 
 @pytest.mark.parametrize("name", ["convert", "inspect", "split"])

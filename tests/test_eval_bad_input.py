@@ -70,7 +70,7 @@ def never_failed(command, server, data, out):
 
 
 FAULTS = {
-    "429": ((429, {"Retry-After": "0"}, {"error": "slow down"}), "status 429 ({\"error\": \"slow down\"})", 5),
+    "429": ((429, {"Retry-After": "0"}, {"error": "slow down"}), 'status 429 ({"error": "slow down"})', 5),
     "429 for an hour": ((429, {"Retry-After": "3600"}, b""), "it wants to be left alone for 3600 s", 1),
     "500": ((500, {}, b"oops"), "status 500 (oops)", 5),
     "no pictures taken": ((400, {}, {"error": "image input is not supported"}), "image input is not supported", 1),

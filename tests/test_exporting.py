@@ -36,7 +36,7 @@ def folder(tmp_path):
     examples = [Example(id, (f"{id}.png",), "Which side?", options[: 2 + int(id[-1]) % 2], "left", id[:-2], "side", "") for id in right]
 
     def script(prompt, k):
-        odd = {"mri-0": Completion((7,), (0.0,), "=HYPERLINK(1)", True), "ct-0": Completion((), (), "", False, "http://here: no, \"never\"")}
+        odd = {"mri-0": Completion((7,), (0.0,), "=HYPERLINK(1)", True), "ct-0": Completion((), (), "", False, 'http://here: no, "never"')}
         return odd.get(prompt.example.id) or by_table(right)(prompt, k)
 
     out = tmp_path / "eval"

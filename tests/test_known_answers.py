@@ -79,9 +79,7 @@ def test_sampled_accuracy_and_pass_at_k(tmp_path, drawn, sampled, curve):
 
 def test_two_models_against_each_other(tmp_path):
     """Of four questions the first model answers the last, the second all but the first, the third all but the last."""
-    quarter, most, others = (
-        asked(by_table(table(*how)), tmp_path) for how in ((0.25,), (0.75,), (0.75, (), MODALITIES, True))
-    )
+    quarter, most, others = (asked(by_table(table(*how)), tmp_path) for how in ((0.25,), (0.75,), (0.75, (), MODALITIES, True)))
     gained = metrics.compare(most, quarter)
     assert gained["mean_difference"] == 0.5 and gained["measure"] == "greedy" and gained["n"] == 160
     assert (gained["greedy"]["gained"], gained["greedy"]["lost"]) == (80, 0)

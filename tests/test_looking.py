@@ -55,7 +55,9 @@ def test_another_patients_picture_decides_too():
     assert unsure.level == DOUBTS and unsure.kept_ci95[0] < 0.5 < unsure.kept_ci95[1]
     found = look(arms | {"mismatch": asked(first(0.8), "mismatch")})
     assert found.level == NOT_SHOWN  # a picture is needed, but any will do
-    assert found.sentence.startswith("Its own picture makes no clear difference: 0.0 points (0.0 to 0.0) over another question's picture. Besides, +50.0 points")
+    assert found.sentence.startswith(
+        "Its own picture makes no clear difference: 0.0 points (0.0 to 0.0) over another question's picture. Besides, +50.0 points"
+    )
     assert found.sentence.endswith("over a grey picture.")  # what is clear does not stand under "no clear difference"
     assert look({"image": arms["image"], "mismatch": asked(first(0.8), "mismatch")}).level == NOT_SHOWN
 

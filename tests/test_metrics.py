@@ -231,7 +231,7 @@ def _line(**changes):
         ("[1]", "JSON object"),
         (_line(gold="drop"), '"gold" is missing'),
         (_line(correcct=True), 'did you mean "correct"'),
-        (_line(correct="yes"), '"correct" has the value \'yes\''),
+        (_line(correct="yes"), "\"correct\" has the value 'yes'"),
         (_line(status="answerd"), 'did you mean "answered"'),
         (_line(options="ab"), '"options"'),
     ],

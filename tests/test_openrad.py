@@ -74,12 +74,12 @@ def test_a_test_picture_with_a_twin_or_a_patient_in_training_is_dropped(told):
 
 def test_the_test_has_no_label_more_often_than_its_share_and_so_no_text_prior(told):
     _, _, result = told
-    assert result["data"]["questions"]["test"] == {m: {label: 2 for label in labels} for m, labels in LABELS.items()}
+    assert result["data"]["questions"]["test"] == {m: dict.fromkeys(labels, 2) for m, labels in LABELS.items()}
     assert [result["text_prior"][m]["accuracy"] for m in ("ct", "xray")] == [0.5, 0.5]
 
 
 def test_the_base_never_sees_what_the_arms_train_on(told):
-    out, _, result = told
+    out, _, _result = told
     names = ("base", "reserve", "train-0", "train-1", "test")
     parts = {name: {e.id for e in load_dataset(str(out / "questions" / f"{name}.jsonl"))} for name in names}
     assert len(parts["reserve"]) == 4 and len(parts["base"]) == 12 + 12 + 8

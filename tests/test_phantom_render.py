@@ -75,8 +75,7 @@ def test_changing_the_side_leaves_everything_else_as_it_was(modality, body, find
 def test_the_area_grows_with_the_size_class(modality, body, finding):
     seeds = range(3)
     count = 1
-    areas = {size: np.mean([lesion_mask(drawable(seed, modality, body, finding, size=size, count=count)).sum()
-                            for seed in seeds]) for size in SIZES}
+    areas = {size: np.mean([lesion_mask(drawable(seed, modality, body, finding, size=size, count=count)).sum() for seed in seeds]) for size in SIZES}
     assert areas["medium"] > 1.7 * areas["small"] and areas["large"] > 1.7 * areas["medium"], areas
 
 
@@ -156,18 +155,21 @@ def test_open_facts_are_drawn_about_evenly():
         assert max(shares) < 1.6 * min(shares), name
 
 
-@pytest.mark.parametrize("modality, fixed", [
-    ("mri", {"plane": "sagittal", "side": "left"}),
-    ("mri", {"finding": "none", "size": "small"}),
-    ("mri", {"finding": "infarct", "count": 3}),
-    ("mri", {"finding": "tumour", "side": "both", "count": 1}),
-    ("xray", {"finding": "effusion", "region": "upper"}),
-    ("xray", {"finding": "nodule", "side": "left", "size": "large", "count": 3}),
-    ("ct", {"body": "head", "finding": "cyst"}),
-    ("ct", {"finding": "gout"}),
-    ("pet", {}),
-    ("mri", {"colour": "red"}),
-])
+@pytest.mark.parametrize(
+    "modality, fixed",
+    [
+        ("mri", {"plane": "sagittal", "side": "left"}),
+        ("mri", {"finding": "none", "size": "small"}),
+        ("mri", {"finding": "infarct", "count": 3}),
+        ("mri", {"finding": "tumour", "side": "both", "count": 1}),
+        ("xray", {"finding": "effusion", "region": "upper"}),
+        ("xray", {"finding": "nodule", "side": "left", "size": "large", "count": 3}),
+        ("ct", {"body": "head", "finding": "cyst"}),
+        ("ct", {"finding": "gout"}),
+        ("pet", {}),
+        ("mri", {"colour": "red"}),
+    ],
+)
 def test_contradictions_are_one_clear_sentence(modality, fixed):
     with pytest.raises(DataError) as caught:
         draw(0, modality, **fixed)

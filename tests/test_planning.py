@@ -79,9 +79,7 @@ def test_tight_is_above_nine_tenths_of_what_is_free():
 
 
 def test_the_remedy_names_the_largest_part_that_can_be_lowered():
-    assert on(gpu(80)).remedy() == (
-        "the largest part that can be lowered is activations (15.2 GiB): lower update.tokens_per_micro_batch to 2816"
-    )
+    assert on(gpu(80)).remedy() == ("the largest part that can be lowered is activations (15.2 GiB): lower update.tokens_per_micro_batch to 2816")
     lowered = replace(GRPOConfig().update, tokens_per_micro_batch=2816)
     assert on(gpu(80), update=lowered).work.micro_prompts == 1  # the remedy works
     alone = on(gpu(80), prompts_per_step=1)

@@ -123,7 +123,7 @@ def test_a_rejected_row_says_where_and_what(omnimedvqa, tmp_path):
 
 @pytest.mark.parametrize(("check", "broken"), [("quick", True), ("full", True), ("none", False)])
 def test_how_deep_pictures_are_looked_into(omnimedvqa, tmp_path, check, broken):
-    rows, rejected, report = converted("omnimedvqa", omnimedvqa, tmp_path / "out", check=check)
+    _rows, rejected, report = converted("omnimedvqa", omnimedvqa, tmp_path / "out", check=check)
     assert ("chest_6" in rejected) == broken == ("chest_5" in rejected)
     assert report["images_checked"] == check
 

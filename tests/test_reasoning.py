@@ -94,9 +94,7 @@ class Counted(str):
         return Counted(super().__getitem__(part))
 
 
-@pytest.mark.parametrize(
-    "piece", ["<think>", "</think>", "<answer>", "</answer>", "<answer>A</answer>", "<think></think>", "<", "cannot tell ", " ", "(A"]
-)
+@pytest.mark.parametrize("piece", ["<think>", "</think>", "<answer>", "</answer>", "<answer>A</answer>", "<think></think>", "<", "cannot tell ", " ", "(A"])
 @pytest.mark.parametrize("frame", ["{}", "<answer>{}</answer>", "<think>{}</think><answer>A</answer>"])
 def test_a_megabyte_is_looked_at_a_few_times_whatever_its_tags(piece, frame):
     """Work, not seconds: each character at most eight times, however many tags there are, and at least once.

@@ -25,7 +25,11 @@ def test_agreement_alone_where_nothing_else_was_asked():
 
 
 def test_a_foreign_thought_is_followed_or_not():
-    foreign = [sample("q1", "Hence right.", "B", "swapped-thought"), sample("q2", "Hence right.", "A", "swapped-thought"), sample("q3", "Hence left.", "A", "swapped-thought")]
+    foreign = [
+        sample("q1", "Hence right.", "B", "swapped-thought"),
+        sample("q2", "Hence right.", "A", "swapped-thought"),
+        sample("q3", "Hence left.", "A", "swapped-thought"),
+    ]
     found = rows(reasons({"image": IMAGE, "swapped-thought": foreign}))
     assert [row.what for row in found[1:]] == ["Thought taken from another question", "… the answer goes with the foreign thought"]
     effect, follows = found[1:]

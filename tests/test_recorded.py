@@ -23,10 +23,7 @@ class Counting:
 
     def generate(self, prompts, sampling):
         self.asked += [prompt.example.id for prompt in prompts]
-        return [
-            [Completion((), (), f"{p.example.id} {k}", True, "down" if p.example.id in self.fails else "") for k in range(sampling.n)]
-            for p in prompts
-        ]
+        return [[Completion((), (), f"{p.example.id} {k}", True, "down" if p.example.id in self.fails else "") for k in range(sampling.n)] for p in prompts]
 
 
 @pytest.fixture

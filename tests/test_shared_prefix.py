@@ -31,13 +31,17 @@ def naive_logprobs(policy, group):
     pixels = [encoder.pixels(reference) for reference in group.prompt.example.images]
     for rollout in group.rollouts:
         ids = torch.tensor([prompt + list(rollout.completion.token_ids)])
-        logits = model(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            mm_token_type_ids=(ids == encoder.image_id).int(),
-            pixel_values=torch.cat([image.patches for image in pixels]),
-            image_grid_thw=torch.tensor([image.grid_thw for image in pixels]),
-        ).logits[0, len(prompt) - 1 : -1].float()
+        logits = (
+            model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                mm_token_type_ids=(ids == encoder.image_id).int(),
+                pixel_values=torch.cat([image.patches for image in pixels]),
+                image_grid_thw=torch.tensor([image.grid_thw for image in pixels]),
+            )
+            .logits[0, len(prompt) - 1 : -1]
+            .float()
+        )
         logits[:, policy.banned_ids] = -torch.inf
         yield logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
 
@@ -74,9 +78,7 @@ def test_positions_are_those_of_transformers(policy, examples):
         ids = policy.encoder.prompt_ids(render(example, "think"))
         grids = [policy.encoder.pixels(reference).grid_thw for reference in example.images]
         row = torch.tensor([ids])
-        expected, _ = policy.model.model.get_rope_index(
-            row, (row == policy.encoder.image_id).int(), torch.tensor(grids), attention_mask=torch.ones_like(row)
-        )
+        expected, _ = policy.model.model.get_rope_index(row, (row == policy.encoder.image_id).int(), torch.tensor(grids), attention_mask=torch.ones_like(row))
         assert torch.equal(mrope(ids, policy.encoder.image_id, grids, policy.encoder.merge), expected[:, 0])
 
 

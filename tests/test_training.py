@@ -30,9 +30,7 @@ def vowels(completion, example):
     return {"vowels": sum(completion.text.count(v) for v in "aeiou") / 5}
 
 
-GRPO = grpo.GRPOConfig(
-    template="think", steps=4, prompts_per_step=2, sampling=Sampling(n=3, max_tokens=8), optim=OptimConfig(lr=1e-3), save_every=2
-)
+GRPO = grpo.GRPOConfig(template="think", steps=4, prompts_per_step=2, sampling=Sampling(n=3, max_tokens=8), optim=OptimConfig(lr=1e-3), save_every=2)
 SFT = sft.SFTConfig(template="direct", steps=4, prompts_per_step=2, optim=OptimConfig(lr=1e-3), save_every=2)
 
 
@@ -137,7 +135,7 @@ def test_a_partial_checkpoint_is_never_resumed_from(tokenizer, examples, tmp_pat
 
 def test_sft_learns_the_letters(tokenizer, examples, tmp_path):
     config = replace(SFT, steps=60, prompts_per_step=3, save_every=60, optim=OptimConfig(lr=3e-3))
-    _, policy = run_sft(tokenizer, examples, tmp_path, config)
+    _, _policy = run_sft(tokenizer, examples, tmp_path, config)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.1 * rows[0]["loss"]
 

@@ -7,9 +7,7 @@ from typing import Any
 from costs import Dimensions, Step
 from protocol import Work
 
-TINY = Dimensions(
-    layers=2, hidden=64, heads=2, kv_heads=1, mlp=96, vocabulary=1024, vision_layers=1, vision_width=64, vision_heads=2
-)
+TINY = Dimensions(layers=2, hidden=64, heads=2, kv_heads=1, mlp=96, vocabulary=1024, vision_layers=1, vision_width=64, vision_heads=2)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,7 @@ from medvlm_r1.types import Completion, Example
 
 
 def read_examples(work: PaperWork) -> list[Example]:
-    return [
-        Example(row["id"], (row["image"],), row["question"], tuple(row["options"]), row["answer"], "mri") for row in work.read("questions")
-    ]
+    return [Example(row["id"], (row["image"],), row["question"], tuple(row["options"]), row["answer"], "mri") for row in work.read("questions")]
 
 
 def read_encoder(work: PaperWork) -> Encoder:

@@ -36,9 +36,7 @@ class System:
     def __init__(self, name: str, command: list[str | Path], work: Work, env: dict[str, str]) -> None:
         self.name, self.log, self.steps = name, work.folder / f"{name}.log", []
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, work.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=env
-            )
+            self.process = subprocess.Popen([*command, work.folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
         self.ready = self._answer()
 
     def _answer(self) -> dict[str, Any]:

@@ -40,9 +40,7 @@ class Setting:
 SETTINGS = {
     "small": Setting("small", image_px=336, group=8, tokens=64, repeats=5),
     "large": Setting("large", image_px=560, group=16, tokens=64, repeats=3),
-    "tiny": Setting(
-        "tiny", image_px=56, group=2, tokens=4, repeats=2, threads=1, hidden=64, layers=1, mlp=64, vision_width=64, vision_depth=1
-    ),
+    "tiny": Setting("tiny", image_px=56, group=2, tokens=4, repeats=2, threads=1, hidden=64, layers=1, mlp=64, vision_width=64, vision_depth=1),
 }
 
 

@@ -67,9 +67,7 @@ def logprobs(model: Any, inputs: Inputs, completions_GC: torch.Tensor) -> torch.
     """Log-probability (G, C) of every completion token, by way of those of all prompt tokens."""
     ids_GT = torch.cat([inputs.ids_1L.repeat(len(completions_GC), 1), completions_GC], 1)
     logits_GTV = model(**inputs.expanded(ids_GT)).logits[:, :-1]
-    rows = [
-        logits_TV.float().log_softmax(-1).gather(1, ids_T[1:, None])[:, 0] for logits_TV, ids_T in zip(logits_GTV, ids_GT, strict=True)
-    ]
+    rows = [logits_TV.float().log_softmax(-1).gather(1, ids_T[1:, None])[:, 0] for logits_TV, ids_T in zip(logits_GTV, ids_GT, strict=True)]
     return torch.stack(rows)[:, inputs.ids_1L.shape[1] - 1 :]
 
 

@@ -55,10 +55,7 @@ def cues(examples: Sequence[Example]) -> dict[str, dict[str, float]]:
     >>> cues([Example("q1", (), "Finding?", ("a ring-enhancing mass", "cyst", "none."), "cyst", "mri")])
     {'mri': {'longest': 0.0, 'shortest': 1.0, 'full_stop': 0.0}}
     """
-    return {
-        modality: {name: float(np.mean([_credit(e, cue) for e in part])) for name, cue in CUES.items()}
-        for modality, part in by_modality(examples).items()
-    }
+    return {modality: {name: float(np.mean([_credit(e, cue) for e in part])) for name, cue in CUES.items()} for modality, part in by_modality(examples).items()}
 
 
 def _credit(example: Example, cue: Callable[[str], int]) -> float:

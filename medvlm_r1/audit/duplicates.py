@@ -49,9 +49,7 @@ class Pictures:
     examples: list[Example]  # the first question that shows each
 
 
-def duplicates(
-    examples: Sequence[Example], train: Sequence[Example] | None, load_image: LoadImage, which: str, done: Callable[[int], None]
-) -> dict[str, Any]:
+def duplicates(examples: Sequence[Example], train: Sequence[Example] | None, load_image: LoadImage, which: str, done: Callable[[int], None]) -> dict[str, Any]:
     """Counts of the pictures of ``examples`` that have a twin, and a few pairs.
 
     within: a twin among the audited, in another group (patient); across: one in

@@ -114,9 +114,7 @@ class TextPrior:
             yield rows[np.argsort(place_G[cluster_N], kind="stable")[:size]]
 
 
-def text_prior(
-    train: Sequence[Example], test: Sequence[Example], draws: int = 20, train_size: int = 600, seed: int = 0
-) -> dict[str, Cell]:
+def text_prior(train: Sequence[Example], test: Sequence[Example], draws: int = 20, train_size: int = 600, seed: int = 0) -> dict[str, Cell]:
     """Accuracy per modality of a prior learnt from ``train_size`` questions, mean over ``draws`` of them; see ``TextPrior``.
 
     Where fewer than ``train_size`` may be learnt from, all are taken. Raises DataError if none may.

@@ -86,7 +86,9 @@ def _helped(report: dict[str, Any], grades: dict[str, str]) -> list[str]:
     }  # fmt: skip
     if own:
         figures = listed([f"{percent(x)} in {name(m)}" for m, x in own.items()])
-        sentences.append(f"Learnt from other questions of the same modality, the option texts alone reach {figures}: do not train on such questions and test here.")
+        sentences.append(
+            f"Learnt from other questions of the same modality, the option texts alone reach {figures}: do not train on such questions and test here."
+        )
     return sentences
 
 
@@ -135,8 +137,7 @@ def _shortcuts(report: dict[str, Any]) -> list[str]:
     closed = [f"{row['questions']} of {row['of']} {name(m)}" for m, row in report["never_gold"].items() if row["questions"] >= NEVER_GOLD * row["of"]]
     if closed:
         sentences.append(
-            f"In {listed(closed)} questions no distractor is ever an answer: knowing the list of answers is enough; "
-            "medvlm-r1 data harden draws others."
+            f"In {listed(closed)} questions no distractor is ever an answer: knowing the list of answers is enough; medvlm-r1 data harden draws others."
         )
     common = {m: row for m, row in report["balance"].items() if row["share"] - chance.get(m, 0.0) > COMMONEST}
     figures = listed([f'{percent(row["share"])} in {name(m)} ("{row["commonest"]}")' for m, row in common.items()])

@@ -108,7 +108,12 @@ def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -
     sub.add_argument("--probs", action="store_true", help="measure the probability of every option too, for the calibration")
     sub.add_argument("--samples", type=_whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")
     sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
-    sub.add_argument("--cache", type=Path, metavar="FILE", help="where completions are kept; several evaluations may share it, one after the other (default: OUT/completions.jsonl)")
+    sub.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FILE",
+        help="where completions are kept; several evaluations may share it, one after the other (default: OUT/completions.jsonl)",
+    )
     sub.add_argument("--timeout", type=_seconds, default=300.0, metavar="S", help="seconds to wait for an endpoint's answer (default: %(default)g)")
     sub.epilog += "\n\narms:\n" + "\n".join(f"  {name:<18} {meaning}" for name, meaning in MEANINGS.items())
     sub.set_defaults(resume=True)  # the same command goes on where it was stopped

@@ -44,7 +44,9 @@ def register(commands: argparse._SubParsersAction, run: Callable[[argparse.Names
     sub.add_argument("corpus", metavar="CORPUS", choices=CORPORA, help=", ".join(CORPORA))
     sub.add_argument("src", metavar="SRC", type=Path, help="the corpus's folder, or one of its tables")
     sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl, rejected.jsonl and report.json")
-    sub.add_argument("--check", choices=CHECKS, default="quick", help="how deep pictures are looked into: header and end, every pixel, not at all (default: %(default)s)")
+    sub.add_argument(
+        "--check", choices=CHECKS, default="quick", help="how deep pictures are looked into: header and end, every pixel, not at all (default: %(default)s)"
+    )
     sub.add_argument("--copy", action="store_true", help="copy the pictures to OUT/images; they are named where they lie if left out")
     sub = _add(actions, "inspect", "counts by modality, split, question type and options, and image sizes")
     sub.set_defaults(run=run, report=inspect)

@@ -61,7 +61,9 @@ def paper_split(examples: Sequence[Example], seed: int = 0, test: Sequence[Examp
     if checksum(tested.values()) != PAPER_SHA256:
         counts = Counter(e.modality for e in tested.values())
         found = ", ".join(f"{counts[modality]} {modality}" for modality in PAPER_MODALITIES)
-        raise DataError(f"found {found} of the paper's {PAPER_TEST} test questions each; convert the whole of OmniMedVQA, or give the authors' file with --test-set")
+        raise DataError(
+            f"found {found} of the paper's {PAPER_TEST} test questions each; convert the whole of OmniMedVQA, or give the authors' file with --test-set"
+        )
     order = {name: n for n, name in enumerate(PAPER_MODALITIES)}
     return _paper_train(examples, tested, seed) + sorted(tested.values(), key=lambda e: (order[e.modality], e.id))
 

@@ -27,14 +27,52 @@ from medvlm_r1.types import LETTERS, Example
 
 DESCRIBE = ("Describe the image.", "What do you see?", "Report this image.")
 EMPTY_THOUGHTS = ("I can answer this.", "I think so.")
-WORDS = tuple(sorted({
-    word
-    for modality in MODALITIES
-    for kind in WORDINGS
-    if not (modality != "mri" and kind in ("weighting", "plane")) and not (modality != "ct" and kind == "body")
-    for word in vocabulary(modality, kind)
-} | set("aorta brain bone blood contrast cortex disc edema fat fracture heart kidney knee liver lung mass muscle "
-        "nerve normal oedema pancreas patient pelvis rib shoulder skull spine spleen stomach thyroid vein vessel wrist".split())))
+WORDS = tuple(
+    sorted(
+        {
+            word
+            for modality in MODALITIES
+            for kind in WORDINGS
+            if not (modality != "mri" and kind in ("weighting", "plane")) and not (modality != "ct" and kind == "body")
+            for word in vocabulary(modality, kind)
+        }
+        | {
+            "aorta",
+            "brain",
+            "bone",
+            "blood",
+            "contrast",
+            "cortex",
+            "disc",
+            "edema",
+            "fat",
+            "fracture",
+            "heart",
+            "kidney",
+            "knee",
+            "liver",
+            "lung",
+            "mass",
+            "muscle",
+            "nerve",
+            "normal",
+            "oedema",
+            "pancreas",
+            "patient",
+            "pelvis",
+            "rib",
+            "shoulder",
+            "skull",
+            "spine",
+            "spleen",
+            "stomach",
+            "thyroid",
+            "vein",
+            "vessel",
+            "wrist",
+        }
+    )
+)
 
 # Share of each habit of the noisy teacher.
 HABITS = {

@@ -12,6 +12,7 @@ Q query heads, K key heads; M width of the MLP; W tokens whose result is wanted;
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -259,7 +260,7 @@ class Matrix:
         if any(map(lora.is_adapted, self.parts)):
             down, up = zip(*map(lora.low_rank, self.parts), strict=True)
             self.down_EI, self.up_OE = _into(self.down_EI, torch.cat(down)), _into(self.up_OE, torch.block_diag(*up))
-        if self.weight_OI.is_cpu and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        if self.weight_OI.is_cpu and _can_reorder(self.weight_OI.dtype):
             self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI.contiguous(), rows)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -268,6 +269,14 @@ class Matrix:
         else:
             y = torch.ops.mkldnn._linear_pointwise(x, self.ordered, self.bias_O, "none", [], "")
         return y if self.up_OE is None else y + F.linear(F.linear(x, self.down_EI), self.up_OE)
+
+
+@cache
+def _can_reorder(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and knows the type here: bfloat16 wants AVX-512, which many a laptop lacks."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _joined(parts: list[torch.Tensor]) -> torch.Tensor:

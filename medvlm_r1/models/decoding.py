@@ -58,9 +58,7 @@ class Decoding:
         q = self._gridded(q_RQD) * q_RQD.shape[2] ** -0.5
         q_prompt = q.view(len(prompt_keys), -1, q.shape[2])
         later_C = self.places_C > self.at if self.static else None
-        prompt_share, own_share = shares(
-            product(q_prompt, prompt_keys.transpose(1, 2)), product(q, keys.transpose(1, 2)), self.padding, later_C
-        )
+        prompt_share, own_share = shares(product(q_prompt, prompt_keys.transpose(1, 2)), product(q, keys.transpose(1, 2)), self.padding, later_C)
         out = torch.bmm(prompt_share.to(q.dtype), prompt_values).view_as(q) + torch.bmm(own_share.to(q.dtype), values)
         prompts, group, heads = self.grid
         return out.view(prompts, heads, group, -1).transpose(1, 2).reshape(len(q_RQD), -1).to(q_RQD.dtype)
@@ -84,7 +82,7 @@ class Decoding:
 
     def keep(self, prompts_P: torch.Tensor, completions_PG: torch.Tensor) -> None:
         """Shrink to these prompts and, of each, these completions."""
-        prompts, group, heads = self.grid
+        _prompts, group, heads = self.grid
         each_head = torch.arange(heads, device=prompts_P.device)
         trunks = (prompts_P[:, None] * heads + each_head).flatten()
         rows = ((prompts_P[:, None, None] * heads + each_head[:, None]) * group + completions_PG[:, None]).flatten()

@@ -205,9 +205,7 @@ class Policy:
         added = decoder.Added(places_I, features_IFH[:, 1:]) if features_IFH.shape[1] > 1 else None
         return embeds_TH.index_copy(0, places_I, features_IFH[:, 0]), added
 
-    def _run(
-        self, prompts: PromptBatch, ids_T: torch.Tensor, positions_3T: torch.Tensor, attend: decoder.Attend, wanted: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _run(self, prompts: PromptBatch, ids_T: torch.Tensor, positions_3T: torch.Tensor, attend: decoder.Attend, wanted: torch.Tensor | None) -> torch.Tensor:
         layers = [decoder.Live(layer, self.heads) for layer in self.text.layers]
         embeds_TH, added = self._embed(ids_T, prompts)
         return self.text.norm(decoder.run(layers, embeds_TH, self.rotary(positions_3T.to(self.device)), attend, wanted, added))
@@ -222,11 +220,14 @@ class Policy:
         mask_RC = batch.mask_RC.to(self.device).bool()
         ids_T = batch.ids_RC.to(self.device)[mask_RC]
         chunk = max(1, HEAD_CHUNK_ELEMENTS // self.model.lm_head.out_features)
-        logprob_T = torch.cat([
-            checkpoint(self._head, h, i, temperature, use_reentrant=False) if torch.is_grad_enabled() and len(hidden_TH) > chunk
-            else self._head(h, i, temperature)
-            for h, i in zip(hidden_TH.split(chunk), ids_T.split(chunk), strict=True)
-        ])
+        logprob_T = torch.cat(
+            [
+                checkpoint(self._head, h, i, temperature, use_reentrant=False)
+                if torch.is_grad_enabled() and len(hidden_TH) > chunk
+                else self._head(h, i, temperature)
+                for h, i in zip(hidden_TH.split(chunk), ids_T.split(chunk), strict=True)
+            ]
+        )
         return torch.zeros(mask_RC.shape, device=self.device).masked_scatter(mask_RC, logprob_T)
 
     def _head(self, hidden_TH: torch.Tensor, ids_T: torch.Tensor, temperature: float) -> torch.Tensor:

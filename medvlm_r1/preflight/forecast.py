@@ -96,8 +96,7 @@ class Forecast:
         else:
             remedy = ADAPTERS if self.plan.weights <= FULL * self.device.total and not self.config.trainable.lora.rank else SMALLER
         return (
-            f'weights and optimiser of "{self.config.model}" take {gib(self.plan.certain)} and {self.device.name} has '
-            f"{gib(self.device.total)} in all; {remedy}"
+            f'weights and optimiser of "{self.config.model}" take {gib(self.plan.certain)} and {self.device.name} has {gib(self.device.total)} in all; {remedy}'
         )
 
     def refuse(self) -> None:

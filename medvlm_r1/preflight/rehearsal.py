@@ -36,9 +36,7 @@ def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) ->
             policy.logprobs(batch, forecast.config.update.temperature).sum().backward()
             del held
     except torch.OutOfMemoryError as error:
-        raise EngineError(
-            f"{describe(forecast)} does not fit {forecast.device.name}; {forecast.remedy()} ({str(error).splitlines()[0]})"
-        ) from error
+        raise EngineError(f"{describe(forecast)} does not fit {forecast.device.name}; {forecast.remedy()} ({str(error).splitlines()[0]})") from error
     finally:
         policy.model.zero_grad(set_to_none=True)
 

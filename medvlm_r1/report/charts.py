@@ -163,9 +163,9 @@ def curves(title: str, series: dict[str, Points]) -> Markup:
         parts.append(frame.path(f"run run{index}", smooth(points), DASHES[index % len(DASHES)]))
         parts.append(frame.end(f"run{index}", smooth(points)[-1]))
     spoken = "; ".join(f"{name} from {smooth(p)[0][1]:.3g} to {smooth(p)[-1][1]:.3g}" for name, p in finite.items())
-    return Markup(
-        '<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>'
-    ).format(title, f"{title} over training steps: {spoken}", Frame.WIDTH, Frame.HEIGHT, Markup("").join(parts))
+    return Markup('<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>').format(
+        title, f"{title} over training steps: {spoken}", Frame.WIDTH, Frame.HEIGHT, Markup("").join(parts)
+    )
 
 
 def growth(title: str, series: dict[str, Points], chances: dict[str, float], x_name: str) -> Markup:
@@ -184,9 +184,9 @@ def growth(title: str, series: dict[str, Points], chances: dict[str, float], x_n
         parts.append(frame.path(f"run run{index}", drawn, DASHES[index % len(DASHES)]))
         parts += [frame.end(f"run{index}", point) for point in drawn]
     spoken = "; ".join(f"{name} from {_percent(p[0][1])} to {_percent(p[-1][1])}" for name, p in series.items())
-    return Markup(
-        '<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>'
-    ).format(title, f"{title}: {spoken}", frame.WIDTH, frame.HEIGHT, Markup("").join(parts))
+    return Markup('<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>').format(
+        title, f"{title}: {spoken}", frame.WIDTH, frame.HEIGHT, Markup("").join(parts)
+    )
 
 
 class Frame:

@@ -32,9 +32,7 @@ def learning_curves(runs: Mapping[str, Rows]) -> Markup:
     """A panel for each number that any run has; ``runs`` are rows of metrics.jsonl by name."""
     panels = []
     for key, title in CURVES.items():
-        series = {
-            name: [(float(row["step"]), float(row[key])) for row in rows if isinstance(row.get(key), (int, float))] for name, rows in runs.items()
-        }
+        series = {name: [(float(row["step"]), float(row[key])) for row in rows if isinstance(row.get(key), (int, float))] for name, rows in runs.items()}
         panels.append(charts.curves(title, series))
     return Markup("").join(panels)
 

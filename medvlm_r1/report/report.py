@@ -126,9 +126,7 @@ def _question_types(story: Story) -> list[dict[str, Any]]:
     found = []
     for modality, part in by_modality(after).items():
         kinds = split_by(part, lambda s: s.question_type or "not stated")
-        changes = [
-            Change(kind, accuracy([before_of[s.id] for s in few]), accuracy(few), len(few)) for kind, few in sorted(kinds.items())
-        ]
+        changes = [Change(kind, accuracy([before_of[s.id] for s in few]), accuracy(few), len(few)) for kind, few in sorted(kinds.items())]
         guess = chance(part)["mean"]
         found.append({"title": modality_name(modality), "chart": charts.dumbbells(modality_name(modality), changes, guess)})
     return found

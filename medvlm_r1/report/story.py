@@ -85,10 +85,7 @@ class Story:
 
 def table_rows(story: Story, numbers: Mapping[str, ModelNumbers]) -> list[dict[str, Any]]:
     """Rows of the main table: baselines, the trained model without pictures, models. A cell per modality, then the mean."""
-    rows = [
-        {"name": name, "label": story.label(name), "role": "baseline", "cells": _baseline_cells(story, cells)}
-        for name, cells in baselines(story).items()
-    ]
+    rows = [{"name": name, "label": story.label(name), "role": "baseline", "cells": _baseline_cells(story, cells)} for name, cells in baselines(story).items()]
     for name, of_model in numbers.items():
         if name == story.trained and "blank" in of_model.arms:
             rows.append(_row(story, f"{story.label(name)}, grey pictures", "baseline", of_model, "blank"))

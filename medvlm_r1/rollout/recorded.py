@@ -65,14 +65,9 @@ class Recorded:
             new = {keyed[p][k]: c for p, group in zip(rows, groups, strict=True) for k, c in enumerate(group)}
             self._keep({key: completion for key, completion in new.items() if not completion.error and key not in self._known})
             found |= new
-        return [
-            [keys_G] * sampling.n if isinstance(keys_G, Completion) else [self._known.get(key) or found[key] for key in keys_G]
-            for keys_G in keyed
-        ]
+        return [[keys_G] * sampling.n if isinstance(keys_G, Completion) else [self._known.get(key) or found[key] for key in keys_G] for keys_G in keyed]
 
-    def _answered(
-        self, missing: Sequence[int], prompts: Sequence[Prompt], sampling: Sampling
-    ) -> Iterator[tuple[Sequence[int], Sequence[list[Completion]]]]:
+    def _answered(self, missing: Sequence[int], prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Sequence[int], Sequence[list[Completion]]]]:
         """The missing rows and their completions, as many at a time as the engine can be cut off after."""
         asked = [prompts[p] for p in missing]
         if isinstance(self.engine, Streaming):

@@ -1,5 +1,6 @@
 """An engine that says what a script tells it: for tests, and for whoever wants to see the harness return numbers known beforehand."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,4 +86,4 @@ def share_right(count: int, share: float) -> list[bool]:
     [False, False, False, True, False, False, False, True]
     """
     reached = [int(i * share + 1e-9) for i in range(count + 1)]
-    return [after > before for before, after in zip(reached, reached[1:], strict=False)]
+    return [after > before for before, after in itertools.pairwise(reached)]

@@ -23,11 +23,21 @@ from medvlm_r1.data.phantom.shapes import MATRIX, plane_waves, ramp, texture, to
 # BrainWeb (Kwan et al., IEEE TMI 1999); lesions within the ranges of the
 # literature (e.g. Bottomley et al., Med Phys 1987).
 TISSUES = {
-    "grey": (0.86, 833, 83, 40), "white": (0.77, 500, 70, 27), "csf": (1.0, 4200, 1500, 4),
-    "bone": (0.05, 600, 20, 1300), "marrow": (0.45, 500, 60, 650), "fat": (0.9, 350, 70, -90),
-    "muscle": (0.8, 950, 45, 52), "air": (0.0, 1000, 50, -1000), "eye": (1.0, 4000, 1200, 8),
-    "tumour": (1.0, 1500, 140, 40), "oedema": (0.95, 1100, 120, 18), "necrosis": (1.0, 2900, 300, 12),
-    "rim": (0.80, 190, 62, 46), "infarct": (1.0, 1350, 140, 14), "plaque": (1.0, 1450, 150, 24),
+    "grey": (0.86, 833, 83, 40),
+    "white": (0.77, 500, 70, 27),
+    "csf": (1.0, 4200, 1500, 4),
+    "bone": (0.05, 600, 20, 1300),
+    "marrow": (0.45, 500, 60, 650),
+    "fat": (0.9, 350, 70, -90),
+    "muscle": (0.8, 950, 45, 52),
+    "air": (0.0, 1000, 50, -1000),
+    "eye": (1.0, 4000, 1200, 8),
+    "tumour": (1.0, 1500, 140, 40),
+    "oedema": (0.95, 1100, 120, 18),
+    "necrosis": (1.0, 2900, 300, 12),
+    "rim": (0.80, 190, 62, 46),
+    "infarct": (1.0, 1350, 140, 14),
+    "plaque": (1.0, 1450, 150, 24),
     "blood": (0.8, 900, 60, 72),
 }
 ORIGIN_MM = np.array([-98, -134, -102])
@@ -57,15 +67,24 @@ def template() -> np.ndarray:
     # Closing by 14 mm. Within it, depth is measured from the closing's outer face.
     near = ndimage.distance_transform_edt(~brain) <= 7
     depth_mm = 2 * ndimage.gaussian_filter(ndimage.distance_transform_edt(near).astype(np.float32) - 7, 0.8)
-    x, y, z = (axis.astype(np.float32) for axis in np.meshgrid(
-        *(ORIGIN_MM[i] + 2.0 * np.arange(n) for i, n in enumerate(near.shape)), indexing="ij", sparse=True))
-    outline = near | (ball(x / 62, (y - 40) / 56, (z + 62) / 60) < 1) | (
-        (ball(x / 62, (y + 26) / 62, 0) < 1) & (z < -30)) | (ball(x / 13, (y - 98) / 14, (z + 45) / 20) < 1)
+    x, y, z = (
+        axis.astype(np.float32) for axis in np.meshgrid(*(ORIGIN_MM[i] + 2.0 * np.arange(n) for i, n in enumerate(near.shape)), indexing="ij", sparse=True)
+    )
+    outline = (
+        near
+        | (ball(x / 62, (y - 40) / 56, (z + 62) / 60) < 1)
+        | ((ball(x / 62, (y + 26) / 62, 0) < 1) & (z < -30))
+        | (ball(x / 13, (y - 98) / 14, (z + 45) / 20) < 1)
+    )
     outline = ndimage.gaussian_filter(outline.astype(np.float32), 3) > 0.45
     under_skin_mm = ndimage.gaussian_filter(2 * ndimage.distance_transform_edt(outline).astype(np.float32), 0.7)
     side = np.abs(x)
-    sinuses = [ball(side / 13, (y - 62) / 26, (z + 46) / 17), ball((side - 28) / 12, (y - 50) / 16, (z + 48) / 15),
-               ball(side / 11, (y - 22) / 10, (z + 26) / 8), ball(side / 16, (y - 12) / 9, (z + 72) / 30)]
+    sinuses = [
+        ball(side / 13, (y - 62) / 26, (z + 46) / 17),
+        ball((side - 28) / 12, (y - 50) / 16, (z + 48) / 15),
+        ball(side / 11, (y - 22) / 10, (z + 26) / 8),
+        ball(side / 16, (y - 12) / 9, (z + 72) / 30),
+    ]
     air = ramp(1 - np.minimum.reduce(np.broadcast_arrays(*sinuses)), 0.3)
     eye = ramp(1 - ball((side - 32) / 12, (y - 64) / 12, (z + 32) / 12), 0.3)
     core = (slice(30, 68), slice(30, 92), slice(36, 74))  # holds the lateral ventricles
@@ -85,10 +104,9 @@ def ball(*scaled: np.ndarray) -> np.ndarray:
 def _double(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A 2 mm volume interpolated to 1 mm, cropped to shape, uint8."""
     for axis in range(3):
-        following = np.concatenate([volume.take(range(1, volume.shape[axis]), axis),
-                                    volume.take([-1], axis)], axis)
+        following = np.concatenate([volume.take(range(1, volume.shape[axis]), axis), volume.take([-1], axis)], axis)
         volume = np.stack([volume, (volume + following) / 2], axis + 1)
-        volume = volume.reshape(*volume.shape[:axis], -1, *volume.shape[axis + 2:])
+        volume = volume.reshape(*volume.shape[:axis], -1, *volume.shape[axis + 2 :])
     return volume[: shape[0], : shape[1], : shape[2]].astype(np.uint8)
 
 
@@ -121,7 +139,7 @@ def slice_points(scene: Scene) -> np.ndarray:
     offset = base - pivot[:, None, None].astype(np.float32)
     points = (matrix.astype(np.float32) @ offset.reshape(3, -1)).reshape(base.shape) + (base - offset)
     points += plane_waves(along_v, along_u, 1.1 * rng.standard_normal((3, 6)))
-    from_ventricle = (points - np.float32([0, -12, 14])[:, None, None])
+    from_ventricle = points - np.float32([0, -12, 14])[:, None, None]
     near = np.exp(-np.square(from_ventricle).sum(0) / np.float32(30**2)) * np.float32(pull)
     return points + from_ventricle * near
 
@@ -146,7 +164,7 @@ def sample(points_mm: np.ndarray) -> np.ndarray:
     corners = [(0, np.full(first.shape, 256, np.uint64))]
     for axis, stride in enumerate(strides):
         upper = [(shift + stride, weight * share[axis] >> np.uint64(8)) for shift, weight in corners]
-        corners = [(shift, weight - high) for (shift, weight), (_, high) in zip(corners, upper)] + upper
+        corners = [(shift, weight - high) for (shift, weight), (_, high) in zip(corners, upper, strict=False)] + upper
     for shift, weight in corners:
         values = voxels.take(first + shift)
         even = even + (values & lanes) * weight
@@ -173,8 +191,17 @@ def tissues_of(maps: np.ndarray) -> dict[str, np.ndarray]:
     soft = soft - np.maximum(air, eye)
     fat = ramp(skin_mm - 2.6) * ramp(7.5 - skin_mm) * soft
     csf = np.clip(brain + ramp(inside_mm + 1.5) * ramp(out_mm + 0.5) - grey - white, 0, 1) * head
-    return {"grey": grey, "white": white, "csf": csf, "bone": skull - diploe, "marrow": diploe, "fat": fat,
-            "muscle": soft - fat, "eye": eye, "air": 1 - head + air}
+    return {
+        "grey": grey,
+        "white": white,
+        "csf": csf,
+        "bone": skull - diploe,
+        "marrow": diploe,
+        "fat": fat,
+        "muscle": soft - fat,
+        "eye": eye,
+        "air": 1 - head + air,
+    }
 
 
 def head(scene: Scene) -> dict[str, np.ndarray]:

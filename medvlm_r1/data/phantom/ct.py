@@ -12,8 +12,12 @@ from medvlm_r1.data.phantom.scene import SIZES, Scene, stream
 from medvlm_r1.data.phantom.shapes import Canvas, place_on_sides, ramp, texture, to_image, window
 
 FIELD_MM = 360.0
-RADIUS_MM = {"nodule": (7.0, 12.0, 20.5), "cyst": (8.0, 14.0, 24.0), "calcification": (5.0, 8.7, 15.0),
-             "effusion": (17.0, 36.0, 74.0)}  # effusion: greatest thickness
+RADIUS_MM = {
+    "nodule": (7.0, 12.0, 20.5),
+    "cyst": (8.0, 14.0, 24.0),
+    "calcification": (5.0, 8.7, 15.0),
+    "effusion": (17.0, 36.0, 74.0),
+}  # effusion: greatest thickness
 REGION_MM = {"anterior": (-200, -24), "middle": (-20, 20), "posterior": (24, 200)}
 
 
@@ -23,8 +27,7 @@ def chest(scene: Scene, size_px: int):
     cage = _trunk(body, fat_mm=body.rng.uniform(9, 20), half_mm=(168, 116), cavity_mm=(130, 88))
     _ribs(body, cage)
     heart = body.ellipse((20 + 6 * level, -22), (44 + 18 * level, 38 + 9 * level), 0.4)
-    middle = np.maximum.reduce([heart, body.ellipse((4, -46), (30, 30)), body.ellipse((0, 52), (27, 40)),
-                                body.ellipse((0, 5), (30 + 8 * level, 34))])
+    middle = np.maximum.reduce([heart, body.ellipse((4, -46), (30, 30)), body.ellipse((0, 52), (27, 40)), body.ellipse((0, 5), (30 + 8 * level, 34))])
     lung = np.minimum(cage, -middle)
     body.fill(lung, -870 + 0.5 * body.v + 18 * texture(body.rng, body.u.shape, 9))
     lung_hu = ramp(lung)
@@ -57,14 +60,12 @@ def abdomen(scene: Scene, size_px: int):
     for sign in (-1, 1):
         body.organ((sign * 34, 62), (17, 22), 58)  # psoas
     _spine(body, 58)
-    liver = np.maximum(body.ellipse((-72, -4), (70 - 10 * level, 84 - 14 * level), 0.12),
-                       body.ellipse((-18, -46), (62 - 22 * level, 28), -0.15))
+    liver = np.maximum(body.ellipse((-72, -4), (70 - 10 * level, 84 - 14 * level), 0.12), body.ellipse((-18, -46), (62 - 22 * level, 28), -0.15))
     liver = np.minimum(liver, -body.ellipse((-34, 66), (42, 46)))
     tissue = texture(rng, body.u.shape, 5)
     body.fill(np.minimum(inner, liver), 108 + 4 * tissue)
     for _ in range(7):
-        body.spot((rng.uniform(-110, -35), rng.uniform(-50, 35)), (rng.uniform(2, 4), rng.uniform(3, 8)),
-                  rng.uniform(0, 3), 140)
+        body.spot((rng.uniform(-110, -35), rng.uniform(-50, 35)), (rng.uniform(2, 4), rng.uniform(3, 8)), rng.uniform(0, 3), 140)
     body.fill(np.minimum(inner, body.ellipse((103, 22), (26 - 6 * level, 52 - 12 * level), -0.25)), 122)
     stomach = np.minimum(inner, body.ellipse((62, -36), (42 - 8 * level, 36 - 6 * level), 0.3))
     body.fill(stomach, 92)
@@ -96,8 +97,7 @@ def _trunk(body: Canvas, fat_mm: float, half_mm: tuple, cavity_mm: tuple) -> np.
     body.fill(depth_mm, 20)
     body.fill(depth_mm - 2.5, -105 + 6 * texture(body.rng, u.shape, 7))
     cavity = body.ellipse((0, -2), cavity_mm)
-    muscle = np.maximum(np.minimum(depth_mm - fat_mm, cavity + 20),
-                        np.maximum(body.ellipse((-38, 86), (36, 20), 0.2), body.ellipse((38, 86), (36, 20), -0.2)))
+    muscle = np.maximum(np.minimum(depth_mm - fat_mm, cavity + 20), np.maximum(body.ellipse((-38, 86), (36, 20), 0.2), body.ellipse((38, 86), (36, 20), -0.2)))
     body.fill(np.minimum(depth_mm - 4, muscle), 50 + 12 * texture(body.rng, u.shape, 4))
     return cavity
 

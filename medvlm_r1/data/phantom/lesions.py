@@ -14,8 +14,13 @@ from medvlm_r1.data.phantom.scene import SIZES, Scene, stream
 from medvlm_r1.data.phantom.shapes import place_on_sides, ramp, texture
 
 # Radius in mm of small, medium and large; infarct: length of the wedge.
-RADIUS_MM = {"tumour": (5.2, 9.0, 15.6), "ring-enhancing tumour": (6.0, 10.2, 17.0),
-             "plaques": (4.2, 7.2, 12.2), "haemorrhage": (5.5, 9.5, 16.5), "infarct": (19.0, 32.0, 54.0)}
+RADIUS_MM = {
+    "tumour": (5.2, 9.0, 15.6),
+    "ring-enhancing tumour": (6.0, 10.2, 17.0),
+    "plaques": (4.2, 7.2, 12.2),
+    "haemorrhage": (5.5, 9.5, 16.5),
+    "infarct": (19.0, 32.0, 54.0),
+}
 PUSH = {"tumour": 0.35, "ring-enhancing tumour": 0.35, "haemorrhage": 0.3}
 _IN_PLANE = {"axial": (0, 1), "coronal": (0, 2), "sagittal": (1, 2)}
 
@@ -27,9 +32,15 @@ def lobe(x_mm: np.ndarray, y_mm: np.ndarray, z_mm: np.ndarray) -> np.ndarray:
     ['frontal', 'temporal', 'occipital', 'parietal', '']
     """
     return np.select(
-        [(y_mm < -62) & (z_mm < 28) & (z_mm > -12), (y_mm > 8) & (z_mm > -22) | (y_mm > -15) & (z_mm > 15), z_mm > 15,
-         (z_mm < 4) & (np.abs(x_mm) > 25) & (y_mm > np.where(z_mm < -14, -44, -58))],
-        ["occipital", "frontal", "parietal", "temporal"], "")
+        [
+            (y_mm < -62) & (z_mm < 28) & (z_mm > -12),
+            (y_mm > 8) & (z_mm > -22) | (y_mm > -15) & (z_mm > 15),
+            z_mm > 15,
+            (z_mm < 4) & (np.abs(x_mm) > 25) & (y_mm > np.where(z_mm < -14, -44, -58)),
+        ],
+        ["occipital", "frontal", "parietal", "temporal"],
+        "",
+    )
 
 
 def in_plane(plane: str, points_mm: np.ndarray) -> np.ndarray:
@@ -44,8 +55,8 @@ class Lesions:
 
     finding: str
     plane: str
-    centres_mm: np.ndarray    # (L, 2)
-    outward: np.ndarray       # (L, 2) unit vectors away from the middle of the hemisphere
+    centres_mm: np.ndarray  # (L, 2)
+    outward: np.ndarray  # (L, 2) unit vectors away from the middle of the hemisphere
     radius_mm: float
     seed: np.random.Generator
 
@@ -107,7 +118,7 @@ def add_lesions(tissues: dict, lesions: Lesions, points_mm: np.ndarray) -> dict:
     kept, added = np.float32(1), {}
     rough = texture(lesions.seed, brain.shape, 9)
     fine = texture(lesions.seed, brain.shape, 4)
-    for centre_mm, outward in zip(lesions.centres_mm, lesions.outward):
+    for centre_mm, outward in zip(lesions.centres_mm, lesions.outward, strict=False):
         offset = flat_mm - np.float32(centre_mm)[:, None, None]
         along = offset[0] * np.float32(outward[0]) + offset[1] * np.float32(outward[1])
         across = offset[1] * np.float32(outward[0]) - offset[0] * np.float32(outward[1])
@@ -124,16 +135,18 @@ def _tumour(along, across, radius_mm, rough, fine) -> dict:
     """A lobulated, uneven mass with fingers of oedema in the white matter."""
     from_rim = radius_mm * (1 + 0.10 * rough) - np.hypot(along, across)
     core = ramp(from_rim, 1.8)
-    return {"oedema": 0.8 * ramp(from_rim + radius_mm * (0.45 + 0.30 * rough), 4), "tumour": core,
-            "necrosis": core * np.clip(0.20 + 0.25 * fine, 0, 0.6)}
+    return {"oedema": 0.8 * ramp(from_rim + radius_mm * (0.45 + 0.30 * rough), 4), "tumour": core, "necrosis": core * np.clip(0.20 + 0.25 * fine, 0, 0.6)}
 
 
 def _ring(along, across, radius_mm, rough, fine) -> dict:
     """A necrotic core in an enhancing wall, and oedema around."""
     from_rim = radius_mm * (1 + 0.06 * rough) - np.hypot(along, across)
     wall_mm = 2.4 + 0.09 * radius_mm
-    return {"oedema": 0.9 * ramp(from_rim + radius_mm * (0.5 + 0.25 * rough), 4), "rim": ramp(from_rim, 1.5),
-            "necrosis": ramp(from_rim - wall_mm * (1 + 0.15 * fine), 1.5)}
+    return {
+        "oedema": 0.9 * ramp(from_rim + radius_mm * (0.5 + 0.25 * rough), 4),
+        "rim": ramp(from_rim, 1.5),
+        "necrosis": ramp(from_rim - wall_mm * (1 + 0.15 * fine), 1.5),
+    }
 
 
 def _infarct(along, across, length_mm, rough, fine) -> dict:
@@ -152,9 +165,7 @@ def _plaque(along, across, radius_mm, rough, fine) -> dict:
 def _blood(along, across, radius_mm, rough, fine) -> dict:
     """A clot, denser than brain, with a thin dark border."""
     from_rim = radius_mm * (1 + 0.15 * rough) - np.hypot(along / 1.1, across * 1.1)
-    return {"oedema": 0.8 * ramp(from_rim + 2.5 + 0.15 * radius_mm, 3),
-            "blood": ramp(from_rim, 1.8) * (0.95 + 0.03 * np.clip(fine, -1, 1))}
+    return {"oedema": 0.8 * ramp(from_rim + 2.5 + 0.15 * radius_mm, 3), "blood": ramp(from_rim, 1.8) * (0.95 + 0.03 * np.clip(fine, -1, 1))}
 
 
-_SHAPES = {"tumour": _tumour, "ring-enhancing tumour": _ring, "infarct": _infarct, "plaques": _plaque,
-           "haemorrhage": _blood}
+_SHAPES = {"tumour": _tumour, "ring-enhancing tumour": _ring, "infarct": _infarct, "plaques": _plaque, "haemorrhage": _blood}

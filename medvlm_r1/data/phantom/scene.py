@@ -35,8 +35,7 @@ REGIONS = {
 }
 LESION_FACTS = ("finding", "side", "size", "count", "region")
 SINGLE = ("infarct", "effusion", "pneumothorax")  # one a side
-ONLY_REGION = {("xray", "effusion"): "lower", ("xray", "pneumothorax"): "upper",
-               ("ct", "effusion"): "posterior"}
+ONLY_REGION = {("xray", "effusion"): "lower", ("xray", "pneumothorax"): "upper", ("ct", "effusion"): "posterior"}
 # How many of one size have room on one side of one region, in the head and below.
 ROOM = {"small": 3, "medium": 3, "large": 2}
 ROOM_TRUNK = {"small": 3, "medium": 2, "large": 1}
@@ -61,17 +60,17 @@ class Scene:
     2
     """
 
-    modality: str   # "mri" | "ct" | "xray"
-    patient: int    # seed of the anatomy: deformation, body proportions
-    seed: int       # seed of all else: noise, exact slice, placement of lesions
-    body: str       # "head" | "chest" | "abdomen"
-    plane: str      # mri: "axial" | "coronal" | "sagittal"; ct: "axial"; xray: "frontal"
+    modality: str  # "mri" | "ct" | "xray"
+    patient: int  # seed of the anatomy: deformation, body proportions
+    seed: int  # seed of all else: noise, exact slice, placement of lesions
+    body: str  # "head" | "chest" | "abdomen"
+    plane: str  # mri: "axial" | "coronal" | "sagittal"; ct: "axial"; xray: "frontal"
     weighting: str  # mri: "T1" | "T2" | "FLAIR" | "PD"; others ""
-    finding: str    # one of FINDINGS[modality, body]
-    side: str       # the patient's "left" | "right" | "both"; "" if none or sagittal
-    size: str       # "small" | "medium" | "large"; "" if none
-    count: int      # 0 if none, else 1 to 3
-    region: str     # one of REGIONS[modality, body]; "" if none
+    finding: str  # one of FINDINGS[modality, body]
+    side: str  # the patient's "left" | "right" | "both"; "" if none or sagittal
+    size: str  # "small" | "medium" | "large"; "" if none
+    count: int  # 0 if none, else 1 to 3
+    region: str  # one of REGIONS[modality, body]; "" if none
 
 
 def stream(scene: Scene, purpose: str) -> np.random.Generator:
@@ -124,7 +123,7 @@ def contradiction(scene: Scene) -> str:
     if scene.finding not in FINDINGS[scene.modality, scene.body]:
         return f'{scene.modality} of the {scene.body} has no finding "{scene.finding}"'
     if scene.count not in COUNTS:
-        return f'{scene.finding} comes as 1 to 3 lesions, not {scene.count}'
+        return f"{scene.finding} comes as 1 to 3 lesions, not {scene.count}"
     if scene.size not in SIZES:
         return f'size "{scene.size}" is unknown; known are {", ".join(SIZES)}'
     if scene.plane == "sagittal" and scene.side:
@@ -188,6 +187,7 @@ def draw_scene(rng: np.random.Generator, modality: str, **fixed) -> Scene:
 
 def _guess(rng: np.random.Generator, modality: str, facts: dict) -> Scene:
     """All open facts drawn at random, which may contradict each other."""
+
     def pick(name: str, values: tuple):
         return facts[name] if name in facts else values[rng.integers(len(values))]
 
@@ -221,9 +221,15 @@ def _check_fixed(modality: str, fixed: dict) -> None:
         raise DataError(f'modality "{modality}" is unknown{nearest(str(modality), BODIES)}')
     bodies = BODIES[modality]
     known = {
-        "body": bodies, "plane": PLANES[modality], "weighting": WEIGHTINGS if modality == "mri" else ("",),
-        "finding": tuple(f for b in bodies for f in FINDINGS[modality, b]), "side": ("", *SIDES),
-        "size": ("", *SIZES), "count": (0, *COUNTS), "patient": None, "seed": None,
+        "body": bodies,
+        "plane": PLANES[modality],
+        "weighting": WEIGHTINGS if modality == "mri" else ("",),
+        "finding": tuple(f for b in bodies for f in FINDINGS[modality, b]),
+        "side": ("", *SIDES),
+        "size": ("", *SIZES),
+        "count": (0, *COUNTS),
+        "patient": None,
+        "seed": None,
         "region": ("", *(r for b in bodies for r in REGIONS[modality, b])),
     }
     for name, value in fixed.items():

@@ -66,7 +66,7 @@ def scene_of(reference: str) -> Scene:
     ('left', 'right')
     """
     place, asks_for_change, change = reference.removeprefix("phantom:").partition("?")
-    name, split, index = (place.split("/") + ["", ""])[:3]
+    name, split, index = ([*place.split("/"), "", ""])[:3]
     if name not in _OFFSET or split not in SIZES or not index.isdecimal() or int(index) >= SIZES[split]:
         raise ImageError(f'no phantom picture "{reference}"; write phantom:mri/train/0, with {", ".join(_OFFSET)}, and train or test')
     scene = question(name, split, int(index)).scene

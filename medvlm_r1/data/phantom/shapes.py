@@ -11,8 +11,7 @@ from medvlm_r1.data.phantom.scene import Scene, stream
 
 MATRIX = 192  # pixels a side before the picture is scaled to its size
 SIDE_SIGN = {"left": 1.0, "right": -1.0}  # the patient's left lies on the image's right
-_R = np.array([[int(bit) for bit in row] for row in
-               ("11110", "10001", "10001", "11110", "10100", "10010", "10001")], np.float32)
+_R = np.array([[int(bit) for bit in row] for row in ("11110", "10001", "10001", "11110", "10100", "10010", "10001")], np.float32)
 
 
 def ramp(depth: np.ndarray, edge: float = 1.0) -> np.ndarray:
@@ -120,7 +119,7 @@ class Canvas:
         """A view of the square around a point, so that a small organ costs little."""
         half_px = int(reach_mm * MATRIX / self.field_mm) + 1
         col, row = (int((x / self.field_mm + 0.5) * MATRIX) for x in centre_mm)
-        where = np.s_[max(0, row - half_px): row + half_px + 1, max(0, col - half_px): col + half_px + 1]
+        where = np.s_[max(0, row - half_px) : row + half_px + 1, max(0, col - half_px) : col + half_px + 1]
         part = object.__new__(Canvas)
         part.u, part.v, part.value = self.u[where], self.v[where], self.value[where]
         return part

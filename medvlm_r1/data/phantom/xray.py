@@ -18,8 +18,8 @@ FIELD_MM = 390.0
 SOFT_PER_MM, BONE_PER_MM = 0.018, 0.045  # near 70 keV (NIST XCOM), water and cortical bone
 RADIUS_MM = {"nodule": (9.0, 15.5, 27.0), "consolidation": (15.0, 26.0, 45.0)}
 ZONE_MM = {"upper": (-140, -62), "middle": (-52, 12), "lower": (22, 110)}
-EFFUSION_MM = (30.0, 70.0, 165.0)      # height of the fluid over the costophrenic angle
-PNEUMOTHORAX_MM = (9.5, 25.0, 84.0)   # gap between chest wall and lung at the apex
+EFFUSION_MM = (30.0, 70.0, 165.0)  # height of the fluid over the costophrenic angle
+PNEUMOTHORAX_MM = (9.5, 25.0, 84.0)  # gap between chest wall and lung at the apex
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _vessels(rng: np.random.Generator) -> np.ndarray:
 
 def _bones(body: Canvas, cage: np.ndarray) -> np.ndarray:
     """Thickness (H, W) in mm of bone: ribs behind and in front, collar bones, spine, shoulders."""
-    u, v, side = body.u, body.v, np.abs(body.u)
+    _u, v, side = body.u, body.v, np.abs(body.u)
     start = body.rng.uniform(-6, 6)
     out = side / 140
     behind = _bands(v - 62 * out**3 + 14 * out + start, 23.5, 4.4)

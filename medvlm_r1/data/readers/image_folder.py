@@ -51,7 +51,7 @@ def image_folder(src: Path) -> Iterator[Found]:
 
 
 def _options(label: str, known: list[str], name: str) -> tuple[str, ...]:
-    draw = random.Random(name)  # noqa: S311 - not for secrets; a text seeds it the same way everywhere
+    draw = random.Random(name)
     others = draw.sample([other for other in known if other != label], min(MOST_OPTIONS, len(known)) - 1 if label in known else 0)
     return tuple(draw.sample([label, *others], len(others) + 1))
 

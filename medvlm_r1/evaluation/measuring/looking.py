@@ -155,4 +155,6 @@ def _caution(arms: Arms, reliance: Mapping[str, Reliance]) -> str:
     """A model that refuses without a picture loses accuracy too, and that is not sight."""
     usual = statuses(arms["image"])["answered"]
     silent = {SHOWN[name]: r.answered for name, r in reliance.items() if r.answered < _MUST_ANSWER * usual}
-    return "".join(f" With {shown} it gives an answer to {100 * share:.0f} % only, which decides nothing: silence is no proof of sight." for shown, share in silent.items())
+    return "".join(
+        f" With {shown} it gives an answer to {100 * share:.0f} % only, which decides nothing: silence is no proof of sight." for shown, share in silent.items()
+    )

@@ -59,7 +59,11 @@ def _claims(found: dict[str, Any] | None) -> list[Reason]:
     if not found or not found["n_claims"]:
         return []
     elsewhere = f"; {100 * found['elsewhere']:.1f} % hold of another patient's picture too" if found["elsewhere"] is not None else ""
-    return [Reason("Claims of the thought that the picture confirms", found["confirmed"], found["ci95"], found["n_claims"], f"by the phantom's ground truth{elsewhere}")]
+    return [
+        Reason(
+            "Claims of the thought that the picture confirms", found["confirmed"], found["ci95"], found["n_claims"], f"by the phantom's ground truth{elsewhere}"
+        )
+    ]
 
 
 def _effect(found: dict[str, Any] | None, what: str) -> list[Reason]:

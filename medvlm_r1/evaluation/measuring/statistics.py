@@ -193,9 +193,7 @@ def design_effect(values: Sequence[float], groups: Sequence[Hashable]) -> float:
     return max(1.0, together / alone) if alone else 1.0
 
 
-def _tables(
-    values: Sequence[float], groups: Sequence[Hashable], strata: Sequence[Hashable] | None
-) -> tuple[np.ndarray, np.ndarray, list[Hashable]]:
+def _tables(values: Sequence[float], groups: Sequence[Hashable], strata: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray, list[Hashable]]:
     """Sum and number of values for each group in each stratum, all that the draws need; and the strata's names."""
     if not len(values):
         raise ValueError("no values to average")

@@ -142,4 +142,3 @@ def _notes(summary: Mapping[str, Any]) -> str:
     notes += "text prior knows the texts of other questions and sees no picture."
     failed = sum(summary.get("failed", {}).values())
     return notes + (f" **Incomplete: {failed} answers are missing and count as wrong.**" if failed else "")
-

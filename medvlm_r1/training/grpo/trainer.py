@@ -47,9 +47,7 @@ class GRPOConfig:
     seed: int = 0
 
 
-def train(
-    config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence[Example], rubric: Scorer, run_dir: Path
-) -> bool:
+def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence[Example], rubric: Scorer, run_dir: Path) -> bool:
     """Run or resume; True when all steps are done, False when asked to stop before.
 
     The state after step N is the same bit for bit whether or not the run was
@@ -91,9 +89,7 @@ def sampling(config: GRPOConfig, step: int) -> Sampling:
 def rewards(groups_P: Sequence[RolloutGroup]) -> dict[str, float]:
     """Means over the step's rollouts, part by part, and the share of groups that teach nothing."""
     rollouts = [rollout for group in groups_P for rollout in group.rollouts]
-    parts = {
-        f"reward/{name}": sum(rollout.rewards[name] for rollout in rollouts) / len(rollouts) for name in rollouts[0].rewards
-    }
+    parts = {f"reward/{name}": sum(rollout.rewards[name] for rollout in rollouts) / len(rollouts) for name in rollouts[0].rewards}
     flat = sum(len(set(group.rewards_G)) == 1 for group in groups_P)
     finished = sum(rollout.completion.finished for rollout in rollouts)
     return {
