@@ -87,4 +87,4 @@ def test_the_weights_that_ship_are_small_and_bf16():
     file = nano.BASE_DIR / "model.safetensors"
     assert file.stat().st_size <= 12 * 2**20
     with safe_open(file, "pt") as weights:
-        assert {weights.get_slice(name).get_dtype() for name in weights} == {"BF16"}
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}
