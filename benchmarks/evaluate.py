@@ -48,11 +48,11 @@ class Bench:
 
         from medvlm_r1.data.dataset import load_dataset
         from medvlm_r1.evaluation.asking.arms import Asked, prompts_of
-        from medvlm_r1.launch import training as launch
+        from medvlm_r1.launch.loading import load_model
         from medvlm_r1.models.families import locate
 
         self.max_tokens = max_tokens
-        self.policy = launch.load_model("nano")
+        self.policy = load_model("nano")
         self.examples = list(load_dataset("phantom:mri?split=test"))[:questions]
         self.prompts = [prompt for arm in ARMS for prompt in prompts_of(arm, Asked(self.examples, self.policy.template))]
         self.inputs = [self._inputs(prompt) for prompt in self.prompts]  # pictures and tokens are prepared here, for both
@@ -64,9 +64,9 @@ class Bench:
         return {"input_ids": batch.ids_PL, "attention_mask": batch.mask_PL, "mm_token_type_ids": is_image,
                 "pixel_values": batch.pixels, "image_grid_thw": batch.grid_N3}  # fmt: skip
 
-    def evaluate(self, folder: Path) -> tuple[dict[str, float], list[str | None]]:
+    def answers(self, folder: Path) -> tuple[dict[str, float], list[str | None]]:
         """One whole evaluation with its record and its files: seconds, and the letters."""
-        from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate
+        from medvlm_r1.evaluation.asking.run import EvalConfig, answers
         from medvlm_r1.evaluation.measuring.metrics import summary
         from medvlm_r1.evaluation.samples import write_samples
         from medvlm_r1.rollout.local import LocalEngine
@@ -76,7 +76,7 @@ class Bench:
         engine = Timed(LocalEngine(self.policy))
         record = Recorded(engine, folder / "completions.jsonl", "nano", lambda reference: self.policy.encoder.pixels(reference).key)
         for arm in ARMS:
-            samples = evaluate(record, self.examples, EvalConfig(self.policy.template, 0, self.max_tokens, arm=arm))
+            samples = answers(record, self.examples, EvalConfig(self.policy.template, 0, self.max_tokens, arm=arm))
             write_samples(folder / f"samples-{arm}.jsonl", samples)
             arms[arm] = samples
             letters += [sample.answer for sample in samples]

@@ -11,8 +11,8 @@ import types
 import typing
 from typing import Any
 
-from medvlm_r1.digest import digest
 from medvlm_r1.errors import ConfigError, nearest
+from medvlm_r1.files import digest
 
 
 def override(config: Any, assignments: list[str]) -> Any:

@@ -1,7 +1,11 @@
-"""Files that only grow: a write lands whole or not at all, whatever the disk does."""
+"""One way to write a file, and one to name a text: a write lands whole or not at all, whatever the disk does.
+
+A digest depends on the text alone, not on machine, moment or batch: to name, order and draw by.
+"""
 
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import math
@@ -10,10 +14,27 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.digest import utf8
 from medvlm_r1.errors import MedVLMError, RunError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def utf8(text: str) -> bytes:
+    r"""UTF-8; half of a surrogate pair, which JSON may hold and UTF-8 may not, as its escape.
+
+    >>> utf8("ä \ud83d")
+    b'\xc3\xa4 \\ud83d'
+    """
+    return text.encode("utf-8", "backslashreplace")
+
+
+def digest(text: str) -> str:
+    """SHA-256, 64 hex digits.
+
+    >>> digest("q1")[:16]
+    'c75de8c1b7c3ae52'
+    """
+    return hashlib.sha256(utf8(text)).hexdigest()
 
 
 @contextmanager

@@ -13,12 +13,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "medvlm_r1"
 
 # Raising this is a reviewed change of one line.
-MAX_TOTAL_LINES = 16600
+MAX_TOTAL_LINES = 17000
 MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 80, 6
 
 # A unit imports from rows above its own and from itself. The first row is one unit: the vocabulary builds on itself.
 ROWS = (
-    {"", "types", "reasoning", "config", "errors", "files", "wording", "digest"},
+    {"", "types", "reasoning", "config", "errors", "files", "console", "wording"},
     {"data", "rewards", "models"},
     {"audit", "rollout"},
     {"training", "evaluation"},
@@ -30,7 +30,7 @@ ROWS = (
 )
 OPEN_ROWS = (0,)
 LOOPS = {f"{PACKAGE}/training/grpo/trainer.py", f"{PACKAGE}/training/sft.py"}
-MAY_PRINT = {f"{PACKAGE}/commands/main.py"}
+MAY_PRINT = f"{PACKAGE}/commands/"
 MAY_READ_ENVIRONMENT = {f"{PACKAGE}/config.py", f"{PACKAGE}/training/distributed.py"}
 OPTIONAL = {"vllm", "fastapi", "pydicom", "wandb", "peft"}
 
@@ -170,7 +170,7 @@ def _is_constant(line: ast.stmt) -> bool:
 def check_print(path: str, source: str) -> list[str]:
     calls = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name))
     lines = [call.lineno for call in calls if call.func.id == "print"]
-    return [] if path in MAY_PRINT else [f"{path}:{line}: print outside the cli" for line in lines]
+    return [] if path.startswith(MAY_PRINT) else [f"{path}:{line}: print outside the commands" for line in lines]
 
 
 def check_environment(path: str, source: str) -> list[str]:

@@ -9,7 +9,7 @@ from medvlm_r1.errors import ConfigError, DataError
 from medvlm_r1.evaluation.asking import arms
 from medvlm_r1.evaluation.asking.arms import ARMS, Asked, partners, prompts_of
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
-from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate, score
+from medvlm_r1.evaluation.asking.run import EvalConfig, answers, score
 from medvlm_r1.reasoning import render
 from medvlm_r1.types import Completion, Example
 
@@ -160,6 +160,6 @@ class Opened:
 def test_an_engine_hears_of_the_opening_and_the_first_answers_reach_the_arm():
     engine = Opened()
     found = answered(q1="<think>One two.</think><answer>A</answer>")
-    samples = evaluate(engine, QUESTIONS, EvalConfig("think", arm="half-thought"), answered=found)
+    samples = answers(engine, QUESTIONS, EvalConfig("think", arm="half-thought"), answered=found)
     assert engine.openings == ["<think>One</think>\n<answer>"]
     assert [(s.id, s.answer, s.arm) for s in samples] == [("q1", "A", "half-thought")]

@@ -18,10 +18,11 @@ from huggingface_hub import constants
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from medvlm_r1.commands import arguments, doctor
+from medvlm_r1.commands import doctor as doctor_command
+from medvlm_r1.commands import eval as eval_command
 from medvlm_r1.commands import main as cli
 from medvlm_r1.errors import EngineError, RunError
-from medvlm_r1.launch import training as launch
+from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.models import families, nano
 from medvlm_r1.training import checkpoint
 from medvlm_r1.training.grpo import trainer as grpo
@@ -30,7 +31,9 @@ from medvlm_r1.training.grpo import trainer as grpo
 
 
 def commands_and_examples():
-    return [(name, line.split("  ")[0].strip()) for name, text in arguments.EXAMPLES.items() for line in text.splitlines()[1:] for line in [line.strip()]]
+    subs = cli.parser()._subparsers._group_actions[0].choices
+    lines = [(name, line.strip().split("  ")[0]) for name, sub in subs.items() for line in sub.epilog.splitlines()]
+    return [(name, line) for name, line in lines if line.startswith("medvlm-r1 ")]
 
 
 @pytest.mark.parametrize("name", ["train", "sft", "eval", "audit", "ask", "reproduce", "demo", "study", "nano", "doctor"])
@@ -42,12 +45,12 @@ def test_every_command_explains_itself_with_examples(command, name):
 @pytest.mark.parametrize(("name", "example"), commands_and_examples())
 def test_the_examples_are_commands_that_exist(name, example):
     words = shlex.split(example)
-    parsed = arguments.parser(cli.RUNS).parse_args(words[1:])
+    parsed = cli.parser().parse_args(words[1:])
     assert words[:2] == ["medvlm-r1", parsed.command] and parsed.command == name
 
 
 def test_help_starts_at_once_without_loading_torch():
-    lines = "import sys, medvlm_r1.commands.main as m; m.parser(m.RUNS); sys.exit('torch' in sys.modules)"
+    lines = "import sys, medvlm_r1.commands.main as m; m.parser(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", lines], check=False).returncode == 0
 
 
@@ -357,7 +360,7 @@ def test_a_command_without_a_run_just_stops(command, monkeypatch):
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.RUNS, "doctor", interrupt)
+    monkeypatch.setattr(doctor_command, "run", interrupt)
     assert command("doctor") == (130, "", "\nmedvlm-r1: stopped\n")
 
 
@@ -365,7 +368,7 @@ def test_a_stopped_evaluation_goes_on_with_the_same_command(command, monkeypatch
     def interrupt(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.RUNS, "eval", interrupt)
+    monkeypatch.setattr(eval_command, "run", interrupt)
     words = ["eval", "--model", "nano", "--data", "my questions.jsonl", "--out", "runs/eval"]
     assert command(*words) == (130, "", f"\nmedvlm-r1: stopped; go on with: medvlm-r1 {shlex.join(words)}\n")
 
@@ -374,12 +377,12 @@ def test_a_stopped_evaluation_goes_on_with_the_same_command(command, monkeypatch
 
 
 def test_a_full_gpu_is_a_sentence():
-    with pytest.raises(EngineError, match="max_pixels"), launch.memory_errors():
+    with pytest.raises(EngineError, match="max_pixels"), memory_errors():
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
 
 def test_doctor_fails_with_a_remedy_where_something_is_missing(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor.nano, "BASE_DIR", tmp_path)
+    monkeypatch.setattr(nano, "BASE_DIR", tmp_path)
     code, out, _ = command("doctor")
     assert code == 1 and "MISS nano weights" in out and "medvlm-r1 nano" in out
     (tmp_path / "model.safetensors").touch()
@@ -406,12 +409,12 @@ def test_doctor_plans_the_memory_of_a_recipe(command, refused, monkeypatch):
 
 
 def test_something_is_said_while_a_large_model_loads(taught, tmp_path, capsys):
-    launch.load_model(str(taught))
+    load_model(str(taught))
     assert capsys.readouterr().err == ""
     large = shutil.copytree(taught, tmp_path / "large")
     with (large / "model-more.safetensors").open("wb") as file:
         file.truncate(2**31)  # a hole: no disk is filled
-    launch.load_model(str(large))
+    load_model(str(large))
     assert capsys.readouterr().err == f"loading {large}, 2.0 GiB\n"
 
 

@@ -6,7 +6,6 @@ import shlex
 import pytest
 from PIL import Image
 
-from medvlm_r1.commands import arguments
 from medvlm_r1.commands import data as data_commands
 from medvlm_r1.commands import main as cli
 from medvlm_r1.data.dataset import load_dataset
@@ -120,4 +119,4 @@ def test_every_command_explains_itself(command, name):
 @pytest.mark.parametrize("line", [line.strip() for text in data_commands.EXAMPLES.values() for line in text.splitlines()[1:]])
 def test_the_examples_are_commands_that_exist(line):
     words = shlex.split(line.split("   ")[0])
-    assert words[:2] == ["medvlm-r1", "data"] and arguments.parser(cli.RUNS).parse_args(words[1:]).action == words[2]
+    assert words[:2] == ["medvlm-r1", "data"] and cli.parser().parse_args(words[1:]).action == words[2]

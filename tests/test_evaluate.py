@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from medvlm_r1.commands import main as cli
-from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate
+from medvlm_r1.evaluation.asking.run import EvalConfig, answers
 from medvlm_r1.evaluation.samples import read_samples
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.types import Completion
@@ -233,7 +233,7 @@ class Asked:
 
 def test_the_seed_draws_the_noise_and_changes_nothing_else(examples):
     engine = Asked()
-    samples = evaluate(engine, examples[:2], EvalConfig("think", samples=3, max_tokens=9, seed=7))
+    samples = answers(engine, examples[:2], EvalConfig("think", samples=3, max_tokens=9, seed=7))
     assert engine.samplings == [Sampling(n=1, temperature=0.0, max_tokens=9, seed=7), Sampling(n=3, temperature=1.0, max_tokens=9, seed=7)]
     assert [sampling.min_tokens for sampling in engine.samplings] == [0, 0]
     assert samples[0].sampled_correct == (True, True, True) and samples[1].sampled_correct == (False, False, False)

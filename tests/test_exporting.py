@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate, score
+from medvlm_r1.evaluation.asking.run import EvalConfig, answers, score
 from medvlm_r1.evaluation.measuring import metrics
 from medvlm_r1.evaluation.measuring.statistics import wilson
 from medvlm_r1.evaluation.samples import write_samples
@@ -41,7 +41,7 @@ def folder(tmp_path):
 
     out = tmp_path / "eval"
     out.mkdir()
-    arms = {arm: evaluate(ScriptedEngine(script), examples, EvalConfig("think", 2, arm=arm)) for arm in ARMS}
+    arms = {arm: answers(ScriptedEngine(script), examples, EvalConfig("think", 2, arm=arm)) for arm in ARMS}
     for arm, samples in arms.items():
         write_samples(out / f"samples-{arm}.jsonl", samples)
     prior = {"mri": {"accuracy": 0.5, "ci95": [0.4, 0.6]}, "ct": {"accuracy": 0.25, "ci95": [0.1, 0.4]}}

@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 from scipy.stats import binomtest
 
-from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate
+from medvlm_r1.evaluation.asking.run import EvalConfig, answers
 from medvlm_r1.evaluation.measuring import metrics
 from medvlm_r1.evaluation.measuring.calibration import (
     area_under_risk_coverage,
@@ -44,7 +44,7 @@ def table(share, drawn=(), sizes=MODALITIES, backwards=False):
 
 def asked(script, tmp_path, samples=0, arm="image", examples=None):
     """What the harness makes of a script, written to a file and read again."""
-    found = evaluate(ScriptedEngine(script), examples or questions(), EvalConfig("think", samples, arm=arm))
+    found = answers(ScriptedEngine(script), examples or questions(), EvalConfig("think", samples, arm=arm))
     write_samples(tmp_path / "samples.jsonl", found)
     assert read_samples(tmp_path / "samples.jsonl") == found
     return found
@@ -173,7 +173,7 @@ def all_arms(engine, folder):
     answered = {}
     with closing(Recorded(engine, folder / "completions.jsonl", "scripted", str.upper)) as record:
         for arm in ARMS:
-            found = evaluate(record, questions({"mri": 60, "ct": 60}), EvalConfig("think", 0 if "thought" in arm else 2, arm=arm), answered=answered)
+            found = answers(record, questions({"mri": 60, "ct": 60}), EvalConfig("think", 0 if "thought" in arm else 2, arm=arm), answered=answered)
             answered = answered or {sample.id: sample for sample in found}
             write_samples(folder / f"samples-{arm}.jsonl", found)
     return {file.name: file.read_bytes() for file in folder.glob("samples-*")}

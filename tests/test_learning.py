@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from medvlm_r1.report.learning import ends, render_learning
-from medvlm_r1.report.telling import tell
+from medvlm_r1.report.learning import ends, render_learning, tell
 
 CONFIG = {"model": "nano", "data": "phantom:mri?split=train", "optim": {"lr": 4e-05}}
 ROWS = [{"step": n, "reward": 1 + n / 40, "reward/accuracy": n / 40, "loss": 0.0, "lr": 1.0, "seconds/update": 0.5} for n in range(1, 41)]

@@ -15,7 +15,7 @@ from medvlm_r1.preflight.forecast import Prompts, forecast, gib
 from medvlm_r1.preflight.machine import Device
 from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B
 from medvlm_r1.reasoning import render
-from medvlm_r1.recipes import find
+from medvlm_r1.recipes.named import find
 from medvlm_r1.training.grpo.trainer import GRPOConfig
 from medvlm_r1.training.sft import SFTConfig
 

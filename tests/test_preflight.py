@@ -8,7 +8,7 @@ from conftest import train
 from PIL import Image
 
 from medvlm_r1.errors import ConfigError
-from medvlm_r1.launch import training as launch
+from medvlm_r1.launch import training
 from medvlm_r1.training.grpo import trainer as grpo
 
 VALUES = {
@@ -33,7 +33,7 @@ def test_a_wrong_value_names_its_key(refused, tmp_path, value):
 
 def test_a_run_from_python_is_checked_too(tmp_path):
     with pytest.raises(ConfigError, match='"steps" wants 1 or more'):
-        launch.run(grpo.GRPOConfig(steps=0), tmp_path / "run")
+        training.run(grpo.GRPOConfig(steps=0), tmp_path / "run")
 
 
 def test_sft_knows_its_own_keys(refused):

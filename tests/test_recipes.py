@@ -15,7 +15,8 @@ from medvlm_r1.preflight.forecast import Prompts, forecast
 from medvlm_r1.preflight.machine import Device
 from medvlm_r1.preflight.memory import QWEN2_VL_2B
 from medvlm_r1.preflight.values import check
-from medvlm_r1.recipes import RECIPES, find, presets
+from medvlm_r1.recipes import presets
+from medvlm_r1.recipes.named import RECIPES, find
 
 README = (Path(recipes.__file__).parent / "README.md").read_text()
 PUBLISHED = ("medvlm_r1_mri", "medvlm_r1_modern", "medvlm_r1_lora_24gb")

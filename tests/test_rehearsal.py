@@ -8,7 +8,7 @@ from conftest import picture
 
 from medvlm_r1.errors import EngineError
 from medvlm_r1.files import read_rows
-from medvlm_r1.launch import training as launch
+from medvlm_r1.launch.training import check_memory
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
@@ -96,10 +96,10 @@ def test_a_plan_far_below_the_free_memory_is_not_rehearsed(policy, examples):
 
 def test_only_a_fresh_run_is_rehearsed_and_a_tight_plan_is_warned_of(policy, examples, capsys):
     tight, loose = forecast(policy, examples, free=2**20), forecast(policy, examples)
-    launch.check_memory(loose, policy, examples, fresh=True)
+    check_memory(loose, policy, examples, fresh=True)
     assert capsys.readouterr().err == ""
-    launch.check_memory(tight, policy, examples, fresh=False)
+    check_memory(tight, policy, examples, fresh=False)
     assert capsys.readouterr().err.startswith("warning: the memory plan needs ")
-    launch.check_memory(tight, policy, examples, fresh=True)
+    check_memory(tight, policy, examples, fresh=True)
     warning, trying = capsys.readouterr().err.splitlines()
     assert trying.startswith("trying the largest micro-batch (2 prompts of about ") and "a CPU has 1.0 MiB free" in warning

@@ -4,13 +4,14 @@ import os
 import sys
 from collections import defaultdict
 
-from medvlm_r1.audit.prior import text_prior
 from medvlm_r1.commands.arguments import parser
+
+from medvlm_r1.audit.prior import text_prior
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.data.phantom.questions import answer_of
 from medvlm_r1.experiments import shortcut
 from medvlm_r1.preflight.values import check
-from medvlm_r1.recipes import find
+from medvlm_r1.recipes.named import find
 
 TRAIN, TEST = (sets.load("text-shortcut", split) for split in ("train", "test"))
 

@@ -1,46 +1,44 @@
-"""``medvlm-r1 audit``: what a question set measures, before any model is asked."""
+"""``medvlm-r1 audit``: what a question set gives away without its pictures, and what its pictures repeat."""
 
+import json
 from argparse import Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
+from medvlm_r1.commands.options import Commands, add, whole
 
-from medvlm_r1.audit.bias import balance, cues, never_gold, positions
-from medvlm_r1.audit.duplicates import duplicates, n_pictures
-from medvlm_r1.audit.giveaways import giveaways, groups_cut
-from medvlm_r1.audit.prior import TextPrior, chance, separate
-from medvlm_r1.audit.verdict import name, verdict
-from medvlm_r1.data.dataset import load_dataset
-from medvlm_r1.data.images import load_image
-from medvlm_r1.errors import DataError
-from medvlm_r1.files import writing
-from medvlm_r1.report.audit_page import render_audit
-from medvlm_r1.types import Example
-
-Report = dict[str, Any]
+EXAMPLES = """
+  medvlm-r1 audit --data questions.jsonl --html runs/audit.html                  every check, learnt from its own questions
+  medvlm-r1 audit --data "q.jsonl?split=test" --train "q.jsonl?split=train" --html runs/audit.html
+  medvlm-r1 audit --data q.jsonl --images none --json                            the texts alone, for a script
+"""
 
 
-@dataclass(frozen=True)
-class AuditConfig:
-    """How much text the prior learns from, how often, and which pictures are opened ("files", "all" or "none").
+def register(commands: Commands) -> None:
+    """Which questions, held against which, and how deep."""
+    sub = add(commands, "audit", "what a question set gives away without its pictures, and what its pictures repeat", EXAMPLES, run)
+    sub.add_argument("--data", required=True, help="the questions to audit: a manifest, a folder with one, or phantom:mri")
+    trained_on = "what a model is trained on; if left out, the split=train part of --data, else its other questions"
+    sub.add_argument("--train", metavar="DATA", help=trained_on)
+    sub.add_argument("--train-size", type=whole(1), default=600, metavar="N", help="questions the text prior learns from (default: %(default)s)")
+    sub.add_argument("--draws", type=whole(1), default=20, metavar="K", help="how often they are drawn anew (default: %(default)s)")
+    sub.add_argument("--images", choices=("files", "all", "none"), default="files", help="pictures to compare; all: phantoms too (default: %(default)s)")
+    sub.add_argument("--html", type=Path, metavar="FILE", help="write the audit as a page")
+    sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
-    >>> AuditConfig(draws=5)
-    AuditConfig(train_size=600, draws=5, images='files')
-    """
 
-    train_size: int = 600
-    draws: int = 20
-    images: str = "files"
+def run(arguments: Namespace) -> int:
+    """The verdict, or everything as JSON; the page in --html."""
+    from rich.console import Console
+    from rich.progress import Progress
 
+    from medvlm_r1.audit import checks
+    from medvlm_r1.audit.duplicates import n_pictures
+    from medvlm_r1.data.images import load_image
+    from medvlm_r1.files import writing
+    from medvlm_r1.report.audit_page import render_audit
 
-def run(arguments: Namespace) -> Report:
-    """Load, audit, write the page if asked for; returns the report."""
-    examples, train, names = sides(arguments.data, arguments.train)
-    config = AuditConfig(arguments.train_size, arguments.draws, arguments.images)
+    examples, train, names = checks.sides(arguments.data, arguments.train)
+    config = checks.AuditConfig(arguments.train_size, arguments.draws, arguments.images)
     page: Path | None = arguments.html
     if page:
         with writing(page.parent, "--html"):
@@ -48,61 +46,11 @@ def run(arguments: Namespace) -> Report:
     with Progress(console=Console(stderr=True)) as progress:
         total = n_pictures(examples, train, config.images)
         bar = progress.add_task("pictures", total=total, visible=total > 0)
-        report = names | audit(examples, train, config, lambda n: progress.advance(bar, n))
+        report = names | checks.audit(examples, train, config, lambda n: progress.advance(bar, n))
     if page:
         with writing(page, "--html"):
             page.write_text(render_audit(report, load_image), encoding="utf-8")
-    return report
-
-
-def sides(data: str, train: str | None) -> tuple[Sequence[Example], Sequence[Example] | None, dict[str, str | None]]:
-    """The questions to audit, those trained on, and what to call them.
-
-    Where no training set is named and ``data`` holds a part "train" among
-    others, that part is what the others are held against.
-    """
-    examples = load_dataset(data)
-    if train:
-        return examples, load_dataset(train), {"data": data, "train": train}
-    parts = {is_train: [e for e in examples if (e.split == "train") == is_train] for is_train in (False, True)}
-    if not (parts[False] and parts[True]):
-        return examples, None, {"data": data, "train": None}
-    return parts[False], parts[True], {"data": f"{data}, all but split=train", "train": f"{data}, split=train"}
-
-
-def audit(examples: Sequence[Example], train: Sequence[Example] | None, config: AuditConfig, done: Callable[[int], None] = lambda n: None) -> Report:
-    """Every check, as plain numbers for JSON, and the verdict on them.
-
-    Without ``train`` the text prior learns from other questions of the same
-    modality, and nothing is said about a split. ``done`` hears of every picture.
-    """
-    if train and not separate(train, examples):
-        raise DataError("no training question with options shows other pictures than those audited; name another --train, or leave it out")
-    size, prior = config.train_size, TextPrior(examples, train, config.draws)
-    report: Report = {
-        "questions": len(examples),
-        "chance": chance(examples),
-        "text_prior": prior.measure(size),
-        "within": prior.own(size),
-        "learning_curve": prior.curve(size),
-        "transfer": prior.transfer(size),
-        "positions": positions(examples),
-        "cues": cues(examples),
-        "never_gold": never_gold(examples),
-        "balance": balance(examples),
-        "leaks": giveaways(examples),
-        "groups_cut": groups_cut(train or (), examples),
-        "duplicates": duplicates(examples, train, load_image, config.images, done),
-    }
-    findings = verdict(report)
-    return report | {"findings": findings, "verdict": " ".join(findings)}
-
-
-def summary(report: Report) -> str:
-    """The report for a terminal: the verdict, then chance and text prior by modality."""
-    lines = [f"- {sentence}" for sentence in report["findings"]] + [""]
-    lines.append(f"{'':<14}{'chance':>8}{'text prior':>12}   95 % interval")
-    for modality, cell in report["text_prior"].items():
-        low, high = (f"{100 * x:.1f}" for x in cell["ci95"])
-        lines.append(f"{name(modality):<14}{100 * report['chance'][modality]:>8.1f}{100 * cell['accuracy']:>12.1f}   {low}–{high}")
-    return "\n".join(lines)
+    print(json.dumps(report, indent=2) if arguments.json else checks.summary(report))
+    if page and not arguments.json:
+        print(f"\nreport: {page}")
+    return 0

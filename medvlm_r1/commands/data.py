@@ -2,45 +2,45 @@
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1 import INTENDED_USE
+from medvlm_r1.commands.options import Commands, add
 from medvlm_r1.errors import ConfigError, MedVLMError, RunError
 
 CORPORA = ("omnimedvqa", "huatuo-eval", "vqa-rad", "slake", "path-vqa", "pmc-vqa", "image-folder")  # readers.CORPORA, without its imports
 CHECKS = ("quick", "full", "none")
 
 EXAMPLES = {
-    "data": """examples:
+    "data": """
   medvlm-r1 data convert slake ./Slake1.0 data/slake
   medvlm-r1 data inspect data/slake
   medvlm-r1 data split data/slake data/slake-split --test 0.2""",
-    "convert": """examples:
+    "convert": """
   medvlm-r1 data convert omnimedvqa ./OmniMedVQA data/omnimedvqa
   medvlm-r1 data convert pmc-vqa ./PMC-VQA/test_2.csv data/pmc --check full
   medvlm-r1 data convert image-folder ./my-scans data/mine --copy      sub-folders named by label, or labels.csv""",
-    "inspect": """examples:
+    "inspect": """
   medvlm-r1 data inspect data/omnimedvqa
   medvlm-r1 data inspect "data/omnimedvqa?modality=mri" --json""",
-    "split": """examples:
+    "split": """
   medvlm-r1 data split data/mine data/mine-split --test 0.2 --seed 1
   medvlm-r1 data split data/omnimedvqa data/paper --paper              600 MRI to train, the paper's 900 to test
   medvlm-r1 data split data/omnimedvqa data/paper --paper --test-set authors_900.json""",
-    "harden": """examples:
+    "harden": """
   medvlm-r1 data harden data/omnimedvqa data/omnimedvqa-hard
   medvlm-r1 data harden "data/mine?split=test" data/mine-hard --seed 1""",
 }
 
 
-def register(commands: argparse._SubParsersAction, run: Callable[[argparse.Namespace], int]) -> None:
-    """Add ``data`` and its four commands; ``run`` prints what ``arguments.report`` returns."""
-    top = _add(commands, "data", "convert, inspect, split and harden question sets")
+def register(commands: Commands) -> None:
+    """``data`` and its four commands."""
+    top = add(commands, "data", "convert, inspect, split and harden question sets", EXAMPLES["data"])
     actions = top.add_subparsers(dest="action", required=True, metavar="ACTION")
-    sub = _add(actions, "convert", "a corpus in its own layout becomes a manifest; wrong rows are rejected by id")
-    sub.set_defaults(run=run, report=convert)
+    sub = add(actions, "convert", "a corpus in its own layout becomes a manifest; wrong rows are rejected by id", EXAMPLES["convert"], run)
+    sub.set_defaults(report=convert)
     sub.add_argument("corpus", metavar="CORPUS", choices=CORPORA, help=", ".join(CORPORA))
     sub.add_argument("src", metavar="SRC", type=Path, help="the corpus's folder, or one of its tables")
     sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl, rejected.jsonl and report.json")
@@ -48,19 +48,19 @@ def register(commands: argparse._SubParsersAction, run: Callable[[argparse.Names
         "--check", choices=CHECKS, default="quick", help="how deep pictures are looked into: header and end, every pixel, not at all (default: %(default)s)"
     )
     sub.add_argument("--copy", action="store_true", help="copy the pictures to OUT/images; they are named where they lie if left out")
-    sub = _add(actions, "inspect", "counts by modality, split, question type and options, and image sizes")
-    sub.set_defaults(run=run, report=inspect)
+    sub = add(actions, "inspect", "counts by modality, split, question type and options, and image sizes", EXAMPLES["inspect"], run)
+    sub.set_defaults(report=inspect)
     sub.add_argument("data", metavar="D", help="a manifest, a folder with one, or phantom:mri")
-    sub = _add(actions, "split", "train and test parts that cut no group and no picture, with checksums")
-    sub.set_defaults(run=run, report=split)
+    sub = add(actions, "split", "train and test parts that cut no group and no picture, with checksums", EXAMPLES["split"], run)
+    sub.set_defaults(report=split)
     sub.add_argument("data", metavar="D", help="a manifest, or a folder with one")
     sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl and split.json; use it as OUT?split=train")
     sub.add_argument("--test", type=float, default=0.2, metavar="SHARE", help="share of each modality for the test part (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     sub.add_argument("--paper", action="store_true", help="MedVLM-R1's own parts, out of a converted OmniMedVQA")
     sub.add_argument("--test-set", metavar="T", help="with --paper: take the 900 from this manifest, or from the authors' JSON file")
-    sub = _add(actions, "harden", "distractors drawn anew from answers to questions of the same modality and type")
-    sub.set_defaults(run=run, report=harden)
+    sub = add(actions, "harden", "distractors drawn anew from answers to questions of the same modality and type", EXAMPLES["harden"], run)
+    sub.set_defaults(report=harden)
     sub.add_argument("data", metavar="D", help="a manifest, a folder with one, or phantom:mri")
     sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl")
     sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
@@ -68,19 +68,18 @@ def register(commands: argparse._SubParsersAction, run: Callable[[argparse.Names
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def _add(commands: argparse._SubParsersAction, name: str, what: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name, help=what, description=f"{what}. {INTENDED_USE}",
-        epilog=EXAMPLES[name], formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+def run(arguments: argparse.Namespace) -> int:
+    """Print what the action says."""
+    print(arguments.report(arguments))
+    return 0
 
 
 def convert(arguments: argparse.Namespace) -> str:
     """``data convert``: what came in, what stayed out and why, what is now there."""
-    from medvlm_r1.data.convert import convert as run
+    from medvlm_r1.data.convert import convert as converted
 
     with _writing(arguments.out):
-        report = run(arguments.corpus, arguments.src, arguments.out, arguments.check, arguments.copy)
+        report = converted(arguments.corpus, arguments.src, arguments.out, arguments.check, arguments.copy)
     if arguments.json:
         return json.dumps(report, indent=2)
     n_out = sum(report["rejected"].values())

@@ -1,64 +1,40 @@
-"""What this machine has, and what to do about what it has not."""
+"""``medvlm-r1 doctor``: what is here, what a recipe needs of it, and what to do about what is missing."""
 
-import os
-import shutil
-import sys
-from dataclasses import dataclass
+import json
+from argparse import Namespace
 
-import torch
-import transformers
+from medvlm_r1.commands.options import Commands, add, add_recipe
+from medvlm_r1.commands.train import configured
 
-from medvlm_r1.models import nano
-from medvlm_r1.preflight.forecast import Forecast, gib
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the doctor.
-
-    >>> Check("python", "3.11.7", True).ok
-    True
-    """
-
-    name: str
-    found: str
-    ok: bool
-    remedy: str = ""
+EXAMPLES = """
+  medvlm-r1 doctor
+  medvlm-r1 doctor paper                             will this recipe fit the memory that is here?
+  medvlm-r1 doctor paper --set prompts_per_step=8 --json
+"""
 
 
-def checks() -> list[Check]:
-    """Everything worth knowing before a run."""
-    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    transformers_version = tuple(int(part) for part in transformers.__version__.split(".")[:2])
-    free_gib = shutil.disk_usage(".").free / 2**30
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none: the CPU is used"
-    return [
-        Check("python", sys.version.split()[0], sys.version_info >= (3, 11), "install Python 3.11 or newer"),
-        Check("torch", torch.__version__, version >= (2, 11), "pip install 'torch>=2.11'"),
-        Check("transformers", transformers.__version__, transformers_version >= (5, 17), "pip install 'transformers>=5.17'"),
-        Check("gpu", device, True),
-        Check("cores", str(len(os.sched_getaffinity(0))), True),
-        Check("memory", f"{memory_gib:.0f} GiB", memory_gib >= 4, "the demo needs 4 GiB"),
-        Check("disk", f"{free_gib:.0f} GiB free", free_gib >= 2, "free 2 GiB"),
-        Check("nano weights", str(nano.BASE_DIR), (nano.BASE_DIR / "model.safetensors").exists(), "medvlm-r1 nano"),
-    ]
+def register(commands: Commands) -> None:
+    """A recipe, if its memory is to be planned."""
+    sub = add(commands, "doctor", "hardware, versions and a recipe's memory plan, each with its remedy", EXAMPLES, run)
+    sub.add_argument("recipe", nargs="?", help="plan the memory of this recipe")
+    add_recipe(sub)
+    sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
-def memory_check(forecast: Forecast) -> Check:
-    """Does the plan fit this device?"""
-    found = f"{gib(forecast.peak)} of {gib(forecast.device.free)} free on {forecast.device.name}"
-    return Check("memory plan", found, forecast.fits, forecast.impossible() or forecast.remedy())
+def run(arguments: Namespace) -> int:
+    """A line for each check; exit code 1 where one fails."""
+    from medvlm_r1.preflight.doctor import checks, memory_check, memory_table
+    from medvlm_r1.preflight.forecast import before_loading
 
-
-def memory_table(forecast: Forecast, assumed: str) -> list[str]:
-    """The plan as lines: its parts, then what each phase holds together."""
-    work, phases = forecast.work, forecast.plan.sizes(forecast.device.is_host)
-    peak = max(phases, key=phases.__getitem__)
-    return [
-        f'memory of "{forecast.config.model}" in training: {work.prompts} prompts of about {work.prompt_tokens} tokens a step, '
-        f"{work.rollouts} x {work.completion_tokens} tokens each, {work.micro_prompts} prompts in a micro-batch",
-        *(f"  {part:<12} {gib(size):>10}" for part, size in forecast.plan.parts.items() if size),
-        *(f"  {phase:<12} {gib(size):>10}  together{', the peak' * (phase == peak)}" for phase, size in phases.items()),
-        f"  {assumed}",
-    ]
+    rows, table, memory = checks(), [], None
+    if arguments.recipe:
+        forecast, assumed = before_loading(configured(arguments))
+        rows.append(memory_check(forecast))
+        table, memory = memory_table(forecast, assumed), forecast.to_dict() | {"assumed": assumed}
+    if arguments.json:
+        print(json.dumps({"checks": [row.__dict__ for row in rows], "memory": memory}, indent=2))
+    else:
+        for row in rows:
+            print(f"{'ok  ' if row.ok else 'MISS'} {row.name:<14} {row.found}{'' if row.ok else ' — ' + row.remedy}")
+        print(*table, sep="\n", end="\n" * bool(table))
+    return 0 if all(row.ok for row in rows) else 1

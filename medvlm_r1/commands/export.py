@@ -1,31 +1,28 @@
 """``medvlm-r1 export``: an evaluation in the form that somebody else's tool reads."""
 
 from argparse import Namespace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from medvlm_r1.errors import DataError, RunError
-from medvlm_r1.files import writing
-from medvlm_r1.report.comparing import read
-from medvlm_r1.report.export import card, inspect_log, spreadsheet
+from medvlm_r1.commands.options import Commands, add
 
-NEEDED = ("arms", "overall", "settings")
-NEEDED_SETTINGS = ("model", "data", "template", "max_tokens")
+EXAMPLES = """
+  medvlm-r1 export runs/eval --to csv                             samples.csv and table.csv in runs/eval/export/csv
+  medvlm-r1 export runs/eval --to card --out my-model/card        README.md, a model card with the results in its metadata
+  medvlm-r1 export runs/eval --to inspect --out logs/mine         then: inspect view --log-dir logs
+"""
 
 
-def run(arguments: Namespace) -> list[Path]:
-    """Write the files into ``--out`` and return their paths; what is there already stays."""
-    folder: Path = arguments.evaluation
-    out: Path = arguments.out or folder / "export" / arguments.to
-    found = read(folder.name, folder)
-    if missing := [key for key in NEEDED if key not in found.summary] or [key for key in NEEDED_SETTINGS if key not in found.settings]:
-        raise DataError(f'"{folder / "summary.json"}" has no "{missing[0]}": it is not of medvlm-r1 eval; evaluate again')
-    with writing(out):
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunError(f'"{out}" is in use; choose another --out, or remove it')
-        out.mkdir(parents=True, exist_ok=True)
-        arms = {name: list(samples) for name, samples in found.arms.items()}
-        if arguments.to == "inspect":
-            made = datetime.fromtimestamp((folder / "summary.json").stat().st_mtime, UTC)
-            return inspect_log.write(arms, found.summary, out, made)
-        return {"csv": spreadsheet, "card": card}[arguments.to].write(arms, found.summary, out)
+def register(commands: Commands) -> None:
+    """Which evaluation, in which form."""
+    sub = add(commands, "export", "an evaluation for a spreadsheet, as a model card, or for the viewer of Inspect AI", EXAMPLES, run)
+    sub.add_argument("evaluation", type=Path, metavar="DIR", help="a folder that eval has written")
+    sub.add_argument("--to", choices=("csv", "card", "inspect"), required=True, help="tables, a README.md for the hub, or logs")
+    sub.add_argument("--out", type=Path, metavar="OUT", help="a new folder for the files (default: DIR/export/TO)")
+
+
+def run(arguments: Namespace) -> int:
+    """The files that were written, one a line."""
+    from medvlm_r1.report.export.forms import export
+
+    print(*export(arguments.evaluation, arguments.to, arguments.out), sep="\n")
+    return 0

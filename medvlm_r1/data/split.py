@@ -13,8 +13,8 @@ from typing import Any
 from medvlm_r1.data.leak import components, leaks
 from medvlm_r1.data.manifest import write_manifest
 from medvlm_r1.data.summary import ids_sha256
-from medvlm_r1.digest import digest
 from medvlm_r1.errors import DataError, RunError
+from medvlm_r1.files import digest
 from medvlm_r1.types import Example
 
 PAPER_MODALITIES = ("mri", "ct", "xray")

@@ -27,9 +27,13 @@ from medvlm_r1.evaluation.measuring.metrics import Arms
 from medvlm_r1.evaluation.measuring.reasons import reasons
 from medvlm_r1.evaluation.samples import write_samples
 from medvlm_r1.files import read_rows
-from medvlm_r1.launch import training as launch
+from medvlm_r1.launch import training
+from medvlm_r1.launch.evaluating import evaluate_policy
+from medvlm_r1.launch.loading import load_model
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.recipes import find, nano
+from medvlm_r1.preflight.values import Config
+from medvlm_r1.recipes import nano
+from medvlm_r1.recipes.named import find
 from medvlm_r1.report.learning import phases
 from medvlm_r1.report.report import render_report
 from medvlm_r1.report.story import Story
@@ -81,11 +85,11 @@ class Demo:
         test = [example for modality in MODALITIES for example in sets.load(modality, "test")[: self.sizes.questions]]
         models: dict[str, Arms] = {}
         self.console.print(f"[bold]MedVLM-R1[/] · 600 MRI questions, letters only · {INTENDED_USE}")
-        models["base"] = self.evaluate("base", launch.load_model("nano"), test, "think", ("image", "blank", "mismatch"))
+        models["base"] = self.evaluate("base", load_model("nano"), test, "think", ("image", "blank", "mismatch"))
         sft = self.train("sft", replace(find("nano", "sft"), steps=self.sizes.sft_steps))
-        models["sft"] = self.evaluate("sft", launch.load_model(str(sft)), test, "direct", ("image", "blank", "mismatch"))
+        models["sft"] = self.evaluate("sft", load_model(str(sft)), test, "direct", ("image", "blank", "mismatch"))
         grpo = self.train("grpo", replace(find("nano", "grpo"), steps=self.sizes.grpo_steps))
-        models["grpo"] = self.evaluate("grpo", launch.load_model(str(grpo)), test, "think", ("image", "blank", "mismatch"))
+        models["grpo"] = self.evaluate("grpo", load_model(str(grpo)), test, "think", ("image", "blank", "mismatch"))
         curves = {name: read_rows(self.run_dir / name / "metrics.jsonl") for name in ("grpo", "sft")}
         seconds = phases(curves["grpo"]) | {"total": time.monotonic() - started, "evaluate": self.evaluating_s}
         summary = summarise(models, sets.load("mri", "train"), test) | {"seconds": seconds}
@@ -96,16 +100,16 @@ class Demo:
     def __post_init__(self) -> None:
         self.evaluating_s = 0.0
 
-    def train(self, name: str, config: launch.Config) -> Path:
+    def train(self, name: str, config: Config) -> Path:
         """Train (or find trained) one arm; returns its model directory."""
         run_dir = self.run_dir / name
         if not self.resume:
             shutil.rmtree(run_dir, ignore_errors=True)
         config = replace(config, seed=self.seed, save_every=min(25, config.steps))
         self.console.print(f"[bold]{name}[/]: training, {config.steps} steps")
-        if not launch.run(config, run_dir, resume=True):
+        if not training.run(config, run_dir, resume=True):
             raise KeyboardInterrupt
-        return launch.trained_model(run_dir)
+        return training.trained_model(run_dir)
 
     def evaluate(self, name: str, policy: Policy, test: list[Example], template: str, arms: Sequence[str] = ("image",)) -> Arms:
         """Ask all test questions under each arm, with a progress bar; the samples are kept as JSON Lines."""
@@ -115,7 +119,7 @@ class Demo:
             config = EvalConfig(template, drawn, nano.MAX_TOKENS, self.seed, arm)
             with Progress(console=self.console, transient=True) as progress:
                 bar = progress.add_task(f"{name}, {arm}: {len(test)} questions", total=len(test))
-                found[arm] = launch.evaluate_policy(policy, test, config, lambda done, bar=bar: progress.update(bar, completed=done))
+                found[arm] = evaluate_policy(policy, test, config, lambda done, bar=bar: progress.update(bar, completed=done))
             write_samples(self.run_dir / f"samples-{name}-{arm}.jsonl", found[arm])
         self.evaluating_s += time.monotonic() - started
         return found
@@ -184,6 +188,6 @@ def run(demo: Demo) -> str:
     picture = run_dir / "example.png"
     load_image(example.images[0]).save(picture)
     options = " ".join(f'"{option}"' for option in example.options)
-    model = launch.trained_model(run_dir / "grpo")
+    model = training.trained_model(run_dir / "grpo")
     console.print(f"Report: {run_dir / 'report.html'}")
     return f'medvlm-r1 ask --model {model} {picture} "{example.question}" --options {options}'

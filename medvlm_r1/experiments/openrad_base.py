@@ -14,7 +14,7 @@ from medvlm_r1.data.images import load_image
 from medvlm_r1.data.readers.modality import DISPLAY
 from medvlm_r1.experiments import nano_lessons as lessons
 from medvlm_r1.experiments.nano_base import Classroom, NanoConfig, Pool, Stage, save, train
-from medvlm_r1.launch import training as launch
+from medvlm_r1.launch.loading import load_model
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import gold, render
 from medvlm_r1.types import Example
@@ -90,7 +90,7 @@ def variants(pixels_NHW: np.ndarray) -> np.ndarray:
 
 def run(out: Path, examples: Sequence[Example], config: BaseConfig, log: Callable[[dict], None]) -> None:
     """Train the embedded base on these questions and save it to ``out``."""
-    policy = launch.load_model("nano")
+    policy = load_model("nano")
     room = Ward(policy, examples)
     stages = NanoConfig(config.seed, len(examples), config.stages)
     for number in range(len(config.stages)):

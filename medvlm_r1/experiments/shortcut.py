@@ -7,7 +7,6 @@ answer away, one of them without ever seeing a picture, and one from
 
 import json
 import os
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -16,10 +15,11 @@ from typing import Any
 
 import torch
 
-from medvlm_r1.launch import evaluating
-from medvlm_r1.launch import training as launch
-from medvlm_r1.recipes import find, nano
-from medvlm_r1.report import comparing
+from medvlm_r1.launch import evaluating, training
+from medvlm_r1.launch.request import Request
+from medvlm_r1.recipes import nano
+from medvlm_r1.recipes.named import find
+from medvlm_r1.report.comparing import compare_folders
 
 SHORTCUT, HONEST = "phantom:text-shortcut", "phantom:mri"
 ARMS = "image,blank,noise,mismatch"
@@ -74,7 +74,7 @@ def _one(folder: Path, seed: int, test: str) -> dict[str, Any]:
         if not (folder / f"{test}-{name}" / "summary.json").exists():
             _evaluate(_trained(folder / name, pupil, seed), pupil, test, folder / f"{test}-{name}")
     places = [f"{pupil.label}={folder / f'{test}-{name}'}" for name, pupil in PUPILS.items()]
-    summary = comparing.run(Namespace(evaluations=places, out=folder / f"compared-{test}"))
+    summary = compare_folders(places, folder / f"compared-{test}")
     return {name: _numbers(summary["models"][pupil.label]) for name, pupil in PUPILS.items()}
 
 
@@ -82,16 +82,14 @@ def _trained(run_dir: Path, pupil: Pupil, seed: int) -> str:
     if not pupil.kind:
         return "nano"
     config = replace(find("nano", pupil.kind), data=f"{pupil.data}?split=train", view=pupil.view, seed=seed)
-    if not launch.run(config, run_dir, resume=True):
+    if not training.run(config, run_dir, resume=True):
         raise KeyboardInterrupt
-    return str(launch.trained_model(run_dir))
+    return str(training.trained_model(run_dir))
 
 
 def _evaluate(model: str, pupil: Pupil, test: str, out: Path) -> None:
-    evaluating.run(Namespace(
-        model=model, data=f"{TESTS[test]}?split=test", train=f"{TESTS[test]}?split=train", arms=ARMS, samples=0, probs=False, cache=None, in_domain=None,
-        max_tokens=nano.MAX_TOKENS, max_pixels=None, dtype="float32", template=pupil.template, out=out,
-    ))  # fmt: skip
+    asked, learnt = (f"{TESTS[test]}?split={part}" for part in ("test", "train"))
+    evaluating.evaluate(Request(model, asked, out, ARMS, learnt, template=pupil.template, max_tokens=nano.MAX_TOKENS))
 
 
 def _numbers(summary: dict[str, Any]) -> dict[str, Any]:

@@ -21,8 +21,11 @@ from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring import metrics
 from medvlm_r1.evaluation.measuring.statistics import Estimate, cluster_mean
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
-from medvlm_r1.launch import training as launch
-from medvlm_r1.recipes import find, nano
+from medvlm_r1.launch import training
+from medvlm_r1.launch.evaluating import evaluate_policy
+from medvlm_r1.launch.loading import load_model
+from medvlm_r1.recipes import nano
+from medvlm_r1.recipes.named import find
 from medvlm_r1.types import Example
 
 MODALITIES = ("mri", "ct", "xray")
@@ -130,12 +133,12 @@ def _samples(folder: Path, name: str, material: Material, seed: int) -> list[Sam
         run_dir = folder / f"{arm.kind}-{arm.recipe}"
         config = replace(find(arm.recipe, arm.kind), seed=seed, model=material.base, **material.changes)
         config = replace(config, data=material.train[seed]) if material.train else config
-        if not launch.run(config, run_dir, resume=True):
+        if not training.run(config, run_dir, resume=True):
             raise KeyboardInterrupt
-        model = str(launch.trained_model(run_dir))
+        model = str(training.trained_model(run_dir))
     # The blank control is tested as it was trained for everyone else: on images.
     config = EvalConfig(arm.template, SAMPLES, nano.MAX_TOKENS, seed, arm.view)
-    found = launch.evaluate_policy(launch.load_model(model), material.test, config, lambda done: None)
+    found = evaluate_policy(load_model(model), material.test, config, lambda done: None)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_samples(file, found)
     return found

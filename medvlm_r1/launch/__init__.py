@@ -1,0 +1,1 @@
+"""What a command, a notebook and an experiment call: the only place that chooses concrete classes."""

@@ -1,7 +1,6 @@
 """Who answers an evaluation: a model on this machine, or an endpoint; each behind a record that is never asked twice."""
 
 import hashlib
-from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -11,7 +10,8 @@ from medvlm_r1.config import secret
 from medvlm_r1.data.images import content_hash, load_image
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.evaluation.asking.run import Probe
-from medvlm_r1.launch import training as launch
+from medvlm_r1.launch.loading import load_model
+from medvlm_r1.launch.request import Request
 from medvlm_r1.models.families import locate
 from medvlm_r1.preflight import values as preflight
 from medvlm_r1.rollout.answer import option_probs
@@ -39,35 +39,35 @@ class Answerer:
     unused: tuple[str, ...] = ()
 
 
-def answerer(arguments: Namespace, examples: Sequence[Example], record: Path) -> Answerer:
+def answerer(request: Request, examples: Sequence[Example], record: Path) -> Answerer:
     """The one that ``--model`` names, with its ``record``. Raises where a question cannot be put to it."""
-    return _endpoint(arguments, record) if "://" in arguments.model else _local(arguments, examples, record)
+    return _endpoint(request, record) if "://" in request.model else _local(request, examples, record)
 
 
-def _local(arguments: Namespace, examples: Sequence[Example], record: Path) -> Answerer:
-    policy = launch.load_model(arguments.model, arguments.dtype, arguments.max_pixels)
-    template = arguments.template or policy.template
+def _local(request: Request, examples: Sequence[Example], record: Path) -> Answerer:
+    policy = load_model(request.model, request.dtype, request.max_pixels)
+    template = request.template or policy.template
     preflight.check_askable(policy, examples, template)
-    identity = f"{model_sha256(locate(arguments.model))} {arguments.dtype}"
+    identity = f"{model_sha256(locate(request.model))} {request.dtype}"
     engine = Recorded(LocalEngine(policy), record, identity, lambda reference: policy.encoder.pixels(reference).key)
     return Answerer(template, identity, engine, partial(option_probs, policy))
 
 
-def _endpoint(arguments: Namespace, record: Path) -> Answerer:
-    url, _, name = arguments.model.partition("#")
-    if arguments.probs:
+def _endpoint(request: Request, record: Path) -> Answerer:
+    url, _, name = request.model.partition("#")
+    if request.probs:
         raise ConfigError("--probs needs the model on this machine; an endpoint is calibrated by --samples 4 or more")
-    if arguments.max_pixels:
-        raise ConfigError(f"--max-pixels {arguments.max_pixels} does nothing at an endpoint, whose server decides how large a picture may be; drop it")
-    if arguments.dtype != "float32":
-        raise ConfigError(f"--dtype {arguments.dtype} does nothing at an endpoint, whose server holds the weights; drop it")
-    endpoint = Endpoint(url, name, secret(KEY), arguments.timeout)
+    if request.max_pixels:
+        raise ConfigError(f"--max-pixels {request.max_pixels} does nothing at an endpoint, whose server decides how large a picture may be; drop it")
+    if request.dtype != "float32":
+        raise ConfigError(f"--dtype {request.dtype} does nothing at an endpoint, whose server holds the weights; drop it")
+    endpoint = Endpoint(url, name, secret(KEY), request.timeout)
     check_up(endpoint)
     endpoint = endpoint if name else replace(endpoint, model=served_model(url, endpoint.key))
     identity = f"{endpoint.url}#{endpoint.model}"
     image_key = cache(lambda reference: content_hash(load_image(reference)))
     engine = Recorded(RemoteEngine(endpoint, load_image), record, identity, image_key)
-    return Answerer(arguments.template or "paper-eval", identity, engine, None, ("max_pixels", "dtype"))
+    return Answerer(request.template or "paper-eval", identity, engine, None, ("max_pixels", "dtype"))
 
 
 def model_sha256(directory: Path) -> str:

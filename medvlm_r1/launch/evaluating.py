@@ -1,8 +1,7 @@
-"""``medvlm-r1 eval``: one model, one question set, several arms, one report."""
+"""One model, one question set, several arms, one report."""
 
 import json
-from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -12,22 +11,25 @@ from rich.console import Console
 from rich.progress import Progress
 
 from medvlm_r1.audit.prior import TextPrior
+from medvlm_r1.console import notice
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, DataError, RunError, nearest
 from medvlm_r1.evaluation.asking.arms import ARMS, FORCED, Asked, prompts_of
 from medvlm_r1.evaluation.asking.meanings import DEFAULT_ARMS, MEANINGS
-from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate
+from medvlm_r1.evaluation.asking.run import EvalConfig, answers
 from medvlm_r1.evaluation.measuring import metrics
 from medvlm_r1.evaluation.measuring.looking import judge
 from medvlm_r1.evaluation.measuring.reasons import reasons
 from medvlm_r1.evaluation.samples import Sample, write_samples
 from medvlm_r1.files import writing
-from medvlm_r1.launch import training as launch
 from medvlm_r1.launch.answering import Answerer, answerer
+from medvlm_r1.launch.loading import memory_errors
+from medvlm_r1.launch.request import Request
+from medvlm_r1.models.policy import Policy
 from medvlm_r1.report.report import render_report
 from medvlm_r1.report.story import Story
-from medvlm_r1.training.tracker import notice
+from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.types import Example
 from medvlm_r1.wording import called
 
@@ -37,28 +39,28 @@ LENIENT = (ALL, DEFAULT_ARMS)  # nobody asked for each of these arms by name
 TEXTS_LEARNT = 600  # as in the paper's training set
 
 
-def run(arguments: Namespace) -> dict:
+def evaluate(request: Request) -> dict[str, Any]:
     """Evaluate every arm, write samples, summary.json and report.html; returns the summary.
 
     Completions are recorded as they come: the same command again asks only for those that are missing.
     """
-    names = arm_names(arguments.arms)
-    check_out(arguments.out)
-    examples, n_open = _closed(load_dataset(arguments.data), arguments.data)
-    _check_in_domain(arguments.in_domain, examples)
-    train = load_dataset(arguments.train) if arguments.train else None
-    with launch.memory_errors():
-        asked = answerer(arguments, examples, arguments.cache or arguments.out / "completions.jsonl")
+    names = arm_names(request.arms)
+    check_out(request.out)
+    examples, n_open = _closed(load_dataset(request.data), request.data)
+    _check_in_domain(request.in_domain, examples)
+    train = load_dataset(request.train) if request.train else None
+    with memory_errors():
+        asked = answerer(request, examples, request.cache or request.out / "completions.jsonl")
         with closing(asked.engine):
-            _check_arms(asked, examples, names, arguments.arms)
-            with writing(arguments.out):
-                arguments.out.mkdir(parents=True, exist_ok=True)
-            arms = _ask_all(asked, examples, names, arguments)
+            _check_arms(asked, examples, names, request.arms)
+            with writing(request.out):
+                request.out.mkdir(parents=True, exist_ok=True)
+            arms = _ask_all(asked, examples, names, request)
     _say_why_missing(arms)
-    settings = {key: getattr(arguments, key) for key in SETTINGS if key not in asked.unused}
+    settings = {key: getattr(request, key) for key in SETTINGS if key not in asked.unused}
     settings |= {"template": asked.template, "answered_by": asked.identity} | ({"left_out_without_options": n_open} if n_open else {})
-    settings |= {"in_domain": arguments.in_domain} if arguments.in_domain else {}
-    return _tell(arms, TextPrior(examples, train).measure(TEXTS_LEARNT), settings, arguments.out)
+    settings |= {"in_domain": request.in_domain} if request.in_domain else {}
+    return _tell(arms, TextPrior(examples, train).measure(TEXTS_LEARNT), settings, request.out)
 
 
 def _say_why_missing(arms: dict[str, list[Sample]]) -> None:
@@ -112,22 +114,22 @@ def _check_in_domain(modality: str | None, examples: Sequence[Example]) -> None:
         raise ConfigError(f'--in-domain "{modality}" is the modality of no question{nearest(modality, known)}')
 
 
-def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str], arguments: Namespace) -> dict[str, list[Sample]]:
+def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str], request: Request) -> dict[str, list[Sample]]:
     """The samples of each arm, written as soon as the arm is done."""
     arms: dict[str, list[Sample]] = {}
     with Progress(console=Console(stderr=True)) as progress:
         for name in names:
             answered = {sample.id: sample for sample in arms.get("image", ())}
-            if arguments.arms in LENIENT and not ARMS[name](Asked(examples, asked.template, answered)):
+            if request.arms in LENIENT and not ARMS[name](Asked(examples, asked.template, answered)):
                 notice(f'left out: the arm "{name}" ({MEANINGS[name]}) can ask none of these questions')
                 continue
             bar = progress.add_task(name, total=len(examples))
-            config = EvalConfig(asked.template, 0 if name in FORCED else arguments.samples, arguments.max_tokens, arm=name)
-            probe = asked.probe if arguments.probs and name not in FORCED else None
-            arms[name] = evaluate(asked.engine, examples, config, lambda done, bar=bar: progress.update(bar, completed=done), answered, probe)
+            config = EvalConfig(asked.template, 0 if name in FORCED else request.samples, request.max_tokens, arm=name)
+            probe = asked.probe if request.probs and name not in FORCED else None
+            arms[name] = answers(asked.engine, examples, config, lambda done, bar=bar: progress.update(bar, completed=done), answered, probe)
             progress.update(bar, total=len(arms[name]))
-            with writing(arguments.out):
-                write_samples(arguments.out / f"samples-{name}.jsonl", arms[name])
+            with writing(request.out):
+                write_samples(request.out / f"samples-{name}.jsonl", arms[name])
     return arms
 
 
@@ -163,3 +165,8 @@ def _has_failures(summary: Path) -> bool:
         return any(json.loads(summary.read_text())["failed"].values())
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # not ours
+
+
+def evaluate_policy(policy: Policy, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None]) -> list[Sample]:
+    """A model in memory under one arm."""
+    return answers(LocalEngine(policy), examples, config, progress)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
 
+from medvlm_r1.console import notice
 from medvlm_r1.data.dataset import Dataset, check_images, load_dataset
 from medvlm_r1.data.leak import require_apart
 from medvlm_r1.data.views import VIEWS
@@ -19,7 +20,6 @@ from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.grpo.advantage import ADVANTAGES
 from medvlm_r1.training.grpo.loss import KL
 from medvlm_r1.training.optim import SCHEDULES
-from medvlm_r1.training.tracker import notice
 from medvlm_r1.types import Completion, Example
 
 Config = grpo.GRPOConfig | sft.SFTConfig

@@ -1,7 +1,6 @@
-"""``medvlm-r1 compare``: several evaluations of the same questions, tested in pairs, on one page."""
+"""Several evaluations of the same questions, tested in pairs, on one page."""
 
 import json
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -35,12 +34,11 @@ class Evaluation:
         return dict(self.summary.get("settings", {}))
 
 
-def run(arguments: Namespace) -> dict[str, Any]:
-    """Read, compare every two, write summary.json and report.html; returns the summary."""
-    out: Path = arguments.out
+def compare_folders(places: Sequence[str], out: Path) -> dict[str, Any]:
+    """Read evaluations (``FOLDER`` or ``NAME=FOLDER``), compare every two, write summary.json and report.html; returns the summary."""
     if out.exists() and (not out.is_dir() or any(file.name not in ("summary.json", "report.html") for file in out.iterdir())):
         raise RunError(f'"{out}" is in use; choose another --out')
-    evaluations = [read(*named(text)) for text in arguments.evaluations]
+    evaluations = [read(*named(text)) for text in places]
     names = [evaluation.name for evaluation in evaluations]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f'two evaluations are called "{twice}"; name one of them: NAME={twice}')

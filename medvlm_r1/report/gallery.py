@@ -13,10 +13,10 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from medvlm_r1.digest import digest
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
 from medvlm_r1.evaluation.measuring.metrics import by_modality
 from medvlm_r1.evaluation.samples import STATUSES, Sample
+from medvlm_r1.files import digest
 from medvlm_r1.report.story import Story
 from medvlm_r1.report.thumbnails import Picture
 from medvlm_r1.wording import modality_name

@@ -13,8 +13,8 @@ from itertools import islice
 
 from PIL import Image, ImageChops
 
-from medvlm_r1.digest import digest
 from medvlm_r1.errors import ImageError
+from medvlm_r1.files import digest
 
 LoadImage = Callable[[str], Image.Image]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from medvlm_r1.digest import utf8
+from medvlm_r1.files import utf8
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.writing import Step, Writing, cuda_graph

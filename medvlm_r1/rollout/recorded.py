@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.digest import digest, utf8
 from medvlm_r1.errors import DataError, EngineError, ImageError, MedVLMError, RunError
-from medvlm_r1.files import AppendFile, writing
+from medvlm_r1.files import AppendFile, digest, utf8, writing
 from medvlm_r1.rollout.engine import Engine, Sampling, Streaming
 from medvlm_r1.types import Completion, Prompt
 

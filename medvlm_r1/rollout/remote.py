@@ -18,8 +18,8 @@ from typing import Any
 
 from PIL import Image
 
-from medvlm_r1.digest import utf8
 from medvlm_r1.errors import EngineError, ImageError
+from medvlm_r1.files import utf8
 from medvlm_r1.rollout.calling import LONGEST_WAIT_S, Endpoint, Fault, call
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.types import Completion, Prompt

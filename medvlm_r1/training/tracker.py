@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from medvlm_r1.console import notice
 from medvlm_r1.files import JsonLines
 from medvlm_r1.types import RolloutGroup
 
@@ -134,11 +135,6 @@ def status_line(step: int, total_steps: int, metrics: Mapping[str, float], left_
     if "completion_length" in metrics:
         parts.append(f"{metrics['completion_length']:.0f} tokens")
     return " · ".join(parts)
-
-
-def notice(text: str, console: Console | None = None) -> None:
-    """One plain line for the person who waits, on stderr: results alone go to stdout."""
-    (console or Console(stderr=True)).print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _open_events(run_dir: Path, resumed_step: int, console: Console) -> Any:

@@ -11,11 +11,11 @@ from functools import partial
 
 from medvlm_r1.audit.harden import harden, kind
 from medvlm_r1.data.views import viewed
-from medvlm_r1.digest import digest
 from medvlm_r1.errors import ConfigError, DataError, nearest
 from medvlm_r1.evaluation.asking.counterfactual import counterfactual
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.files import digest
 from medvlm_r1.reasoning import WITHOUT_THOUGHT, parse, render
 from medvlm_r1.types import Example, Prompt
 

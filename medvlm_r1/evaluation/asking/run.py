@@ -26,7 +26,7 @@ class EvalConfig:
     arm: str = "image"
 
 
-def evaluate(
+def answers(
     engine: Engine,
     examples: Sequence[Example],
     config: EvalConfig,

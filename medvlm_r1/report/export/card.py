@@ -9,10 +9,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from medvlm_r1 import INTENDED_USE, __version__
-from medvlm_r1.digest import digest
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
 from medvlm_r1.evaluation.measuring.metrics import Arms
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.files import digest
 from medvlm_r1.reasoning import EXTRACTION
 from medvlm_r1.wording import called
 

@@ -14,9 +14,9 @@ from statistics import fmean, stdev
 from typing import Any
 
 from medvlm_r1 import __version__
-from medvlm_r1.digest import digest
 from medvlm_r1.evaluation.measuring.metrics import Arms, accuracy, split_by
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.files import digest
 from medvlm_r1.reasoning import EXTRACTION, WITHOUT_THOUGHT, render
 from medvlm_r1.types import Example
 

@@ -1,7 +1,6 @@
-"""``medvlm-r1 reproduce``: base, SFT and GRPO on the paper's split, and the paper's table beside ours."""
+"""The paper's run again: base, SFT and GRPO on the paper's split, and the paper's table beside ours."""
 
 import json
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,21 +9,21 @@ from typing import Any
 
 from medvlm_r1.audit.prior import text_prior
 from medvlm_r1.config import fingerprint
+from medvlm_r1.console import notice
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.split import PAPER_SHA256, checksum
 from medvlm_r1.errors import DataError, RunError
 from medvlm_r1.evaluation.measuring.metrics import arm_table, chance
 from medvlm_r1.evaluation.samples import Sample, read_samples
 from medvlm_r1.files import writing
-from medvlm_r1.launch import evaluating
-from medvlm_r1.launch import training as launch
-from medvlm_r1.preflight.values import check
-from medvlm_r1.recipes import find
+from medvlm_r1.launch import evaluating, training
+from medvlm_r1.launch.request import Request
+from medvlm_r1.preflight.values import Config, check
+from medvlm_r1.recipes.named import find
 from medvlm_r1.rewards.choice import paper_verdict
 from medvlm_r1.training import checkpoint
 from medvlm_r1.training.grpo.trainer import GRPOConfig
 from medvlm_r1.training.sft import SFTConfig
-from medvlm_r1.training.tracker import notice
 
 ARMS = ("image", "blank")
 COLUMNS = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "mean": "mean"}
@@ -145,21 +144,19 @@ def check_parts(plan: Plan) -> None:
             raise DataError(f"{error}; make the parts first: medvlm-r1 data split CONVERTED OUT --paper, and give OUT") from error
 
 
-def _trained(config: launch.Config, run_dir: Path) -> Path:
+def _trained(config: Config, run_dir: Path) -> Path:
     return run_dir / "checkpoints" / f"step-{config.steps}"
 
 
-def _train(config: launch.Config, run_dir: Path) -> None:
-    if not launch.run(config, run_dir, resume=True):
+def _train(config: Config, run_dir: Path) -> None:
+    if not training.run(config, run_dir, resume=True):
         raise KeyboardInterrupt
 
 
 def _evaluate(plan: Plan, model: str, template: str | None, out: Path) -> None:
-    evaluating.run(Namespace(
-        model=model, data=part(plan.data, "test"), arms=",".join(ARMS), samples=0, max_tokens=plan.max_tokens,
-        max_pixels=plan.grpo.max_pixels, dtype=plan.grpo.dtype, template=template, out=out,
-        train=part(plan.data, "train"), probs=False, cache=None, in_domain="mri",
-    ))  # fmt: skip
+    test, train = (part(plan.data, name) for name in ("test", "train"))
+    asked = Request(model, test, out, ",".join(ARMS), train, in_domain="mri", template=template, max_tokens=plan.max_tokens)
+    evaluating.evaluate(replace(asked, max_pixels=plan.grpo.max_pixels, dtype=plan.grpo.dtype))
 
 
 def compare(plan: Plan, out: Path) -> dict[str, Any]:

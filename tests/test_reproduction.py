@@ -11,9 +11,9 @@ from PIL import Image
 from medvlm_r1.config import override
 from medvlm_r1.errors import DataError, RunError
 from medvlm_r1.evaluation.samples import read_samples
-from medvlm_r1.experiments import reproducing
-from medvlm_r1.experiments.reproducing import PAPER, plan_of, run, stages, table
-from medvlm_r1.launch import training as launch
+from medvlm_r1.experiments import reproduction
+from medvlm_r1.experiments.reproduction import PAPER, plan_of, run, stages, table
+from medvlm_r1.launch import training
 
 STAGES = ["eval-base", "sft", "eval-sft", "grpo", "eval-grpo"]
 SMALL = ("steps=2", "prompts_per_step=2", "dtype=float32", "max_pixels=3136", "optim.lr=1e-3")
@@ -73,8 +73,8 @@ def test_it_goes_on_where_it_was_stopped(plan, tmp_path, monkeypatch):
         calls.append(run_dir.name)
         return (run_dir / "checkpoints" / f"step-{config.steps}").mkdir(parents=True) is not None  # stopped after its last step
 
-    monkeypatch.setattr(launch, "run", train)
-    monkeypatch.setattr(reproducing, "_evaluate", lambda plan, model, template, out: ((out).mkdir(), (out / "summary.json").touch()))
+    monkeypatch.setattr(training, "run", train)
+    monkeypatch.setattr(reproduction, "_evaluate", lambda plan, model, template, out: ((out).mkdir(), (out / "summary.json").touch()))
     with pytest.raises(KeyboardInterrupt):
         run(plan, tmp_path / "run")
     assert calls == ["sft"] and not (tmp_path / "run" / "eval-sft").exists()
@@ -95,8 +95,8 @@ def test_a_letter_in_brackets_is_ours_but_not_the_authors(plan, tmp_path):
     run(plan, tmp_path / "run")
     first = read_samples(tmp_path / "run" / "eval-base" / "samples-image.jsonl")[0]
     sample = replace(first, gold="B", text="<answer>B)</answer>", answer="B", correct=True)
-    assert not reproducing.as_the_authors(sample).correct
-    assert reproducing.as_the_authors(replace(sample, text="<answer>B</answer>")).correct
+    assert not reproduction.as_the_authors(sample).correct
+    assert reproduction.as_the_authors(replace(sample, text="<answer>B</answer>")).correct
 
 
 def test_from_the_command_line(command, refused, corpus, hub_dir, manifest, tmp_path):

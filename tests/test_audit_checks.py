@@ -6,8 +6,8 @@ import re
 import pytest
 from PIL import Image
 
+from medvlm_r1.audit.checks import sides
 from medvlm_r1.commands import main as cli
-from medvlm_r1.commands.audit import sides
 from medvlm_r1.report import charts
 
 

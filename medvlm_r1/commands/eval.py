@@ -1,0 +1,49 @@
+"""``medvlm-r1 eval``: accuracy on held-out questions, with intervals and baselines."""
+
+import sys
+from argparse import Namespace
+from dataclasses import fields
+from pathlib import Path
+
+from medvlm_r1.commands.compare import show
+from medvlm_r1.commands.options import Commands, add, add_asking, seconds, whole
+from medvlm_r1.evaluation.asking.meanings import DEFAULT_ARMS, MEANINGS
+from medvlm_r1.recipes import presets
+from medvlm_r1.wording import called
+
+EXAMPLES = """
+  medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
+  medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval
+  medvlm-r1 eval --model http://127.0.0.1:8000/v1 --data questions.jsonl --out runs/served     any OpenAI-compatible endpoint
+  medvlm-r1 eval --preset medvlm-r1 --data "data/paper?split=test" --out runs/released   the released checkpoint
+"""
+
+
+def register(commands: Commands) -> None:
+    """What may be asked, of whom, and where the answers go."""
+    sub = add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", EXAMPLES, run)
+    add_asking(sub, "an OpenAI-compatible address, ")
+    sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("--arms", default=DEFAULT_ARMS, help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
+    sub.add_argument("--train", metavar="DATA", help="what the text prior learns from; if left out, the other questions of --data")
+    sub.add_argument("--in-domain", metavar="MODALITY", help="what the model was trained on: the gap to the others is measured")
+    sub.add_argument("--probs", action="store_true", help="measure the probability of every option too, for the calibration")
+    sub.add_argument("--samples", type=whole(0), default=0, metavar="N", help="answers at temperature 1 beside the greedy one (default: %(default)s)")
+    sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
+    record = "where completions are kept; several evaluations may share it, one after the other (default: OUT/completions.jsonl)"
+    sub.add_argument("--cache", type=Path, metavar="FILE", help=record)
+    sub.add_argument("--timeout", type=seconds, default=300.0, metavar="S", help="seconds to wait for an endpoint's answer (default: %(default)g)")
+    sub.epilog = f"{sub.epilog}\n\narms:\n" + "\n".join(f"  {name:<18} {meaning}" for name, meaning in MEANINGS.items())
+    sub.set_defaults(resume=True)  # the same command goes on where it was stopped
+
+
+def run(arguments: Namespace) -> int:
+    """samples.jsonl per arm, summary.json and report.html in --out. Exit code 1 where answers are missing."""
+    from medvlm_r1.launch.evaluating import Request, evaluate
+
+    presets.apply(arguments)
+    summary = evaluate(Request(**{field.name: getattr(arguments, field.name) for field in fields(Request)}))
+    show({called(arguments.model): summary}, summary, arguments)
+    if failed := sum(summary["failed"].values()):
+        print(f"medvlm-r1: {failed} answers are missing; the same command again asks only for these", file=sys.stderr)
+    return 1 if failed else 0

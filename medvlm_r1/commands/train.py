@@ -1,0 +1,74 @@
+"""``medvlm-r1 train`` and ``sft``: a recipe becomes a run."""
+
+import json
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medvlm_r1.commands.options import Commands, add, add_recipe
+
+TRAIN = """
+  medvlm-r1 train nano                               the embedded model on the phantom, a minute on a CPU
+  medvlm-r1 train paper --data questions.jsonl       Qwen2-VL-2B on your own questions
+  medvlm-r1 train paper --model ./my-qwen2-vl --data questions.jsonl --set steps=100 --set optim.lr=2e-6
+  medvlm-r1 train nano --resume                      go on where Ctrl-C stopped it
+"""
+SFT = """
+  medvlm-r1 sft nano
+  medvlm-r1 sft nano-traces --run-dir runs/traces
+"""
+
+
+def register(commands: Commands) -> None:
+    """Both trainings take the same options."""
+    for name, what, examples in (("train", "reinforcement learning (GRPO)", TRAIN), ("sft", "supervised fine-tuning, the baseline", SFT)):
+        sub = add(commands, name, what, examples, run)
+        sub.add_argument("recipe", help="a recipe's name; --dry-run shows what it says")
+        sub.add_argument("--data", help="a manifest, a folder with one, or phantom:mri")
+        add_recipe(sub)
+        sub.add_argument("--run-dir", type=Path, help="where the run goes; runs/RECIPE-FINGERPRINT if left out")
+        sub.add_argument("--resume", action="store_true", help="go on with the run that is in the run directory")
+        sub.add_argument("--dry-run", action="store_true", help="print the configuration and stop")
+
+
+def run(arguments: Namespace) -> int:
+    """Train, then tell what changed and where the model is."""
+    config = configured(arguments, "grpo" if arguments.command == "train" else "sft")
+    if arguments.dry_run:
+        print(json.dumps(outlook(config), indent=2))
+        return 0
+    from medvlm_r1.launch import training
+    from medvlm_r1.report.learning import tell
+
+    run_dir = arguments.run_dir or training.default_run_dir(arguments.recipe, config)
+    if not training.run(config, run_dir, arguments.resume):
+        raise KeyboardInterrupt
+    print(f"{tell(run_dir)}\nreport: {run_dir / 'report.html'}\nmodel: {training.trained_model(run_dir)}")
+    return 0
+
+
+def configured(arguments: Namespace, kind: str = "") -> Any:
+    """The recipe's configuration with everything that the command line changes, its values checked."""
+    from medvlm_r1.config import override
+    from medvlm_r1.preflight.values import check
+    from medvlm_r1.recipes.named import find
+
+    given = {key: value for key in ("model", "data") if (value := getattr(arguments, key, None))}
+    config = override(replace(find(arguments.recipe, kind), **given), arguments.set)
+    check(config)
+    return config
+
+
+def outlook(config: Any) -> dict[str, Any]:
+    """What a dry run prints: the configuration, and the memory that it takes."""
+    from medvlm_r1.config import fingerprint, to_dict
+    from medvlm_r1.errors import ModelError
+    from medvlm_r1.preflight import forecast
+
+    try:
+        planned, assumed = forecast.before_loading(config)
+        memory = planned.to_dict() | {"assumed": assumed}
+    except ModelError as error:  # the model may be on another machine
+        memory = {"unknown": str(error)}
+    return {"fingerprint": fingerprint(config), "config": to_dict(config), "memory": memory}
