@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.errors import DataError, ImageError
-from medvlm_r1.evaluation.asking.counterfactual import counterfactual, flips
+from medvlm_r1.evaluation.asking.counterfactual import counterfactual
+from medvlm_r1.evaluation.measuring.flips import flips
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.types import Example
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvlm_r1.evaluation.asking.arms import FORCED
-from medvlm_r1.evaluation.asking.counterfactual import flips
 from medvlm_r1.evaluation.measuring.agreement import agreement, thought_effect
 from medvlm_r1.evaluation.measuring.claims import claims
+from medvlm_r1.evaluation.measuring.flips import flips
 from medvlm_r1.evaluation.samples import Sample
 
 
