@@ -51,6 +51,19 @@ def _config(arguments: argparse.Namespace, kind: str = "") -> Any:
     return config
 
 
+def _counterpart(arguments: argparse.Namespace) -> Any:
+    """The supervised run beside a recipe's GRPO; None where there is none, or where ``--set`` names what it lacks."""
+    from medvlm_r1.errors import ConfigError
+    from medvlm_r1.recipes import RECIPES
+
+    if not RECIPES[arguments.recipe].grpo:
+        return None
+    try:
+        return _config(arguments, "sft")
+    except ConfigError:
+        return None
+
+
 def train(arguments: argparse.Namespace) -> int:
     """``train`` and ``sft``."""
     config = _config(arguments, "grpo" if arguments.command == "train" else "sft")
@@ -216,13 +229,17 @@ def doctor(arguments: argparse.Namespace) -> int:
     from medvlm_r1.commands.doctor import checks, memory_check, memory_table
     from medvlm_r1.preflight import forecast as planning
 
-    rows, table, memory = checks(), [], None
+    rows, table, memory, memory_sft = checks(), [], None, None
     if arguments.recipe:
         forecast, assumed = planning.before_loading(_config(arguments))
+        if supervised := _counterpart(arguments):
+            sft, _ = planning.before_loading(supervised)
+            rows.append(memory_check(sft, "memory of sft"))
+            memory_sft = sft.to_dict() | {"assumed": assumed}
         rows.append(memory_check(forecast))
         table, memory = memory_table(forecast, assumed), forecast.to_dict() | {"assumed": assumed}
     if arguments.json:
-        print(json.dumps({"checks": [row.__dict__ for row in rows], "memory": memory}, indent=2))
+        print(json.dumps({"checks": [row.__dict__ for row in rows], "memory": memory, "memory_sft": memory_sft}, indent=2))
     else:
         for row in rows:
             print(f"{'ok  ' if row.ok else 'MISS'} {row.name:<14} {row.found}{'' if row.ok else ' — ' + row.remedy}")

@@ -104,7 +104,7 @@ def check_gold(rubric: Rubric, prompts: Sequence[Prompt]) -> None:
     for prompt in prompts:
         completions = [Completion((), (), text, finished=True) for text in golds(prompt)]
         for name in rubric.weights:
-            if not any([rubric.earned(name, completion, prompt) for completion in completions]):  # a list: each is tried
+            if not any(rubric.earned(name, completion, prompt) for completion in completions):
                 unpaid.setdefault(name, []).append(prompt.example.id)
                 if name in BUILT_IN:
                     raise DataError(

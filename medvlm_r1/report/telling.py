@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm_r1.files import read_rows, writing
-from medvlm_r1.report.learning import ends, phases, render_learning, sentence
+from medvlm_r1.report.learning import ends, phases, render_learning, sentence, skipped_steps
 
 
 def tell(run_dir: Path) -> str:
@@ -15,12 +15,13 @@ def tell(run_dir: Path) -> str:
     rows = read_rows(run_dir / "metrics.jsonl")
     found = ends(rows)
     changes = {key: {"first": before, "last": after} for key, (before, after) in found.items()}
-    summary = {"steps": len(rows), "changes": changes, "seconds": phases(rows), "settings": config}
+    skipped = skipped_steps(rows)
+    summary = {"steps": len(rows), "skipped_steps": skipped, "changes": changes, "seconds": phases(rows), "settings": config}
     page = render_learning(config, rows, _first_and_last(run_dir / "rollouts.jsonl"))
     with writing(run_dir):
         (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         (run_dir / "report.html").write_text(page, encoding="utf-8")
-    return sentence(found, len(rows))
+    return sentence(found, len(rows), skipped)
 
 
 def _first_and_last(path: Path) -> list[dict[str, Any]]:

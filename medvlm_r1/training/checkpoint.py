@@ -74,7 +74,8 @@ def _check_code(run_dir: Path, theirs: Any, mine: dict[str, str]) -> None:
         return
     for name, sha256 in mine.items():
         if theirs[name] != sha256:
-            raise RunError(f'the code of "{name}" has changed since {run_dir} began (SHA-256 {theirs[name][:12]}…, now {sha256[:12]}…); put it back, or choose another --run-dir')
+            change = f"SHA-256 {theirs[name][:12]}…, now {sha256[:12]}…"
+            raise RunError(f'the code of "{name}" has changed since {run_dir} began ({change}); put it back, or choose another --run-dir')
 
 
 def open_run(run_dir: Path, config: Any, resume: bool) -> None:
@@ -133,7 +134,9 @@ def check_finite(policy: Policy, steps: int) -> None:
     if torch.nn.utils.get_total_norm([p.detach() for p in named.values()], norm_type=torch.inf).isfinite():
         return
     bad = next(name for name, p in named.items() if not p.isfinite().all())
-    raise NotFiniteError(f'after step {steps} the weight "{bad}" is not finite, so it is not saved; earlier checkpoints are kept: lower optim.lr, or use another --model')
+    raise NotFiniteError(
+        f'after step {steps} the weight "{bad}" is not finite, so it is not saved; earlier checkpoints are kept: lower optim.lr, or use another --model'
+    )
 
 
 def save_model(policy: Policy, out: Path) -> None:
