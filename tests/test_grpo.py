@@ -113,7 +113,7 @@ def test_the_loss_is_the_mean_over_sequences_of_the_mean_over_tokens(policy, exa
     gradients = {name: p.grad.clone() for name, p in policy.model.named_parameters()}
     policy.model.zero_grad()
     captured = {}
-    learner.optimizer.step = lambda loss: captured.update({n: p.grad.clone() for n, p in policy.model.named_parameters()}) or 0.0
+    learner.optimizer.step = lambda: captured.update({n: p.grad.clone() for n, p in policy.model.named_parameters()}) or 0.0
     metrics = update(learner, groups, advantages)
     assert metrics["loss"] == pytest.approx(expected.item(), abs=1e-6)
     assert metrics["kl"] > 1e-4

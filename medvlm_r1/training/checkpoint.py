@@ -127,8 +127,8 @@ def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> None:
 def check_finite(policy: Policy, steps: int) -> None:
     """Raises NotFiniteError that names the first weight of step ``steps`` that is not finite.
 
-    A step with a finite gradient leaves finite weights, unless its rate overflows them or the model came with others: one
-    look at the largest of all weights costs a thousandth of writing them.
+    A step with a finite gradient leaves finite weights, unless its rate overflows them or the model came with others. One
+    maximum over all weights, which are about to be copied and written, tells for certain.
     """
     named = dict(policy.model.named_parameters())
     if torch.nn.utils.get_total_norm([p.detach() for p in named.values()], norm_type=torch.inf).isfinite():

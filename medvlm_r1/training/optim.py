@@ -47,8 +47,8 @@ class Optimizer:
     stepped: at the paper's rate of 1e-6 a step is smaller than the distance
     between neighbouring bfloat16 numbers, and 98 % of the weights would stay.
 
-    ``skipped`` counts the steps that moved nothing, ``skipped_in_a_row`` those since the last that did;
-    ``loss`` and ``norm`` are those of the last step.
+    ``loss`` is the step's, told before ``step``; ``norm`` that of the last gradient. ``skipped`` counts the steps
+    that moved nothing, ``skipped_in_a_row`` those since the last that did.
     """
 
     def __init__(self, model: torch.nn.Module, config: OptimConfig, total_steps: int) -> None:
@@ -67,17 +67,17 @@ class Optimizer:
         """The rate of the last step, taken or skipped."""
         return learning_rate(self.config, max(0, self.steps - 1), self.total_steps)
 
-    def step(self, loss: float = 0.0) -> float:
+    def step(self) -> float:
         """Clip, step, clear; returns the gradient norm before clipping.
 
-        Where the norm or the ``loss`` is not finite, weights and moments stay as they are, and only time goes on: a
+        Where the norm or ``loss`` is not finite, weights and moments stay as they are, and only time goes on: a
         step has its number, its batch and its rate whether or not it moves anything. One infinite entry would make
         every weight NaN, and it shows in the norm, which is read in any case.
         """
         for name, master in self.masters.items():
             p = self.named[name]
             master.grad, p.grad = None if p.grad is None else p.grad.float(), None
-        self.loss, self.norm = loss, torch.nn.utils.clip_grad_norm_(self.stepped.values(), self.config.max_grad_norm).item()
+        self.norm = torch.nn.utils.clip_grad_norm_(self.stepped.values(), self.config.max_grad_norm).item()
         if moves := self.sound and math.isfinite(self.norm):
             self.adamw.param_groups[0]["lr"] = learning_rate(self.config, self.steps, self.total_steps)
             self.adamw.step()

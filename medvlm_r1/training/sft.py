@@ -53,10 +53,10 @@ def train(config: SFTConfig, policy: Policy, examples: Sequence[Example], run_di
         for step in range(first, config.steps):
             with watch("update"):
                 examples_P = batch(examples, config.prompts_per_step, step, config.seed)
-                loss = backward(policy, [target(policy, config, example) for example in examples_P], config.tokens_per_micro_batch)
-                norm = optimizer.step(loss)
+                optimizer.loss = backward(policy, [target(policy, config, example) for example in examples_P], config.tokens_per_micro_batch)
+                norm = optimizer.step()
             policy.version += 1
-            tracker.log(step + 1, {"loss": loss, "grad_norm": norm, "lr": optimizer.lr, "skipped_steps": optimizer.skipped} | watch.lap())
+            tracker.log(step + 1, {"loss": optimizer.loss, "grad_norm": norm, "lr": optimizer.lr, "skipped_steps": optimizer.skipped} | watch.lap())
             optimizer.check()
             if stop or (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 checkpoint.save(run_dir, policy, optimizer)

@@ -59,7 +59,8 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
         for name, values_R in metrics.items():
             sums[name] = sums.get(name, 0.0) + values_R.sum().item()
     with learner.watch("update"):
-        norm = learner.optimizer.step(sums.get("loss", 0.0))
+        learner.optimizer.loss = sums.get("loss", 0.0)
+        norm = learner.optimizer.step()
     learner.policy.version += 1
     live = sum(len(groups_P[p].rollouts) for p in live_P)
     means = {name: total / max(1, live) for name, total in sums.items()}
