@@ -98,8 +98,13 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+def code(config: Any) -> dict[str, str]:
+    """What a configuration says of code that it names, by name: a hash each. Only one that has a method ``code`` names any."""
+    return config.code() if hasattr(config, "code") else {}
+
+
 def fingerprint(config: Any) -> str:
-    """Twelve hex digits that change when any value does.
+    """Twelve hex digits that change when any value does, or code that it names.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Config:
@@ -108,7 +113,7 @@ def fingerprint(config: Any) -> str:
     True
     """
     text = json.dumps(to_dict(config), sort_keys=True)
-    return digest(text)[:12]
+    return digest(text + (json.dumps(named, sort_keys=True) if (named := code(config)) else ""))[:12]
 
 
 def secret(name: str) -> str:

@@ -38,6 +38,14 @@ class EngineError(MedVLMError, RuntimeError):
     """A generation engine that failed or answered nonsense."""
 
 
+class RewardError(MedVLMError, ValueError):
+    """A reward that cannot be loaded, fails, or gives no finite number."""
+
+
+class NotFiniteError(MedVLMError, FloatingPointError):
+    """Training that came to a loss, gradients or weights that are not finite; what was saved before is kept."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a mistyped name, ready to append to a message.
 

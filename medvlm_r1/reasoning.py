@@ -46,7 +46,8 @@ def render(example: Example, template: str) -> Prompt:
         raise ConfigError(f'unknown template "{template}"{nearest(template, TEMPLATES)}')
     options = "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, example.options, strict=False))
     question = f"{example.question}\n{options}" if options else example.question
-    return Prompt(example, TEMPLATES[template].replace("{question}", question), bare=template in BARE)
+    thinks = template in WITHOUT_THOUGHT or (False if template in WITHOUT_THOUGHT.values() else None)
+    return Prompt(example, TEMPLATES[template].replace("{question}", question), bare=template in BARE, thinks=thinks)
 
 
 def gold(example: Example, think: str | None) -> str:
@@ -60,6 +61,19 @@ def gold(example: Example, think: str | None) -> str:
     """
     answer = f"<answer>{example.letter or example.answer}</answer>"
     return answer if think is None else f"<think>{think}</think>\n{answer}"
+
+
+def golds(prompt: Prompt) -> list[str]:
+    """The right completion in the form that the prompt asks for; with and without a thought where it leaves that open.
+
+    >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "coronal", "mri")
+    >>> [golds(render(e, template)) for template in ("paper-direct", "direct", "think")]
+    [['B'], ['<answer>B</answer>'], ['<think>…</think>\\n<answer>B</answer>']]
+    """
+    example = prompt.example
+    if prompt.bare:
+        return [example.letter or example.answer]
+    return [gold(example, "…" if thinks else None) for thinks in ((True, False) if prompt.thinks is None else (prompt.thinks,))]
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class Prompt:
 
     ``opening`` is what the completion is made to begin with; an engine writes what follows it.
     ``bare``: the text asks for the letter alone, without tags.
+    ``thinks``: whether it asks for a thought before the answer; None where it says nothing of it.
+    ``first``: the number of its first completion among all of this question's in the step; random numbers go by it.
 
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> Prompt(e, "Which plane?\\nA) axial\\nB) coronal\\nAnswer only.").example.letter
@@ -62,6 +64,8 @@ class Prompt:
     text: str
     opening: str = ""
     bare: bool = False
+    thinks: bool | None = None
+    first: int = 0
 
 
 @dataclass(frozen=True)

@@ -278,13 +278,13 @@ def test_the_disks_error_is_dug_out_of_safetensors(tmp_path):
     """What the tests above show on a real disk, where mounting is not permitted."""
 
     class Full:
-        encoder = None
+        encoder, model = None, torch.nn.Linear(1, 1)
 
         def save_weights(self, out):
             raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
     class Steps:
-        steps = 3
+        steps, sound = 3, True
 
     with pytest.raises(RunError, match="no space left"):
         checkpoint.save(tmp_path, Full(), Steps())
@@ -402,6 +402,9 @@ def test_doctor_plans_the_memory_of_a_recipe(command, refused, monkeypatch):
     memory, row = found["memory"], found["checks"][-1]
     assert code == 1 and not memory["fits"] and memory["workload"]["prompts"] == 1000
     assert not row["ok"] and row["name"] == "memory plan" and row["remedy"]
+    assert found["memory_sft"]["workload"]["micro_prompts"] == 5 and found["checks"][-2]["name"] == "memory of sft"
+    found = json.loads(command("doctor", "paper", "--set", "sampling.n=8", "--json")[1])
+    assert found["memory_sft"] is None and found["memory"]["workload"]["rollouts"] == 8  # supervised training samples nothing
     assert json.loads(command("doctor", "--json")[1])["memory"] is None
     refused(["doctor", "papr"], 'did you mean "paper"')
     refused(["doctor", "paper", "--set", "stepz=3"], 'did you mean "steps"')

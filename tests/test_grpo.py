@@ -1,6 +1,7 @@
 """The maths of GRPO by hand, and the update against the naive computation."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ import torch
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.training.batches import micro_batches, tokens
 from medvlm_r1.training.grpo.advantage import dr_grpo, grpo
 from medvlm_r1.training.grpo.loss import LossConfig, k3, sequence_mean, surrogate
-from medvlm_r1.training.grpo.update import Learner, UpdateConfig, micro_batches, tokens, update
+from medvlm_r1.training.grpo.trainer import rewards
+from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.optim import OptimConfig, Optimizer
-from medvlm_r1.types import Rollout, RolloutGroup
+from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup
 
 
 def test_advantages_by_hand():
@@ -22,6 +25,35 @@ def test_advantages_by_hand():
     assert grpo([1.5, 1.5, 1.5]) == [0, 0, 0]
     assert grpo([2.0]) == [0.0]
     assert dr_grpo([2, 0]) == [1, -1]
+
+
+@pytest.mark.parametrize("reward", [0.1, 0.7, 1 / 3, -0.1, 1e-9, 1e9 + 0.1, 0.0])
+@pytest.mark.parametrize("count", range(1, 17))
+def test_equal_rewards_teach_exactly_nothing_whatever_they_are(reward, count):
+    """The mean of three times 0.1 is not 0.1, and what it is off by was divided by 1e-4."""
+    assert grpo([reward] * count) == dr_grpo([reward] * count) == [0.0] * count
+
+
+def test_sums_that_differ_by_rounding_are_equal_and_small_differences_are_not():
+    assert grpo([0.3, 0.1 + 0.2, 0.3]) == dr_grpo([0.3, 0.1 + 0.2, 0.3]) == [0, 0, 0]
+    assert grpo([0.0, 1e-9]) == pytest.approx([-5e-6, 5e-6], rel=1e-4)  # half the difference by 1e-4
+    assert dr_grpo([1e9, 1e9 + 1]) == [-0.5, 0.5]
+
+
+def test_groups_with_a_difference_are_what_they_were():
+    """The same operations in the same order: equal in the last bit."""
+    for rewards_G in ([2.0, 1.0, 0.0, 1.0], [0.1, 0.7, 0.1], [1.5, 0.5] * 4):
+        mean, std = statistics.fmean(rewards_G), statistics.stdev(rewards_G)
+        assert grpo(rewards_G) == [(r - mean) / (std + 1e-4) for r in rewards_G] and dr_grpo(rewards_G) == [r - mean for r in rewards_G]
+
+
+def test_the_metric_of_flat_groups_agrees_with_the_advantages():
+    groups = []
+    for n, parts_G in enumerate([[{"a": 0.1, "b": 0.2}, {"a": 0.3, "b": 0.0}], [{"a": 0.1, "b": 0.0}] * 3, [{"a": 0.0, "b": 0.0}, {"a": 0.1, "b": 0.0}]]):
+        prompt = Prompt(Example(f"q{n}", (), "Which?", ("x", "y"), "x", "mri"), "Which?")
+        groups.append(RolloutGroup(prompt, tuple(Rollout(Completion((7,), (0.0,), "", True), parts) for parts in parts_G)))
+    flat = [not any(grpo(group.rewards_G)) for group in groups]
+    assert flat == [True, True, False] and rewards(groups)["zero_variance_groups"] == sum(flat) / 3
 
 
 def test_k3_is_what_schulman_wrote():

@@ -53,6 +53,25 @@ def test_a_number_that_is_missing_in_some_step_has_no_ends():
     assert ends([]) == {}
 
 
+def test_skipped_steps_are_counted_in_the_page_and_leave_no_hole(run):
+    """Step 39 of 40 had a loss that is not finite; the last tenth of the other 39 are steps 37, 38 and 40."""
+    rows = [dict(row, skipped_steps=int(row["step"] >= 39)) for row in ROWS]
+    rows[38] |= {"loss": None, "kl": None}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = tell(run)
+    assert said.startswith("40 steps: reward ") and said.endswith(" on training questions. 1 of them was skipped, since loss or gradient was not finite.")
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["skipped_steps"] == 1 and summary["changes"]["reward/accuracy"]["last"] == pytest.approx((37 + 38 + 40) / 120)
+    assert "1 of them was skipped" in (run / "report.html").read_text()
+
+
+def test_rewards_under_any_name_have_a_curve_and_a_place_in_the_sentence(run):
+    rows = [{"step": n, "reward": 0.5, "reward/my.py:organ": n / 4, "loss": 0.0} for n in (1, 2)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tell(run) == "2 steps: reward 0.50 → 0.50, my.py:organ 0.25 → 0.50, on training questions."
+    assert "Reward my.py:organ" in (run / "report.html").read_text()
+
+
 def test_a_run_of_letters_alone_has_a_loss_and_no_rollouts():
     page = render_learning(CONFIG, [{"step": 1, "loss": 0.5, "seconds/update": 1.0}, {"step": 2, "loss": 0.25, "seconds/update": 1.0}], [])
     assert "2 steps: loss 0.50 → 0.25" in page and "What it wrote" not in page and "update 2.0 s." in page

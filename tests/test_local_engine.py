@@ -9,9 +9,12 @@ from conftest import transformers_way
 
 from medvlm_r1.models.decoder import Matrix
 from medvlm_r1.reasoning import render
+from medvlm_r1.rewards.rubric import Rubric
+from medvlm_r1.rollout.collect import collect
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine, uniforms
 from medvlm_r1.rollout.writing import sample
+from medvlm_r1.training.batches import batch
 
 
 def test_completions_do_not_depend_on_what_else_is_asked(policy, examples):
@@ -20,6 +23,20 @@ def test_completions_do_not_depend_on_what_else_is_asked(policy, examples):
     together = LocalEngine(policy).generate(prompts, sampling)
     alone = [LocalEngine(policy, max_rows=3).generate([prompt], sampling)[0] for prompt in reversed(prompts)][::-1]
     assert [[c.token_ids for c in group] for group in together] == [[c.token_ids for c in group] for group in alone]
+
+
+def test_a_question_that_comes_twice_in_a_step_gets_two_groups(policy, examples):
+    """A step of four from two questions. What comes first has the numbers it would have alone, what comes again the next ones."""
+    drawn = batch(examples[:2], 4, 0, 0)
+    assert sorted(example.id for example in drawn) == ["q1", "q1", "q2", "q2"]
+    sampling = Sampling(n=2, max_tokens=12, seed=3)
+    groups = collect(LocalEngine(policy), drawn, Rubric({"format": 1.0}), "think", sampling)
+    written = [tuple(rollout.completion.token_ids for rollout in group.rollouts) for group in groups]
+    assert len(set(written)) == 4
+    for example in examples[:2]:
+        twice = [row for drawn_one, row in zip(drawn, written, strict=True) if drawn_one.id == example.id]
+        alone = LocalEngine(policy).generate([render(example, "think")], replace(sampling, n=4))[0]
+        assert [ids for row in twice for ids in row] == [completion.token_ids for completion in alone]
 
 
 def test_an_id_with_half_a_surrogate_pair_has_its_numbers_too():

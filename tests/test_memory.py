@@ -16,7 +16,7 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare, skeleton
 from medvlm_r1.preflight.machine import host_memory
 from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B, ModelShape, decoder_bytes, micro_prompts, plan, vision_bytes
-from medvlm_r1.training.grpo.update import micro_batches
+from medvlm_r1.training.batches import micro_batches
 
 
 def test_the_published_model_has_the_known_shape():

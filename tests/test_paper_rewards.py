@@ -13,7 +13,7 @@ import pytest
 
 from medvlm_r1.reasoning import EVALUATED_AS, parse, render
 from medvlm_r1.rewards.choice import choice, paper_choice, paper_verdict
-from medvlm_r1.rewards.format import think_format
+from medvlm_r1.rewards.format import asked_format
 from medvlm_r1.types import Completion, Example
 
 EXAMPLE = Example("q1", ("a.png",), "Which?", ("brain", "breast", "knee", "liver"), "breast", "mri")
@@ -111,12 +111,12 @@ TABLE = [
 
 @pytest.mark.parametrize(("text", "form", "accuracy", "verdict", "letter", "status"), TABLE)
 def test_an_answer_under_four_rules(text, form, accuracy, verdict, letter, status):
-    completion, read = Completion((7,), (0.0,), text, True), parse(text, 4)
-    assert think_format(completion, EXAMPLE) == form
-    assert paper_choice(completion, EXAMPLE) == accuracy
+    completion, read, prompt = Completion((7,), (0.0,), text, True), parse(text, 4), render(EXAMPLE, "paper-train")
+    assert asked_format(completion, prompt) == form
+    assert paper_choice(completion, prompt) == accuracy
     assert paper_verdict(text) == verdict
     assert (read.answer, read.status) == (letter, status)
-    assert choice(completion, EXAMPLE) == (letter == "B")
+    assert choice(completion, prompt) == (letter == "B")
 
 
 def test_the_table_is_large_and_shows_where_the_rules_part():

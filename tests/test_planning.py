@@ -36,11 +36,24 @@ def test_the_paper_recipe_is_the_paper_workload():
     assert on(gpu(80)).work == PAPER
 
 
-def test_supervised_training_generates_nothing_and_takes_a_step_whole():
+def test_supervised_training_generates_nothing_and_goes_through_micro_batches():
+    """Five prompts of 768 tokens and a letter's 16 fit 4,096."""
     made = on(gpu(80), SFTConfig())
-    assert (made.work.micro_prompts, made.work.rollouts, made.work.completion_tokens) == (16, 1, 16)
+    assert (made.work.prompts, made.work.micro_prompts, made.work.rollouts, made.work.completion_tokens) == (16, 5, 1, 16)
     assert made.plan.cache == made.plan.reference == 0 and "rollout" not in made.plan.sizes(False)
-    assert "lower prompts_per_step" in made.remedy() or "max_pixels" in made.remedy()
+    assert made.plan.activations == 5 * 784 * 2_897_216 and made.plan.vision == 5 * 2048 * 1_898_800
+    assert 'vision (18.1 GiB): lower tokens_per_micro_batch to 1568, or set trainable.freeze=["vision"]' in made.remedy()
+    lowered = on(gpu(80), SFTConfig(tokens_per_micro_batch=1568))
+    assert lowered.work.micro_prompts == 2 and lowered.peak < made.peak  # the remedy works
+    assert "lower max_pixels, or" in on(gpu(80), SFTConfig(tokens_per_micro_batch=1)).remedy()
+
+
+def test_the_papers_supervised_training_fits_80_gb():
+    """134.4 GB with its 16 prompts in one pass: 28.98 certain, as no reference is there, and 4.42 of gradients."""
+    made = on(gpu(80), SFTConfig())
+    assert made.plan.certain == 14 * 2_208_985_600 and made.peak / 1e9 == pytest.approx(66.3, abs=0.05)
+    assert made.fits and made.peak < 80e9
+    assert on(gpu(80), SFTConfig(tokens_per_micro_batch=10**6)).peak / 1e9 == pytest.approx(134.4, abs=0.05)
 
 
 def test_only_the_certain_parts_refuse():

@@ -42,7 +42,7 @@ def test_reward_and_evaluation_read_alike(line):
         example = Example("q1", (), "Which?", options, gold_text, "mri")
         is_right = line["answer"] is not None and line["answer"] == example.letter
         sample = score(render(example, "think"), completion, [completion], "image")
-        assert choice(completion, example) == float(is_right)
+        assert choice(completion, render(example, "think")) == float(is_right)
         assert (sample.correct, sample.status, sample.sampled_correct) == (is_right, line["status"], (is_right,))
 
 

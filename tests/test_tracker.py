@@ -119,6 +119,19 @@ def test_without_a_terminal_there_is_a_line_every_few_steps(tmp_path):
     assert lines[1] == "step 4/10 · 0:06 left · reward 0.400 (format 0.500, accuracy -0.100) · kl 0.0100 · 24 tokens"
 
 
+def test_a_skipped_step_has_a_line_of_its_own(tmp_path):
+    """Steps 1, 4 and the last are due; the second one moved nothing, and the count stays."""
+    console = quiet()
+    with Tracker(tmp_path, 5, 0, console, every=4, clock=Clock()) as tracker:
+        for step, skipped in enumerate((0, 1, 1, 1, 2), 1):
+            tracker.log(step, {"loss": float("nan"), "skipped_steps": skipped})
+    assert [line.partition(" · ")[::2] for line in console.file.getvalue().splitlines()] == [
+        ("step 1/5", "0:04 left"), ("step 2/5", "0:03 left · 1 step skipped, not finite"), ("step 4/5", "0:01 left · 1 step skipped, not finite"),
+        ("step 5/5", "0:00 left · 2 steps skipped, not finite"),
+    ]  # fmt: skip
+    assert [row["skipped_steps"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 1, 1, 1, 2]
+
+
 def test_time_left_counts_only_the_steps_since_the_resumption(tmp_path):
     track(tmp_path, 1, 4)
     lines = track(tmp_path, 5, 10, resumed_step=4).splitlines()

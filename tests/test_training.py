@@ -10,13 +10,16 @@ import torch
 from conftest import picture
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
+from medvlm_r1 import recipes
+from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.errors import RunError
+from medvlm_r1.launch.training import load_model
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
-from medvlm_r1.training import checkpoint, sft
+from medvlm_r1.training import batches, checkpoint, sft
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 
@@ -138,6 +141,37 @@ def test_sft_learns_the_letters(tokenizer, examples, tmp_path):
     _, _policy = run_sft(tokenizer, examples, tmp_path, config)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["loss"] < 0.1 * rows[0]["loss"]
+
+
+def test_supervised_gradients_do_not_depend_on_micro_batches(tokenizer, examples):
+    """Questions of one and of two images, targets of one and more tokens: one pass against two and four."""
+    found = []
+    for budget in (10**6, 150, 1):
+        policy = fresh(tokenizer)
+        groups = [sft.target(policy, SFT, example) for example in [*examples, examples[0]]]
+        parts = len(list(batches.micro_batches([batches.tokens(policy, group) for group in groups], range(4), budget)))
+        loss = sft.backward(policy, groups, budget)
+        found.append((parts, loss, {name: p.grad for name, p in policy.model.named_parameters()}))
+    (one, loss, whole), *cut = found
+    assert one == 1 and [parts for parts, *_ in cut] == [2, 4]
+    batch = policy.encoder.groups(groups)
+    assert loss == (-policy.logprobs(batch).sum() / batch.n_tokens).item()  # digit for digit what it was without micro-batches
+    for _, other, gradients in cut:
+        assert other == pytest.approx(loss, rel=1e-6)
+        assert max((gradients[name] - whole[name]).norm() for name in whole) <= 1e-6 * max(value.norm() for value in whole.values())
+        difference = sum(((gradients[name] - whole[name]) ** 2).sum() for name in whole).sqrt()
+        assert difference <= 1e-6 * sum((value**2).sum() for value in whole.values()).sqrt()
+
+
+def test_a_supervised_step_of_the_embedded_model_is_one_micro_batch(tmp_path):
+    """32 questions, the longest there are: 1,632 tokens with letters, 2,587 with traces."""
+    policy, examples = load_model("nano"), load_dataset("phantom:mri?split=train")
+    picture("a").save(tmp_path / "a.png")  # of the phantoms' size; these take seconds to draw
+    examples = [replace(example, images=(str(tmp_path / "a.png"),)) for example in examples]
+    for name, most in (("nano", 1632), ("nano-traces", 2587)):
+        config = recipes.find(name, "sft")
+        lengths = sorted(batches.tokens(policy, sft.target(policy, config, example)) for example in examples)[-config.prompts_per_step :]
+        assert sum(lengths) == most <= config.tokens_per_micro_batch == sft.SFTConfig().tokens_per_micro_batch
 
 
 def test_the_optimizer_resumes_exactly_after_a_step_without_gradients():

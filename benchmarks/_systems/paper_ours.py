@@ -17,7 +17,7 @@ from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.training.grpo.loss import LossConfig
 from medvlm_r1.training.grpo.trainer import GRPOConfig, train
 from medvlm_r1.training.grpo.update import UpdateConfig
-from medvlm_r1.types import Completion, Example
+from medvlm_r1.types import Completion, Example, Prompt
 
 
 def read_examples(work: PaperWork) -> list[Example]:
@@ -38,7 +38,7 @@ def grpo_config(setting: PaperSetting) -> GRPOConfig:
     )  # fmt: skip
 
 
-def rubric(completion: Completion, _: Example) -> dict[str, float]:
+def rubric(completion: Completion, _: Prompt) -> dict[str, float]:
     return {"reward": reward(list(completion.token_ids))}
 
 

@@ -22,7 +22,7 @@ from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training.grpo.advantage import ADVANTAGES
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.optim import OptimConfig, Optimizer
-from medvlm_r1.types import Completion, Example
+from medvlm_r1.types import Completion, Example, Prompt
 
 
 def grey(reference: str) -> Image.Image:
@@ -31,7 +31,7 @@ def grey(reference: str) -> Image.Image:
     return grey_picture(number, px, px)
 
 
-def rubric(completion: Completion, _: Example) -> dict[str, float]:
+def rubric(completion: Completion, _: Prompt) -> dict[str, float]:
     return {"reward": reward(list(completion.token_ids))}
 
 

@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from typing import Any
 
 from medvlm_r1.commands.options import Commands, add, add_recipe
 from medvlm_r1.commands.train import configured
@@ -26,15 +27,32 @@ def run(arguments: Namespace) -> int:
     from medvlm_r1.preflight.doctor import checks, memory_check, memory_table
     from medvlm_r1.preflight.forecast import before_loading
 
-    rows, table, memory = checks(), [], None
+    rows, table, memory, memory_sft = checks(), [], None, None
     if arguments.recipe:
         forecast, assumed = before_loading(configured(arguments))
+        if supervised := _counterpart(arguments):
+            sft, _ = before_loading(supervised)
+            rows.append(memory_check(sft, "memory of sft"))
+            memory_sft = sft.to_dict() | {"assumed": assumed}
         rows.append(memory_check(forecast))
         table, memory = memory_table(forecast, assumed), forecast.to_dict() | {"assumed": assumed}
     if arguments.json:
-        print(json.dumps({"checks": [row.__dict__ for row in rows], "memory": memory}, indent=2))
+        print(json.dumps({"checks": [row.__dict__ for row in rows], "memory": memory, "memory_sft": memory_sft}, indent=2))
     else:
         for row in rows:
             print(f"{'ok  ' if row.ok else 'MISS'} {row.name:<14} {row.found}{'' if row.ok else ' — ' + row.remedy}")
         print(*table, sep="\n", end="\n" * bool(table))
     return 0 if all(row.ok for row in rows) else 1
+
+
+def _counterpart(arguments: Namespace) -> Any:
+    """The supervised run beside a recipe's GRPO; None where there is none, or where ``--set`` names what it lacks."""
+    from medvlm_r1.errors import ConfigError
+    from medvlm_r1.recipes.named import RECIPES
+
+    if not RECIPES[arguments.recipe].grpo:
+        return None
+    try:
+        return configured(arguments, "sft")
+    except ConfigError:
+        return None

@@ -12,6 +12,7 @@ TRAIN = """
   medvlm-r1 train nano                               the embedded model on the phantom, a minute on a CPU
   medvlm-r1 train paper --data questions.jsonl       Qwen2-VL-2B on your own questions
   medvlm-r1 train paper --model ./my-qwen2-vl --data questions.jsonl --set steps=100 --set optim.lr=2e-6
+  medvlm-r1 train paper --data questions.jsonl --set 'rewards={"accuracy": 1, "my.py:short": 0.5}'     a reward of your own
   medvlm-r1 train nano --resume                      go on where Ctrl-C stopped it
 """
 SFT = """

@@ -23,7 +23,7 @@ def memory_errors() -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise EngineError(
-            f"the GPU's memory is full; lower max_pixels, prompts_per_step, sampling.n or update.tokens_per_micro_batch ({str(error).splitlines()[0]})"
+            f"the GPU's memory is full; lower max_pixels, prompts_per_step, sampling.n or (update.)tokens_per_micro_batch ({str(error).splitlines()[0]})"
         ) from error
 
 

@@ -45,10 +45,10 @@ def checks() -> list[Check]:
     ]
 
 
-def memory_check(forecast: Forecast) -> Check:
+def memory_check(forecast: Forecast, name: str = "memory plan") -> Check:
     """Does the plan fit this device?"""
     found = f"{gib(forecast.peak)} of {gib(forecast.device.free)} free on {forecast.device.name}"
-    return Check("memory plan", found, forecast.fits, forecast.impossible() or forecast.remedy())
+    return Check(name, found, forecast.fits, forecast.impossible() or forecast.remedy())
 
 
 def memory_table(forecast: Forecast, assumed: str) -> list[str]:

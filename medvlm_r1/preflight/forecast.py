@@ -62,9 +62,9 @@ def _mean_of_largest(values: Sequence[int], count: int) -> int:
 
 
 def prompts_together(config: Config, prompt_tokens: int) -> int:
-    """Prompts of the largest micro-batch; supervised training takes a step whole."""
+    """Prompts of the largest micro-batch."""
     if not isinstance(config, GRPOConfig):
-        return config.prompts_per_step
+        return micro_prompts(config.prompts_per_step, prompt_tokens + TARGET_TOKENS[config.target], config.tokens_per_micro_batch)
     group_tokens = prompt_tokens + config.sampling.n * config.sampling.max_tokens
     return micro_prompts(config.prompts_per_step, group_tokens, config.update.tokens_per_micro_batch)
 
@@ -132,9 +132,10 @@ class Forecast:
 
 
 def _remedies(config: Config, work: Workload) -> dict[str, str]:
-    if not isinstance(config, GRPOConfig):
-        return {"activations": "lower prompts_per_step", "vision": f"lower max_pixels, or {FROZEN}", "pixels": "lower max_pixels"}
     half = work.micro_prompts // 2 * (work.prompt_tokens + work.rollouts * work.completion_tokens)
+    if not isinstance(config, GRPOConfig):
+        fewer = f"lower tokens_per_micro_batch to {half}" if half else "lower max_pixels"
+        return {"activations": fewer, "vision": f"{fewer}, or {FROZEN}", "pixels": "lower max_pixels"}
     return {
         "activations": f"lower update.tokens_per_micro_batch to {half}" if half else "lower sampling.max_tokens or sampling.n",
         "vision": f"lower max_pixels, or {FROZEN}",

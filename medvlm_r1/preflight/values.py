@@ -1,7 +1,7 @@
 """What is checked before step 1: no late step may fail on a value, a question or a picture that was there to see."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -12,15 +12,15 @@ from medvlm_r1.data.views import VIEWS
 from medvlm_r1.errors import ConfigError, DataError, ImageError, MedVLMError, nearest
 from medvlm_r1.models import adapt
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.reasoning import TEMPLATES, gold, render
-from medvlm_r1.rewards.rubric import REWARDS, Rubric
+from medvlm_r1.reasoning import TEMPLATES, golds, render
+from medvlm_r1.rewards.rubric import BUILT_IN, Rubric
 from medvlm_r1.training import sft
 from medvlm_r1.training.batches import batch_indices
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.grpo.advantage import ADVANTAGES
 from medvlm_r1.training.grpo.loss import KL
 from medvlm_r1.training.optim import SCHEDULES
-from medvlm_r1.types import Completion, Example
+from medvlm_r1.types import Completion, Example, Prompt
 
 Config = grpo.GRPOConfig | sft.SFTConfig
 
@@ -31,7 +31,7 @@ _NAMES = {
 }  # fmt: skip
 _LEAST = {
     "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "max_pixels": 28**2, "seed": 0,
-    "update.tokens_per_micro_batch": 1, "update.loss.kl_beta": 0, "optim.warmup_steps": 0, "optim.weight_decay": 0,
+    "update.tokens_per_micro_batch": 1, "tokens_per_micro_batch": 1, "update.loss.kl_beta": 0, "optim.warmup_steps": 0, "optim.weight_decay": 0,
 }  # fmt: skip
 _POSITIVE = ("optim.lr", "optim.max_grad_norm", "sampling.temperature", "update.temperature")
 
@@ -83,26 +83,36 @@ def used(config: Config, examples: Sequence[Example]) -> list[Example]:
 def prove(config: Config, policy: Policy, examples: Sequence[Example]) -> None:
     """Does every question fit the model, and can its gold answer earn every reward? Then no late step fails on one.
 
-    Raises DataError or ImageError that names the question by id.
+    Raises DataError, ImageError or RewardError that names the question by id.
     """
     policy.ahead(examples)
     for example in examples:
         check_prompt(policy, example, config.template)
         if isinstance(config, sft.SFTConfig):
             sft.target(policy, config, example)
-        else:
-            check_gold(config.rewards, example)
+    if isinstance(config, grpo.GRPOConfig):
+        check_gold(Rubric(config.rewards), [render(example, config.template) for example in examples])
 
 
-def check_gold(rewards: Iterable[str], example: Example) -> None:
-    """Raises DataError where the question's own answer, with or without a thought, earns none of a reward."""
-    golds = [Completion((), (), gold(example, think), finished=True) for think in ("…", None)]
-    for name in rewards:
-        if not any(REWARDS[name](completion, example) for completion in golds):
-            raise DataError(
-                f'question "{example.id}": its own answer "{example.answer}" cannot earn the reward "{name}"; '
-                "give it options, or name other rewards with --set rewards=…"
-            )
+def check_gold(rubric: Rubric, prompts: Sequence[Prompt]) -> None:
+    """Does the answer of every question, in the form that it is asked for, earn something of every reward?
+
+    Raises DataError where a reward of ours gives nothing. Of a user's own nobody can know what it is for: that it
+    gives nothing is said, once a reward, and the run goes on.
+    """
+    unpaid: dict[str, list[str]] = {}
+    for prompt in prompts:
+        completions = [Completion((), (), text, finished=True) for text in golds(prompt)]
+        for name in rubric.weights:
+            if not any(rubric.earned(name, completion, prompt) for completion in completions):
+                unpaid.setdefault(name, []).append(prompt.example.id)
+                if name in BUILT_IN:
+                    raise DataError(
+                        f'question "{prompt.example.id}": its own answer "{prompt.example.answer}", as the template asks for it, cannot earn the '
+                        f'reward "{name}"; give it options, or name another template or other rewards with --set rewards=…'
+                    )
+    for name, ids in unpaid.items():
+        notice(f'warning: the right answer earns nothing of "{name}" in {len(ids)} of {len(prompts)} questions, the first: "{ids[0]}"')
 
 
 def check_askable(policy: Policy, examples: Sequence[Example], template: str) -> None:

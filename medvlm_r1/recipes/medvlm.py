@@ -56,5 +56,5 @@ def lora_24gb() -> GRPOConfig:
 
 
 def lora_24gb_sft() -> SFTConfig:
-    """Its supervised counterpart: four prompts a step instead of sixteen, for as many steps more."""
-    return replace(mri_sft(), trainable=ADAPTERS, optim=OptimConfig(lr=ADAPTER_LR), prompts_per_step=4, steps=1200)
+    """Its supervised counterpart, three prompts a micro-batch."""
+    return replace(mri_sft(), trainable=ADAPTERS, optim=OptimConfig(lr=ADAPTER_LR), tokens_per_micro_batch=3072)

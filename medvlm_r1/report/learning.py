@@ -34,21 +34,38 @@ _GROUPS = 2  # questions of a step that are shown
 def learning_curves(runs: Mapping[str, Rows]) -> Markup:
     """A panel for each number that any run has; ``runs`` are rows of metrics.jsonl by name."""
     panels = []
-    for key, title in CURVES.items():
+    for key, title in titles(row for rows in runs.values() for row in rows).items():
         series = {name: [(float(row["step"]), float(row[key])) for row in rows if isinstance(row.get(key), (int, float))] for name, rows in runs.items()}
         panels.append(charts.curves(title, series))
     return Markup("").join(panels)
 
 
+def titles(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Number -> what it is called, of those that have a curve; rewards of one's own behind the usual ones.
+
+    >>> list(titles([{"step": 1, "loss": 0.5, "reward/my.py:organ": 1.0}]).items())[-1]
+    ('reward/my.py:organ', 'Reward my.py:organ')
+    """
+    return CURVES | {key: f"Reward {key[7:]}" for row in rows for key in row if key.startswith("reward/") and key not in CURVES}
+
+
+def skipped_steps(rows: Rows) -> int:
+    """How many steps of a run moved nothing."""
+    return max((row.get("skipped_steps") or 0 for row in rows), default=0)
+
+
 def ends(rows: Rows) -> dict[str, tuple[float, float]]:
     """Number -> its mean over the first tenth of the steps (one at least) and over the last; those that a run lacks are left out.
+
+    Steps without a finite loss do not count.
 
     >>> ends([{"step": n, "loss": 3.0 - n} for n in (1, 2, 3)])
     {'loss': (2.0, 0.0)}
     """
+    rows = [row for row in rows if row.get("loss", 0.0) is not None]
     few = max(1, len(rows) // 10)
     found = {}
-    for key in CURVES:
+    for key in titles(rows):
         values = [float(row[key]) for row in rows if isinstance(row.get(key), (int, float))]
         if len(values) == len(rows) and rows:
             found[key] = sum(values[:few]) / few, sum(values[-few:]) / few
@@ -69,24 +86,25 @@ def phases(rows: Rows) -> dict[str, float]:
     return found
 
 
-def sentence(found: Mapping[str, tuple[float, float]], steps: int) -> str:
+def sentence(found: Mapping[str, tuple[float, float]], steps: int, skipped: int = 0) -> str:
     """What changed.
 
     >>> sentence({"reward": (1.25, 1.64), "reward/accuracy": (0.45, 0.61), "loss": (0.0, 0.1)}, 100)
     '100 steps: reward 1.25 → 1.64, right letter 0.45 → 0.61, on training questions.'
-    >>> sentence({"loss": (0.2, 0.1)}, 75)
-    '75 steps: loss 0.20 → 0.10, on training questions.'
+    >>> sentence({"loss": (0.2, 0.1)}, 75, skipped=2)
+    '75 steps: loss 0.20 → 0.10, on training questions. 2 of them were skipped, since loss or gradient was not finite.'
     """
-    keys = [key for key in found if key in _REWARDS] or [key for key in found if key == "loss"]  # a policy's loss says nothing
-    told = ", ".join(f"{_REWARDS.get(key, key)} {found[key][0]:.2f} → {found[key][1]:.2f}" for key in keys)
-    return f"{steps} steps" + (f": {told}, on training questions." if told else ".")
+    keys = [key for key in found if key == "reward" or key.startswith("reward/")] or [key for key in found if key == "loss"]  # a policy's loss says nothing
+    told = ", ".join(f"{_REWARDS.get(key, key.removeprefix('reward/'))} {found[key][0]:.2f} → {found[key][1]:.2f}" for key in keys)
+    left_out = f" {skipped} of them {'was' if skipped == 1 else 'were'} skipped, since loss or gradient was not finite." * bool(skipped)
+    return f"{steps} steps" + (f": {told}, on training questions." if told else ".") + left_out
 
 
 def render_learning(config: Mapping[str, Any], rows: Rows, rollouts: Rows) -> str:
     """The page as one string of HTML that loads nothing from anywhere. ``rollouts`` are rows of rollouts.jsonl, of any few steps."""
     context = {
         "title": f"{called(config['model'])} learns from {config['data']}",
-        "sentence": sentence(ends(rows), len(rows)),
+        "sentence": sentence(ends(rows), len(rows), skipped_steps(rows)),
         "curves": learning_curves({"run": rows}),
         "seconds": phases(rows),
         "steps": [(step, _groups(list(few))) for step, few in groupby(rollouts, lambda row: row["step"])],
@@ -108,12 +126,13 @@ def tell(run_dir: Path) -> str:
     rows = read_rows(run_dir / "metrics.jsonl")
     found = ends(rows)
     changes = {key: {"first": before, "last": after} for key, (before, after) in found.items()}
-    summary = {"steps": len(rows), "changes": changes, "seconds": phases(rows), "settings": config}
+    skipped = skipped_steps(rows)
+    summary = {"steps": len(rows), "skipped_steps": skipped, "changes": changes, "seconds": phases(rows), "settings": config}
     page = render_learning(config, rows, _first_and_last(run_dir / "rollouts.jsonl"))
     with writing(run_dir):
         (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         (run_dir / "report.html").write_text(page, encoding="utf-8")
-    return sentence(found, len(rows))
+    return sentence(found, len(rows), skipped)
 
 
 def _first_and_last(path: Path) -> list[dict[str, Any]]:

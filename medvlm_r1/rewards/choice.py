@@ -2,18 +2,19 @@
 
 import re
 
-from medvlm_r1.reasoning import parse
-from medvlm_r1.types import Completion, Example
+from medvlm_r1.reasoning import read
+from medvlm_r1.types import Completion, Prompt
 
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _LETTER = re.compile(r"[A-J]")
 
 
-def paper_choice(completion: Completion, example: Example) -> float:
+def paper_choice(completion: Completion, prompt: Prompt) -> float:
     """The paper's accuracy reward (authors' code, 2025-09-17).
 
     The first answer's body, upper-cased, must hold exactly one character of
     A to J, and that the gold letter: 1.0 if nothing else remains, else 0.5.
+    Where no tags were asked for and none came, the whole completion is the body.
 
     | body              | gold B |
     |-------------------|--------|
@@ -22,16 +23,20 @@ def paper_choice(completion: Completion, example: Example) -> float:
     | ``B) Breast``     | 0.0 (a second letter of A to J: the text's own) |
     | ``Option B``      | 0.0 (I is a letter of A to J too) |
 
+    >>> from medvlm_r1.types import Example
     >>> e = Example("q1", ("a.png",), "Which?", ("x", "y"), "y", "mri")
     >>> bodies = ("B", " b ", "B)", "B) Breast", "Option B", "A")
-    >>> [paper_choice(Completion((7,), (0.0,), f"<answer>{body}</answer>", True), e) for body in bodies]
+    >>> [paper_choice(Completion((7,), (0.0,), f"<answer>{body}</answer>", True), Prompt(e, "…")) for body in bodies]
     [1.0, 1.0, 0.5, 0.0, 0.0, 0.0]
+    >>> [paper_choice(Completion((7,), (0.0,), "B", True), Prompt(e, "…", bare=is_bare)) for is_bare in (True, False)]
+    [1.0, 0.0]
     """
-    found = _ANSWER.search(completion.text)
-    body = found[1].strip().upper() if found else ""
-    if _LETTER.findall(body) != [example.letter]:
+    found, letter = _ANSWER.search(completion.text), prompt.example.letter
+    bare = completion.text if prompt.bare and "<answer>" not in completion.text else ""
+    body = (found[1] if found else bare).strip().upper()
+    if _LETTER.findall(body) != [letter]:
         return 0.0
-    return 1.0 if body == example.letter else 0.5
+    return 1.0 if body == letter else 0.5
 
 
 def paper_verdict(text: str) -> str | None:
@@ -48,6 +53,6 @@ def paper_verdict(text: str) -> str | None:
     return body if _LETTER.fullmatch(body) else None
 
 
-def choice(completion: Completion, example: Example) -> float:
-    """1.0 iff ``reasoning.parse`` reads the gold letter: the rule of evaluation and serving."""
-    return float(parse(completion.text, len(example.options)).answer == example.letter)
+def choice(completion: Completion, prompt: Prompt) -> float:
+    """1.0 iff ``reasoning.read`` finds the gold letter: the rule of evaluation and serving."""
+    return float(read(completion.text, prompt).answer == prompt.example.letter)

@@ -41,7 +41,7 @@ class LocalEngine:
         return [group for at in range(0, len(prompts), size) for group in self._groups(prompts[at : at + size], sampling)]
 
     def _groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[Completion]]:
-        noise = [uniforms(sampling.seed, prompt.example.id, k, sampling.max_tokens) for prompt in prompts for k in range(sampling.n)]
+        noise = [uniforms(sampling.seed, p.example.id, p.first + k, sampling.max_tokens) for p in prompts for k in range(sampling.n)]
         rows = self._writing(batch := self.policy.encoder.prompts(prompts), sampling).write(batch, torch.from_numpy(np.stack(noise)))
         completions = [self._completion(*row) for row in rows]
         return (completions[at : at + sampling.n] for at in range(0, len(completions), sampling.n))

@@ -74,7 +74,7 @@ class RemoteEngine:
             opening = {"add_generation_prompt": False, "continue_final_message": True}
         settings = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens, "top_p": 1.0}
         body = opening | {"model": self.endpoint.model, "messages": turns} | settings
-        return [body | {"seed": zlib.crc32(utf8(f"{sampling.seed}\n{prompt.example.id}\n{k}"))} for k in range(sampling.n)]
+        return [body | {"seed": zlib.crc32(utf8(f"{sampling.seed}\n{prompt.example.id}\n{prompt.first + k}"))} for k in range(sampling.n)]
 
     def _ask(self, stopped: Event, body: dict[str, Any] | Completion) -> Completion:
         if isinstance(body, Completion):

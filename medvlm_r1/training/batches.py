@@ -1,9 +1,12 @@
-"""Which examples belong to which step: a pure function, so that resuming needs no state."""
+"""Which examples belong to which step, a pure function, so that resuming needs no state; and which of them go through the model together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
+
+from medvlm_r1.models.policy import Policy
+from medvlm_r1.types import RolloutGroup
 
 T = TypeVar("T")
 
@@ -25,3 +28,24 @@ def batch_indices(count: int, size: int, step: int, seed: int) -> list[int]:
 def batch(rows: Sequence[T], size: int, step: int, seed: int) -> list[T]:
     """The examples of one step."""
     return [rows[index] for index in batch_indices(len(rows), size, step, seed)]
+
+
+def micro_batches(tokens_P: Sequence[int], live_P: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """The live groups' indices, whole groups together while their tokens fit the budget.
+
+    >>> list(micro_batches([400, 300, 500, 2000, 100], live_P=[0, 1, 3, 4], budget=1000))
+    [[0, 1], [3], [4]]
+    """
+    part: list[int] = []
+    for p in live_P:
+        if part and sum(tokens_P[q] for q in part) + tokens_P[p] > budget:
+            yield part
+            part = []
+        part.append(p)
+    if part:
+        yield part
+
+
+def tokens(policy: Policy, group: RolloutGroup) -> int:
+    """Tokens of a pass over one group: its prompt once and all completions."""
+    return len(policy.encoder.prompt_ids(group.prompt)) + sum(len(rollout.completion.token_ids) for rollout in group.rollouts)

@@ -20,8 +20,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from medvlm_r1.config import fingerprint, to_dict
-from medvlm_r1.errors import RunError
+from medvlm_r1.config import code, fingerprint, to_dict
+from medvlm_r1.errors import NotFiniteError, RunError
 from medvlm_r1.files import disk_errors
 from medvlm_r1.training.optim import Optimizer
 
@@ -51,8 +51,9 @@ def check_run(run_dir: Path, config: Any, resume: bool) -> None:
     mine = fingerprint(config)
     with disk_errors(run_dir):
         if file.exists():
-            theirs = _fingerprint(file)
+            theirs = _said(file, "fingerprint")
             if theirs != mine:
+                _check_code(run_dir, _said(file, "code"), code(config))
                 raise RunError(f"{run_dir} holds another run (fingerprint {theirs}, this is {mine}); choose another --run-dir")
             if not resume:
                 raise RunError(f"{run_dir} already holds this run; add --resume to go on, or choose another --run-dir")
@@ -60,11 +61,21 @@ def check_run(run_dir: Path, config: Any, resume: bool) -> None:
             raise RunError(f"{run_dir} is not empty and holds no run of ours; choose another --run-dir")
 
 
-def _fingerprint(file: Path) -> str | None:
+def _said(file: Path, key: str) -> Any:
     try:
-        return json.loads(file.read_text())["fingerprint"]
+        return json.loads(file.read_text())[key]
     except (ValueError, TypeError, KeyError):
-        return None  # somebody else's config.json
+        return None  # somebody else's config.json, or nothing of the kind in it
+
+
+def _check_code(run_dir: Path, theirs: Any, mine: dict[str, str]) -> None:
+    """Raises RunError that names the first of the same rewards whose code has changed since the run began."""
+    if not isinstance(theirs, dict) or theirs.keys() != mine.keys():
+        return
+    for name, sha256 in mine.items():
+        if theirs[name] != sha256:
+            change = f"SHA-256 {theirs[name][:12]}…, now {sha256[:12]}…"
+            raise RunError(f'the code of "{name}" has changed since {run_dir} began ({change}); put it back, or choose another --run-dir')
 
 
 def open_run(run_dir: Path, config: Any, resume: bool) -> None:
@@ -73,7 +84,8 @@ def open_run(run_dir: Path, config: Any, resume: bool) -> None:
     with disk_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         if not (run_dir / "config.json").exists():
-            content = {"fingerprint": fingerprint(config), "config": to_dict(config)}
+            named = {"code": code(config)} if code(config) else {}
+            content = {"fingerprint": fingerprint(config), **named, "config": to_dict(config)}
             (run_dir / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
@@ -89,8 +101,15 @@ def check_space(run_dir: Path, policy: Policy) -> None:
         )
 
 
-def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> Path:
-    """Write ``checkpoints/step-N`` whole or not at all; older ones lose their optimiser state."""
+def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> None:
+    """Write ``checkpoints/step-N`` whole or not at all; older ones lose their optimiser state.
+
+    After a step whose loss was not finite nothing is written: the last good checkpoint stays what a run resumes
+    from. Raises NotFiniteError where a weight is not finite.
+    """
+    if not optimizer.sound:
+        return
+    check_finite(policy, optimizer.steps)
     final = run_dir / "checkpoints" / f"step-{optimizer.steps}"
     partial = final.with_name(final.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -103,7 +122,21 @@ def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> Path:
         for older in final.parent.glob("step-*/trainer"):
             if older.parent != final:
                 shutil.rmtree(older)
-    return final
+
+
+def check_finite(policy: Policy, steps: int) -> None:
+    """Raises NotFiniteError that names the first weight of step ``steps`` that is not finite.
+
+    A step with a finite gradient leaves finite weights, unless its rate overflows them or the model came with others. One
+    maximum over all weights, which are about to be copied and written, tells for certain.
+    """
+    named = dict(policy.model.named_parameters())
+    if torch.nn.utils.get_total_norm([p.detach() for p in named.values()], norm_type=torch.inf).isfinite():
+        return
+    bad = next(name for name, p in named.items() if not p.isfinite().all())
+    raise NotFiniteError(
+        f'after step {steps} the weight "{bad}" is not finite, so it is not saved; earlier checkpoints are kept: lower optim.lr, or use another --model'
+    )
 
 
 def save_model(policy: Policy, out: Path) -> None:

@@ -3,11 +3,15 @@
 The state is plain tensors and numbers, so that a checkpoint needs no pickle.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
 
+from medvlm_r1.errors import NotFiniteError
+
 SCHEDULES = ("linear", "constant")
+MOST_SKIPPED = 3  # steps in a row that may be skipped: one bad batch is chance, as many are the weights or the rate
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,14 @@ class Optimizer:
     Parameters below float32 have a master copy in float32, which is what is
     stepped: at the paper's rate of 1e-6 a step is smaller than the distance
     between neighbouring bfloat16 numbers, and 98 % of the weights would stay.
+
+    ``loss`` is the step's, told before ``step``; ``norm`` that of the last gradient. ``skipped`` counts the steps
+    that moved nothing, ``skipped_in_a_row`` those since the last that did.
     """
 
     def __init__(self, model: torch.nn.Module, config: OptimConfig, total_steps: int) -> None:
         self.config, self.total_steps, self.steps = config, total_steps, 0
+        self.skipped, self.skipped_in_a_row, self.loss, self.norm = 0, 0, 0.0, 0.0
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().float() for name, p in self.named.items() if p.dtype != torch.float32}
         self.stepped = self.named | self.masters
@@ -56,21 +64,43 @@ class Optimizer:
 
     @property
     def lr(self) -> float:
-        """The rate of the last step taken."""
+        """The rate of the last step, taken or skipped."""
         return learning_rate(self.config, max(0, self.steps - 1), self.total_steps)
 
     def step(self) -> float:
-        """Clip, step, clear; returns the gradient norm before clipping."""
+        """Clip, step, clear; returns the gradient norm before clipping.
+
+        Where the norm or ``loss`` is not finite, weights and moments stay as they are, and only time goes on: a
+        step has its number, its batch and its rate whether or not it moves anything. One infinite entry would make
+        every weight NaN, and it shows in the norm, which is read in any case.
+        """
         for name, master in self.masters.items():
             p = self.named[name]
             master.grad, p.grad = None if p.grad is None else p.grad.float(), None
-        norm = torch.nn.utils.clip_grad_norm_(self.stepped.values(), self.config.max_grad_norm)
-        self.adamw.param_groups[0]["lr"] = learning_rate(self.config, self.steps, self.total_steps)
-        self.adamw.step()
+        self.norm = torch.nn.utils.clip_grad_norm_(self.stepped.values(), self.config.max_grad_norm).item()
+        if moves := self.sound and math.isfinite(self.norm):
+            self.adamw.param_groups[0]["lr"] = learning_rate(self.config, self.steps, self.total_steps)
+            self.adamw.step()
+            self._round()
         self.adamw.zero_grad(set_to_none=True)
-        self._round()
         self.steps += 1
-        return norm.item()
+        self.skipped += not moves
+        self.skipped_in_a_row = 0 if moves else self.skipped_in_a_row + 1
+        return self.norm
+
+    @property
+    def sound(self) -> bool:
+        """Was the last loss finite? Else the weights that gave it are in doubt, and not to be kept."""
+        return math.isfinite(self.loss)
+
+    def check(self) -> None:
+        """Raises NotFiniteError where MOST_SKIPPED steps in a row were skipped, or the run would end on weights in doubt."""
+        if self.skipped_in_a_row >= MOST_SKIPPED or (not self.sound and self.steps == self.total_steps):
+            many = f"{self.skipped_in_a_row} steps in a row" if self.skipped_in_a_row > 1 else "the last step"
+            raise NotFiniteError(
+                f"step {self.steps} came to loss {self.loss:.4g} and gradient norm {self.norm:.4g}, and {many} moved nothing; lower optim.lr "
+                f"(now {self.config.lr:g}) and start again in another --run-dir, with --model from the last checkpoint if one was saved"
+            )
 
     @torch.no_grad()
     def _round(self) -> None:
@@ -78,13 +108,15 @@ class Optimizer:
             self.named[name].copy_(master)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Master weights, moments and steps by parameter name; no moments before the first step that had a gradient."""
+        """Master weights, moments and steps by parameter name; no moments before the first step that had a gradient; what was skipped."""
         moments = {f"{key}/{name}": value for name, p in self.stepped.items() for key, value in self.adamw.state.get(p, {}).items()}
-        return {f"master/{name}": master for name, master in self.masters.items()} | moments
+        skipped = {"skipped": torch.tensor([self.skipped, self.skipped_in_a_row])}
+        return {f"master/{name}": master for name, master in self.masters.items()} | moments | skipped
 
     def load(self, state: dict[str, torch.Tensor], steps: int) -> None:
         """Go on from ``steps`` as if there had been no interruption."""
         self.steps = steps
+        self.skipped, self.skipped_in_a_row = state.get("skipped", torch.zeros(2, dtype=torch.long)).tolist()  # earlier versions counted none
         for name, master in self.masters.items():
             master.copy_(state[f"master/{name}"])
         for name, p in self.stepped.items():

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from medvlm_r1.errors import DataError
 from medvlm_r1.models.adapt import Trainable
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import gold, render
 from medvlm_r1.training import checkpoint
-from medvlm_r1.training.batches import batch
+from medvlm_r1.training.batches import batch, micro_batches, tokens
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.training.stopwatch import Stopwatch
@@ -21,7 +23,8 @@ from medvlm_r1.types import Completion, Example, Rollout, RolloutGroup
 class SFTConfig:
     """A whole run; ``target`` is "letter" (the paper's baseline) or "trace" (gold reasoning).
 
-    ``test`` names the questions that nothing may be trained on.
+    ``test`` names the questions that nothing may be trained on. A micro-batch holds ``tokens_per_micro_batch``
+    tokens at most: prompts, images and targets.
     """
 
     model: str = "Qwen/Qwen2-VL-2B-Instruct"
@@ -32,6 +35,7 @@ class SFTConfig:
     target: str = "letter"
     steps: int = 300
     prompts_per_step: int = 16
+    tokens_per_micro_batch: int = 4096
     optim: OptimConfig = OptimConfig()
     trainable: Trainable = Trainable()
     dtype: str = "bfloat16"
@@ -49,17 +53,27 @@ def train(config: SFTConfig, policy: Policy, examples: Sequence[Example], run_di
         for step in range(first, config.steps):
             with watch("update"):
                 examples_P = batch(examples, config.prompts_per_step, step, config.seed)
-                tokens = policy.encoder.groups([target(policy, config, example) for example in examples_P])
-                loss = -policy.logprobs(tokens).sum() / tokens.n_tokens
-                loss.backward()
+                optimizer.loss = backward(policy, [target(policy, config, example) for example in examples_P], config.tokens_per_micro_batch)
                 norm = optimizer.step()
             policy.version += 1
-            tracker.log(step + 1, {"loss": loss.item(), "grad_norm": norm, "lr": optimizer.lr} | watch.lap())
+            tracker.log(step + 1, {"loss": optimizer.loss, "grad_norm": norm, "lr": optimizer.lr, "skipped_steps": optimizer.skipped} | watch.lap())
+            optimizer.check()
             if stop or (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 checkpoint.save(run_dir, policy, optimizer)
             if stop:
                 return step + 1 == config.steps
     return True
+
+
+def backward(policy: Policy, groups_P: Sequence[RolloutGroup], budget: int) -> float:
+    """Gradients of the mean over all target tokens of a step, in micro-batches of ``budget`` tokens; returns that mean loss."""
+    n_tokens = sum(len(rollout.completion.token_ids) for group in groups_P for rollout in group.rollouts)
+    losses = []
+    for part in micro_batches([tokens(policy, group) for group in groups_P], range(len(groups_P)), budget):
+        loss = -policy.logprobs(policy.encoder.groups([groups_P[p] for p in part])).sum() / n_tokens
+        loss.backward()
+        losses.append(loss.detach())
+    return torch.stack(losses).sum().item()
 
 
 def target(policy: Policy, config: SFTConfig, example: Example) -> RolloutGroup:

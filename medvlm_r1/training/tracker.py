@@ -23,8 +23,8 @@ class Tracker:
 
     metrics.jsonl gets one row a step, at once; TensorBoard the numbers among
     them. On a terminal a bar shows the progress; elsewhere one line every
-    ``every`` steps does. Metrics that it shows: ``reward``, its parts as
-    ``reward/format`` …, ``kl``, ``completion_length`` (tokens).
+    ``every`` steps does, and one for every step that was skipped. Metrics that it shows: ``reward``, its parts
+    as ``reward/format`` …, ``kl``, ``completion_length`` (tokens), ``skipped_steps`` (of the run, up to now).
 
     ``resumed_step`` is the step of the checkpoint that the run goes on from;
     a new run (0) starts an empty metrics.jsonl. Raises RunError where the folder
@@ -46,7 +46,7 @@ class Tracker:
         self._events = _open_events(Path(run_dir), resumed_step, self._console)
         self._progress = Progress(BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), console=self._console)
         self._bar = self._progress.add_task("waiting for the first step", total=total_steps, completed=resumed_step)
-        self._started_s = clock()
+        self._started_s, self._skipped = clock(), 0.0
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record ``step`` (from 1). Values that are not finite become null in metrics.jsonl."""
@@ -56,7 +56,9 @@ class Tracker:
         step_s = (self._clock() - self._started_s) / max(step - self.resumed_step, 1)
         line = status_line(step, self.total_steps, metrics, step_s * (self.total_steps - step))
         self._progress.update(self._bar, completed=step, description=line)
-        if not self._console.is_terminal and (step % self.every == 0 or step in (self.resumed_step + 1, self.total_steps)):
+        is_due = step % self.every == 0 or step in (self.resumed_step + 1, self.total_steps)
+        skipped, self._skipped = self._skipped, metrics.get("skipped_steps", 0.0)
+        if not self._console.is_terminal and (is_due or self._skipped > skipped):
             notice(line, self._console)
 
     def close(self) -> None:
@@ -122,6 +124,8 @@ def status_line(step: int, total_steps: int, metrics: Mapping[str, float], left_
     'step 12/75 · 1:05 left · reward 1.420 (format 0.950, accuracy 0.470) · kl 0.0123'
     >>> status_line(75, 75, {"completion_length": 22.6}, 0)
     'step 75/75 · 0:00 left · 23 tokens'
+    >>> status_line(75, 75, {"completion_length": 22.6, "skipped_steps": 2}, 0)
+    'step 75/75 · 0:00 left · 23 tokens · 2 steps skipped, not finite'
     """
     minutes, seconds = divmod(round(left_s), 60)
     hours, minutes = divmod(minutes, 60)
@@ -134,6 +138,8 @@ def status_line(step: int, total_steps: int, metrics: Mapping[str, float], left_
         parts.append(f"kl {metrics['kl']:.4f}")
     if "completion_length" in metrics:
         parts.append(f"{metrics['completion_length']:.0f} tokens")
+    if skipped := metrics.get("skipped_steps"):
+        parts.append(f"{skipped} step{'s' * (skipped > 1)} skipped, not finite")
     return " · ".join(parts)
 
 

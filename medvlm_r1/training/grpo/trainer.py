@@ -9,11 +9,12 @@ from pathlib import Path
 
 from medvlm_r1.models.adapt import Trainable
 from medvlm_r1.models.policy import Policy
+from medvlm_r1.rewards.rubric import sources
 from medvlm_r1.rollout.collect import Scorer, collect
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training import checkpoint
 from medvlm_r1.training.batches import batch
-from medvlm_r1.training.grpo.advantage import ADVANTAGES
+from medvlm_r1.training.grpo.advantage import ADVANTAGES, is_flat
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
@@ -46,6 +47,10 @@ class GRPOConfig:
     save_every: int = 100
     seed: int = 0
 
+    def code(self) -> dict[str, str]:
+        """The rewards that are not built in, with a hash of what they are made of: part of the fingerprint."""
+        return sources(self.rewards)
+
 
 def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence[Example], rubric: Scorer, run_dir: Path) -> bool:
     """Run or resume; True when all steps are done, False when asked to stop before.
@@ -68,6 +73,7 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
             engine.sync(policy)
             log.log(step + 1, groups_P, advantages_PG)
             tracker.log(step + 1, rewards(groups_P) | metrics | learner.watch.lap())
+            learner.optimizer.check()
             if stop or (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 checkpoint.save(run_dir, policy, learner.optimizer)
             if stop:
@@ -90,7 +96,7 @@ def rewards(groups_P: Sequence[RolloutGroup]) -> dict[str, float]:
     """Means over the step's rollouts, part by part, and the share of groups that teach nothing."""
     rollouts = [rollout for group in groups_P for rollout in group.rollouts]
     parts = {f"reward/{name}": sum(rollout.rewards[name] for rollout in rollouts) / len(rollouts) for name in rollouts[0].rewards}
-    flat = sum(len(set(group.rewards_G)) == 1 for group in groups_P)
+    flat = sum(is_flat(group.rewards_G) for group in groups_P)
     finished = sum(rollout.completion.finished for rollout in rollouts)
     return {
         "reward": sum(parts.values()),

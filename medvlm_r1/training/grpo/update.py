@@ -3,12 +3,13 @@
 Legend: P prompts, G rollouts of one prompt, R completion rows, C completion tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from medvlm_r1.models.policy import Policy
+from medvlm_r1.training.batches import micro_batches, tokens
 from medvlm_r1.training.grpo.loss import KL, LossConfig, sequence_mean, surrogate
 from medvlm_r1.training.optim import Optimizer
 from medvlm_r1.training.stopwatch import Stopwatch
@@ -36,7 +37,7 @@ class Learner:
 
 
 def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Loss, backward and one optimiser step over all groups; returns the step's metrics.
+    """Loss, backward and one optimiser step over all groups; returns the step's metrics (``skipped_steps``: of the run, up to now).
 
     Each micro-batch encodes its images and prompts once. The gradient is that
     of the mean over all rows, however the rows are cut into micro-batches.
@@ -58,11 +59,13 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
         for name, values_R in metrics.items():
             sums[name] = sums.get(name, 0.0) + values_R.sum().item()
     with learner.watch("update"):
+        learner.optimizer.loss = sums.get("loss", 0.0)
         norm = learner.optimizer.step()
     learner.policy.version += 1
     live = sum(len(groups_P[p].rollouts) for p in live_P)
     means = {name: total / max(1, live) for name, total in sums.items()}
-    return means | {"grad_norm": norm, "lr": learner.optimizer.lr, "skipped_groups": len(groups_P) - len(live_P)}
+    skipped = {"skipped_groups": len(groups_P) - len(live_P), "skipped_steps": learner.optimizer.skipped}
+    return means | {"grad_norm": norm, "lr": learner.optimizer.lr} | skipped
 
 
 def _reference(learner: Learner, batch: TokenBatch) -> torch.Tensor | None:
@@ -92,27 +95,6 @@ def _loss(
         metrics["kl"] = sequence_mean(kl_RC.detach(), mask_RC)
     loss_R = sequence_mean(loss_RC, mask_RC)
     return loss_R, metrics | {"loss": loss_R.detach()}
-
-
-def micro_batches(tokens_P: Sequence[int], live_P: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """The live groups' indices, whole groups together while their tokens fit the budget.
-
-    >>> list(micro_batches([400, 300, 500, 2000, 100], live_P=[0, 1, 3, 4], budget=1000))
-    [[0, 1], [3], [4]]
-    """
-    part: list[int] = []
-    for p in live_P:
-        if part and sum(tokens_P[q] for q in part) + tokens_P[p] > budget:
-            yield part
-            part = []
-        part.append(p)
-    if part:
-        yield part
-
-
-def tokens(policy: Policy, group: RolloutGroup) -> int:
-    """Tokens of a pass over one group: its prompt once and all completions."""
-    return len(policy.encoder.prompt_ids(group.prompt)) + sum(len(rollout.completion.token_ids) for rollout in group.rollouts)
 
 
 def _sampled(groups: Sequence[RolloutGroup], batch: TokenBatch) -> torch.Tensor:
