@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import transformers_way
 
-from medvlm_r1.models.decoder import Matrix
+from medvlm_r1.models.packed import Matrix
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine, uniforms
