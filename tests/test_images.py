@@ -88,9 +88,9 @@ def test_where_one_micro_batch_holds_the_step_no_bit_depends_on_the_rollout(poli
 
 def test_a_backward_pass_that_nobody_cut_off_is_complete(policy, examples):
     groups, advantages = scored(policy, examples)
-    naive = naive_gradients(policy, [groups], [sum(advantages, [])])
+    naive = naive_gradients(policy, [[group] for group in groups], advantages)
     roll_out(policy, examples)
-    again = naive_gradients(policy, [groups], [sum(advantages, [])])
+    again = naive_gradients(policy, [[group] for group in groups], advantages)
     assert all(torch.equal(again[name], naive[name]) for name in naive)
 
 

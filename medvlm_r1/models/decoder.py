@@ -150,9 +150,7 @@ def run(
     return x_TH
 
 
-def through(
-    layer: Layer, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None
-) -> torch.Tensor:
+def through(layer: Layer, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None) -> torch.Tensor:
     """One layer: (T, H) to (T, H), or to the ``wanted`` tokens' (W, H)."""
     heads = layer.heads
     qk, v = layer.qkv(x_TH).split([heads.query + heads.key, heads.key], 1)
@@ -181,9 +179,7 @@ def _within(_model: Any, work: Callable[..., Any], *args: Any) -> Any:
     return work(*args)
 
 
-def _through(
-    layer: Any, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None
-) -> torch.Tensor:
+def _through(layer: Any, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None) -> torch.Tensor:
     return through(Live(layer), x_TH, rotary, attend, wanted)
 
 
