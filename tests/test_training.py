@@ -10,7 +10,7 @@ import torch
 from conftest import picture
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
-from medvlm_r1 import recipes
+from medvlm_r1.recipes import named as recipes
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.errors import RunError
 from medvlm_r1.launch.training import load_model
