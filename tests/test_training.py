@@ -10,13 +10,13 @@ import torch
 from conftest import picture
 from transformers import AutoTokenizer, Qwen2VLForConditionalGeneration
 
-from medvlm_r1.recipes import named as recipes
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.errors import RunError
-from medvlm_r1.launch.training import load_model
+from medvlm_r1.launch.loading import load_model
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
+from medvlm_r1.recipes import named as recipes
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training import batches, checkpoint, sft
