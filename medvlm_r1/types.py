@@ -109,6 +109,8 @@ class Rollout:
 class RolloutGroup:
     """The G rollouts of one prompt: what an advantage is relative to.
 
+    ``min_tokens``: none of them could end before; what stops a completion had no probability there.
+
     >>> c = Completion((7,), (-0.1,), "<answer>A</answer>", finished=True)
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> RolloutGroup(Prompt(e, "…"), (Rollout(c, {"accuracy": 1.0}), Rollout(c, {"accuracy": 0.0}))).rewards_G
@@ -117,6 +119,7 @@ class RolloutGroup:
 
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
+    min_tokens: int = 0
 
     @property
     def rewards_G(self) -> list[float]:
@@ -155,6 +158,7 @@ class TokenBatch:
 
     ids_RC, mask_RC: completion tokens, padded on the right.
     prompt_of_R: the row of ``prompts`` that each completion continues; sorted.
+    early_RC: True where a completion could not end yet; None where all could end everywhere.
 
     >>> t = torch.tensor
     >>> prompts = PromptBatch(t([[5, 6]]), t([[1, 1]]), t([[[0, 1]]] * 3), t([2]), None, None)
@@ -166,6 +170,7 @@ class TokenBatch:
     ids_RC: torch.Tensor
     mask_RC: torch.Tensor
     prompt_of_R: torch.Tensor = field(repr=False)
+    early_RC: torch.Tensor | None = field(default=None, repr=False)
 
     @property
     def n_tokens(self) -> int:

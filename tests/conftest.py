@@ -53,11 +53,17 @@ def mismatch(policy, prompts, sampling):
     """The largest |Δ log p| between what sampling says of its tokens and what training computes; and the tokens."""
     completions_PG = LocalEngine(policy).generate(prompts, sampling)
     rollouts = [tuple(Rollout(c, {}) for c in completions_G) for completions_G in completions_PG]
-    batch = policy.encoder.groups([RolloutGroup(p, r) for p, r in zip(prompts, rollouts, strict=True)])
+    batch = policy.encoder.groups([RolloutGroup(p, r, sampling.min_tokens) for p, r in zip(prompts, rollouts, strict=True)])
     trained = policy.logprobs(batch)[batch.mask_RC.bool()]
     written = [c for completions_G in completions_PG for c in completions_G]
     sampled = torch.tensor([x for c in written for x in c.logprobs])
     return (trained - sampled).abs().max(), {i for c in written for i in c.token_ids}
+
+
+def like_to_end(policy, strength):
+    """Its stop token is likelier than chance would have it; at 50, by far the likeliest."""
+    with torch.no_grad():
+        policy.model.lm_head.weight[policy.stop_ids[0]] = strength * policy.model.lm_head.weight.mean(0).sign()
 
 
 def transformers_way(policy):

@@ -18,7 +18,7 @@ from test_training import GRPO, SFT, files_of, fresh, vowels
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from medvlm_r1.errors import ConfigError, ModelError
-from medvlm_r1.models import decoder
+from medvlm_r1.models import packed
 from medvlm_r1.models.adapt import ADAPTER, LoRA, Trainable, adapt, adapted, merged, part_of, table
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import forecast as planning
@@ -169,7 +169,7 @@ def test_a_reference_has_its_own_copy_of_what_learns(policy, examples):
         before = reference.logprobs(batch)
         for p in policy.model.model.visual.parameters():
             p.add_(0.1)
-        reference._images.clear()
+        reference.images.clear()
         assert torch.equal(reference.logprobs(batch), before)
 
 
@@ -198,10 +198,10 @@ def test_decoding_sees_a_young_adapter_in_bfloat16(policy):
     layer = policy.text.layers[0].mlp.down_proj
     for linear, value in ((layer.base_layer, 0.02), (layer.lora_A["default"], 0.01), (layer.lora_B["default"], 0.0005)):
         torch.nn.init.constant_(linear.weight, value)
-    matrix, alternating = decoder.Matrix([layer]), torch.ones(1, layer.in_features, dtype=torch.bfloat16)
+    matrix, alternating = packed.Matrix([layer]), torch.ones(1, layer.in_features, dtype=torch.bfloat16)
     alternating[:, 1::2] = -0.5
     matrix.load(1)
-    plain, half = decoder.Matrix([layer.base_layer]), layer.in_features // 2
+    plain, half = packed.Matrix([layer.base_layer]), layer.in_features // 2
     plain.load(1)
     change = F.linear(F.linear(alternating, matrix.down_EI), matrix.up_OE)[0, 0].item()
     assert change == pytest.approx(1e-5 * half * 0.5, rel=0.02)  # 2 x 0.0005 x 0.01 for each input
@@ -327,5 +327,5 @@ def test_a_plan_with_adapters_by_hand():
     made = plan(planning.learning(QWEN2_VL_2B, PLANS["adapters"]), PAPER)
     assert made.weights == 2 * (2_208_985_600 + count)
     assert (made.masters, made.moments, made.gradients) == (4 * count, 8 * count, 2 * count)
-    assert made.reference == made.vision == made.images == 0
+    assert made.reference == made.vision == 0
     assert made.embeddings == 2 * 600 * 512 * 1536

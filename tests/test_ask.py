@@ -30,10 +30,10 @@ def scripted(tokenizer, text):
     ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     said = iter(ids)
 
-    def log_softmax(hidden_TH, temperature=1.0):
+    def log_softmax(hidden_TH, *how):
         if len(hidden_TH) == 1:  # decoding
             return torch.nn.functional.one_hot(torch.tensor([next(said)]), 512).float().log()
-        return type(policy).log_softmax(policy, hidden_TH, temperature)
+        return type(policy).log_softmax(policy, hidden_TH, *how)
 
     policy.log_softmax = log_softmax
     return policy

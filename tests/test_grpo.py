@@ -2,11 +2,14 @@
 
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
+from conftest import like_to_end
 
 from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.collect import collect
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training.batches import micro_batches, tokens
@@ -119,6 +122,21 @@ def test_the_loss_is_the_mean_over_sequences_of_the_mean_over_tokens(policy, exa
     assert metrics["kl"] > 1e-4
     for name, gradient in gradients.items():
         assert (captured[name] - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7, name
+
+
+def test_what_is_scored_is_the_distribution_that_was_sampled(policy, examples):
+    """No completion may end before its 40th token: nothing stops there, and the others share what that was worth; with the reference, too."""
+    like_to_end(policy, 1)
+    learner = learner_of(policy)
+    learner.optimizer.config = OptimConfig(lr=0.0)
+    for temperature in (1.0, 0.7):
+        learner.config = UpdateConfig(temperature=temperature)
+        sampling = Sampling(n=2, temperature=temperature, max_tokens=44, min_tokens=40)
+        groups = collect(LocalEngine(policy, learning=True), examples[:2], lambda completion, example: {}, "think", sampling)
+        metrics = update(learner, groups, [[1.0, -1.0]] * 2)
+        assert metrics["sampler_mismatch"] < 1e-5 and metrics["kl"] < 1e-10
+        freed = [replace(group, min_tokens=0) for group in groups]
+        assert update(learner, freed, [[1.0, -1.0]] * 2)["sampler_mismatch"] > 1e-3
 
 
 def test_an_update_makes_good_rollouts_likelier(policy, examples):

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import transformers_way
+from conftest import like_to_end, transformers_way
 
-from medvlm_r1.models.decoder import Matrix
+from medvlm_r1.models.packed import Matrix
 from medvlm_r1.reasoning import render
 from medvlm_r1.rewards.rubric import Rubric
 from medvlm_r1.rollout.collect import collect
@@ -122,11 +122,6 @@ def test_a_captured_step_serves_later_batches_and_weights(policy, examples):
     assert len(captured) == 1
     engine.generate([render(examples[2], "think")], sampling)
     assert len(captured) == 2  # one prompt is another grid
-
-
-def like_to_end(policy, strength):
-    with torch.no_grad():
-        policy.model.lm_head.weight[policy.stop_ids[0]] = strength * policy.model.lm_head.weight.mean(0).sign()
 
 
 def test_a_completion_holds_its_end_once_wherever_the_others_end(policy, examples):

@@ -63,10 +63,9 @@ def test_the_papers_plan_by_hand():
     assert (made.masters, made.moments) == (4 * n, 8 * n)
     assert made.certain == 16 * n
     assert made.activations == (2 * 768 + 8 * 512) * 2_897_216
-    assert made.vision == 2 * 2048 * 1_898_800
+    assert made.vision == 4 * 2048 * 1_898_800  # of all prompts: the rollout encodes them, the update goes back through them at its end
     assert made.cache == (2 * 4 * 768 + 16 * 512) * 28 * 2 * 256 * 2
     assert made.packed == 28 * 46_792_704 * 2
-    assert made.images == 4 * 2048 * 1_898_800
     assert made.phases(on_host=False)["update"][-4:] == ("gradients", "activations", "vision", "head")
     assert made.sizes(on_host=False)["step"] == 20 * n + made.embeddings + made.packed  # float32 gradients beside the masters
     assert made.sizes(on_host=True)["update"] - made.sizes(on_host=False)["update"] == 600 * 2048 * 1176 * 4
@@ -80,7 +79,7 @@ def test_float32_needs_no_masters_and_no_penalty_no_reference():
 
 def test_a_frozen_tower_keeps_no_activations_and_steps_nothing():
     made = plan(replace(QWEN2_VL_2B, trainable=1_543_714_304, vision_trains=False), PAPER)
-    assert made.vision == made.images == 0 and made.moments == 8 * 1_543_714_304 and made.weights == 2 * 2_208_985_600
+    assert made.vision == 0 and made.moments == 8 * 1_543_714_304 and made.weights == 2 * 2_208_985_600
 
 
 @pytest.mark.parametrize("budget", [1, 99, 100, 199, 200, 1000])

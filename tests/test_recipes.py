@@ -65,13 +65,13 @@ def test_adapters_fit_a_card_of_24_gb(kind):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_readmes_memory_is_the_plans(name):
     parts = made_for(find(name, "grpo")).plan.parts
-    columns = ("weights", "masters", "moments", "reference", "gradients", "activations", "vision", "images")
+    columns = ("weights", "masters", "moments", "reference", "gradients", "activations", "vision")
     rest = sum(parts[part] for part in ("embeddings", "head", "packed", "cache"))
     expected = [*(parts[part] for part in columns), rest, made_for(find(name, "grpo")).peak]
     row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |") and "**" in line)
     shown = [float(cell) for cell in re.findall(r"[\d.]+", row.partition("` |")[2])]
     assert shown == pytest.approx([size / 1e9 for size in expected], abs=0.051)
-    assert len(shown) == 10 and f"{parts['pixels'] / 1e9:.2f} GB" in README
+    assert len(shown) == 9 and f"{parts['pixels'] / 1e9:.2f} GB" in README
 
 
 # ---------------------------------------------------------------- the released checkpoint

@@ -63,6 +63,16 @@ def test_gradients_are_made_and_thrown_away(policy, examples):
     assert all(p.grad is None for p in policy.model.parameters()) and policy.version == 0
 
 
+def test_the_images_of_a_whole_step_are_held_beside_one_micro_batch(policy, examples):
+    """The two longest questions show a.png, b.png and one more; 24 tokens hold one group."""
+    passes = []
+    policy.model.model.visual.register_forward_hook(lambda module, args, kwargs, out: passes.append(len(kwargs["grid_thw"])), with_kwargs=True)
+    tight = forecast(policy, examples, replace(CONFIG, update=UpdateConfig(tokens_per_micro_batch=24)))
+    references = {reference for prompt in longest(policy, "think", examples)[:2] for reference in prompt.example.images}
+    rehearse(tight, policy, examples)
+    assert tight.work.micro_prompts == 1 and passes == [len(references)] and len(references) > 1
+
+
 def test_the_worst_micro_batch_has_the_longest_prompts_and_full_completions(policy, examples):
     """q3 shows two images of 9 tokens and its question is the longest; a budget of 24 tokens holds one group of 3 x 8."""
     lengths = [len(policy.encoder.prompt_ids(prompt)) for prompt in longest(policy, "think", examples)]
@@ -79,7 +89,7 @@ def test_the_worst_micro_batch_has_the_longest_prompts_and_full_completions(poli
 
 def test_what_does_not_fit_is_a_sentence(policy, examples):
     class Full:
-        encoder, stop_ids, model = policy.encoder, policy.stop_ids, policy.model
+        encoder, stop_ids, model, images, remember = policy.encoder, policy.stop_ids, policy.model, policy.images, policy.remember
 
         def logprobs(self, batch, temperature):
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")

@@ -13,14 +13,14 @@ from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.types import Completion, Rollout, RolloutGroup
 
 
-def groups_of(policy, examples, lengths_PG):
+def groups_of(policy, examples, lengths_PG, min_tokens=(0, 0, 0)):
     """Groups of random completions with the given lengths."""
     generator = torch.Generator().manual_seed(0)
     groups = []
-    for example, lengths_G in zip(examples, lengths_PG, strict=True):
+    for example, lengths_G, least in zip(examples, lengths_PG, min_tokens, strict=False):
         rows = [tuple(torch.randint(20, 250, (length,), generator=generator).tolist()) for length in lengths_G]
         rollouts = tuple(Rollout(Completion(ids, (0.0,) * len(ids), "", True), {}) for ids in rows)
-        groups.append(RolloutGroup(render(example, "think"), rollouts))
+        groups.append(RolloutGroup(render(example, "think"), rollouts, least))
     return groups
 
 
@@ -43,20 +43,22 @@ def naive_logprobs(policy, group):
             .float()
         )
         logits[:, policy.banned_ids] = -torch.inf
+        logits[: group.min_tokens, list(policy.stop_ids)] = -torch.inf
         yield logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0]
 
 
 CASES = {
-    "one group": [[5, 9, 3, 7], [], []],
-    "different prompts, padded": [[5, 9], [4, 4, 12], [6]],
-    "G = 1": [[8], [3], [2]],
-    "length 1": [[1, 1], [1], [1, 4]],
+    "one group": ([[5, 9, 3, 7], [], []],),
+    "different prompts, padded": ([[5, 9], [4, 4, 12], [6]],),
+    "G = 1": ([[8], [3], [2]],),
+    "length 1": ([[1, 1], [1], [1, 4]],),
+    "none ends before 4 tokens, or 9": ([[5, 9], [4, 4, 12], [6]], (4, 9, 0)),
 }
 
 
-@pytest.mark.parametrize("lengths_PG", CASES.values(), ids=CASES)
-def test_values_and_gradients_equal_the_naive_way(policy, examples, lengths_PG):
-    groups = [g for g in groups_of(policy, examples, lengths_PG) if g.rollouts]
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_values_and_gradients_equal_the_naive_way(policy, examples, case):
+    groups = [g for g in groups_of(policy, examples, *case) if g.rollouts]
     weights = torch.linspace(-1, 1, sum(len(r.completion.token_ids) for g in groups for r in g.rollouts))
     batch = policy.encoder.groups(groups)
     ours = policy.logprobs(batch)[batch.mask_RC.bool()]
@@ -82,8 +84,10 @@ def test_positions_are_those_of_transformers(policy, examples):
         assert torch.equal(mrope(ids, policy.encoder.image_id, grids, policy.encoder.merge), expected[:, 0])
 
 
-def test_a_sampled_token_has_the_log_probability_that_training_computes(policy, examples):
-    assert mismatch(policy, [render(example, "think") for example in examples], Sampling(n=3, max_tokens=12, seed=5))[0] <= 1e-5
+@pytest.mark.parametrize("min_tokens", [0, 8, 12])
+def test_a_sampled_token_has_the_log_probability_that_training_computes(policy, examples, min_tokens):
+    sampling = Sampling(n=3, max_tokens=12, seed=5, min_tokens=min_tokens)
+    assert mismatch(policy, [render(example, "think") for example in examples], sampling)[0] <= 1e-5
 
 
 def test_an_image_and_a_prompt_are_encoded_once_per_group(policy, examples):

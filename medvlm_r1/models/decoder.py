@@ -1,9 +1,9 @@
-"""The text decoder, once: training, scoring, prefill and decoding all run ``run`` below.
+"""The text decoder, once: training, scoring, prefill and decoding all run ``run`` and ``through`` below.
 
 transformers' modules hold the weights; that our layer computes what theirs does
 is tested for every family. What differs between passes is handed in: who
 attends to whom (``attend``: models.tree, models.decoding) and how the weights
-lie (``Live`` where gradients flow, ``Packed`` where few tokens do).
+lie (``Live`` where gradients flow, models.packed where few tokens do).
 
 Legend: T tokens one after another, without padding; H hidden size; D head size;
 Q query heads, K key heads; M width of the MLP; W tokens whose result is wanted; I image tokens; F layers that get features added.
@@ -12,7 +12,8 @@ Q query heads, K key heads; M width of the MLP; W tokens whose result is wanted;
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
+from types import MethodType
 from typing import Any, Protocol
 
 import torch
@@ -24,11 +25,18 @@ from medvlm_r1.models.fused import fused
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(layer number, q (T, Q, D), k (T, K, D), v (T, K, D)) to (T, Q·D)."""
 
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""The same of one layer."""
+
+Through = Callable[[torch.Tensor, "Rotary", Attention, torch.Tensor | None], torch.Tensor]
+"""``through`` of one layer."""
+
 
 class Layer(Protocol):
-    """One decoder layer: two maps around the attention, each with its norm."""
+    """A decoder layer's weights: two maps around the attention, each with its norm."""
 
-    heads: "Heads"
+    @property
+    def heads(self) -> "Heads": ...
 
     def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
         """Normed and projected: (T, Q + 2K, D), queries first, then keys, then values."""
@@ -124,7 +132,7 @@ class Added:
 
 
 def run(
-    layers: Sequence[Layer],
+    layers: Sequence[Through],
     x_TH: torch.Tensor,
     rotary: Rotary,
     attend: Attend,
@@ -135,18 +143,44 @@ def run(
 
     Behind its attention the last layer works on the wanted tokens alone: nobody reads what the others would become.
     """
-    heads = layers[0].heads
     for n, layer in enumerate(layers):
         if added is not None:
             x_TH = added.behind(n - 1, x_TH)
-        qk, v = layer.qkv(x_TH).split([heads.query + heads.key, heads.key], 1)
-        q, k = rotary(qk).split([heads.query, heads.key], 1)
-        attended = attend(n, q, k, v)
-        if wanted is not None and n == len(layers) - 1:
-            x_TH, attended = x_TH.index_select(0, wanted), attended.index_select(0, wanted)
-        x_TH = x_TH + layer.out(attended)
-        x_TH = x_TH + layer.mlp(x_TH)
+        x_TH = layer(x_TH, rotary, partial(attend, n), wanted if n == len(layers) - 1 else None)
     return x_TH
+
+
+def through(layer: Layer, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None) -> torch.Tensor:
+    """One layer: (T, H) to (T, H), or to the ``wanted`` tokens' (W, H)."""
+    heads = layer.heads
+    qk, v = layer.qkv(x_TH).split([heads.query + heads.key, heads.key], 1)
+    q, k = rotary(qk).split([heads.query, heads.key], 1)
+    attended = attend(q, k, v)
+    if wanted is not None:
+        x_TH, attended = x_TH.index_select(0, wanted), attended.index_select(0, wanted)
+    x_TH = x_TH + layer.out(attended)
+    return x_TH + layer.mlp(x_TH)
+
+
+def make_callable(model: Any, text: Any) -> None:
+    """Gives a model of transformers what our passes call: ``within`` on the whole of it, ``through`` on each decoder layer.
+
+    These are the places for what takes hold of a module as it is called: hooks, compilation, activation checkpoints,
+    FSDP2's ``register_fsdp_forward_method``. The modules' own ``forward`` stays transformers'. A deep copy's are its own.
+    """
+    if not hasattr(model, "within"):
+        model.within = MethodType(_within, model)
+    for layer in text.layers:
+        if not hasattr(layer, "through"):
+            layer.through = MethodType(_through, layer)
+
+
+def _within(_model: Any, work: Callable[..., Any], *args: Any) -> Any:
+    return work(*args)
+
+
+def _through(layer: Any, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None) -> torch.Tensor:
+    return through(Live(layer), x_TH, rotary, attend, wanted)
 
 
 # ---------------------------------------------------------------- which layers of transformers these are
@@ -186,7 +220,10 @@ class Live:
     """A layer of transformers as it stands: gradients reach its weights, adapters on its matrices take part."""
 
     layer: Any
-    heads: Heads
+
+    @property
+    def heads(self) -> Heads:
+        return Heads.of(self.layer.self_attn.config)
 
     def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
         attention, x_TH = self.layer.self_attn, self.layer.input_layernorm(x_TH)
@@ -213,86 +250,7 @@ def norm_heads(attention: Any, heads: Heads, qkv: torch.Tensor) -> torch.Tensor:
     return torch.cat([attention.q_norm(q), attention.k_norm(k), v], 1)
 
 
-class Packed:
-    """The same weights as four matrices, for a few tokens at a time and no gradients. ``load`` after they have changed."""
-
-    def __init__(self, layer: Any, heads: Heads) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self.attention, self.heads, self.act = attention, heads, mlp.act_fn
-        self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
-        self._qkv = Matrix([attention.q_proj, attention.k_proj, attention.v_proj])
-        self._out = Matrix([attention.o_proj])
-        self._gate_up = Matrix([mlp.gate_proj, mlp.up_proj])
-        self._down = Matrix([mlp.down_proj])
-
-    def load(self, rows: int) -> None:
-        for matrix in (self._qkv, self._out, self._gate_up, self._down):
-            matrix.load(rows)
-
-    def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
-        return norm_heads(self.attention, self.heads, self._qkv(rms_norm(x_TH, self.norms[0])).unflatten(1, (-1, self.heads.size)))
-
-    def out(self, attended_TH: torch.Tensor) -> torch.Tensor:
-        return self._out(attended_TH)
-
-    def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
-        gate_TM, up_TM = self._gate_up(rms_norm(x_TH, self.norms[1])).chunk(2, 1)
-        return self._down(gated(gate_TM, up_TM, self.act))
-
-
-class Matrix:
-    """Linear layers that share their input, as one product. What it multiplies by keeps its place in memory from load to load.
-
-    On x86 oneDNN reorders the weight for products with few rows: a third faster.
-    Adapters stay apart, two thin products for all of them: a bfloat16 matrix with a young adapter merged in is
-    the matrix, since most of what was added is less than half the distance to its next number.
-    """
-
-    def __init__(self, parts: list[Any]) -> None:
-        self.parts, self.weight_OI, self.bias_O, self.ordered = parts, None, None, None
-        self.down_EI, self.up_OE = None, None  # E: the ranks of all adapters together
-
-    def load(self, rows: int) -> None:
-        """As the weights are now, for products with about so many rows."""
-        self.weight_OI = _into(self.weight_OI, _joined([lora.base(part).weight for part in self.parts]))
-        if self.parts[0].bias is not None:
-            self.bias_O = _into(self.bias_O, _joined([part.bias for part in self.parts]))
-        if any(map(lora.is_adapted, self.parts)):
-            down, up = zip(*map(lora.low_rank, self.parts), strict=True)
-            self.down_EI, self.up_OE = _into(self.down_EI, torch.cat(down)), _into(self.up_OE, torch.block_diag(*up))
-        if self.weight_OI.is_cpu and _can_reorder(self.weight_OI.dtype):
-            self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI.contiguous(), rows)
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        if self.ordered is None:
-            y = F.linear(x, self.weight_OI, self.bias_O)
-        else:
-            y = torch.ops.mkldnn._linear_pointwise(x, self.ordered, self.bias_O, "none", [], "")
-        return y if self.up_OE is None else y + F.linear(F.linear(x, self.down_EI), self.up_OE)
-
-
-@cache
-def _can_reorder(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and knows the type here: bfloat16 wants AVX-512, which many a laptop lacks."""
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
-        return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _into(place: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
-    return value if place is None or place is value else place.copy_(value)
-
-
 @fused
 def gated(gate_TM: torch.Tensor, up_TM: torch.Tensor, act: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """The gate of a gated MLP (Shazeer 2020, arXiv 2002.05202)."""
     return act(gate_TM) * up_TM
-
-
-def rms_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
-    """What a norm module of transformers computes, in one call (Zhang and Sennrich 2019, arXiv 1910.07467)."""
-    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)

@@ -22,6 +22,7 @@ from medvlm_r1.models.qwen import QWEN2_VL
 from medvlm_r1.types import Example, Prompt, PromptBatch, RolloutGroup, TokenBatch
 
 KEPT_PIXEL_BYTES = 2**33  # 850 images of 512 visual tokens
+KEPT_PROMPT_TOKENS = 2**22  # 5,000 prompts of 800 tokens, 150 MB
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Encoder:
     family: Family = QWEN2_VL
     tile_tokens: int = 0
     _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES), init=False)
-    _ids: dict[tuple[tuple[str, ...], str, str], list[int]] = field(default_factory=dict, init=False)
+    _ids: Kept[list[int]] = field(default_factory=lambda: Kept(KEPT_PROMPT_TOKENS), init=False)
     _coming: dict[str, Future] = field(default_factory=dict, init=False)
 
     @property
@@ -79,9 +80,11 @@ class Encoder:
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of the whole conversation up to the first token that the assistant is to write."""
         key = (prompt.example.images, prompt.text, prompt.opening)
-        if key not in self._ids:
-            self._ids[key] = self._encode(prompt)
-        return self._ids[key]
+        ids = self._ids.get(key)
+        if ids is None:
+            ids = self._encode(prompt)
+            self._ids.put(key, ids, len(ids))
+        return ids
 
     def _encode(self, prompt: Prompt) -> list[int]:
         content = [{"type": "image"} for _ in prompt.example.images] + [{"type": "text", "text": prompt.text}]
@@ -134,7 +137,9 @@ class Encoder:
         rows = [rollout.completion.token_ids for group in groups for rollout in group.rollouts]
         ids_RC, mask_RC = pad(rows, self.tokenizer.pad_token_id)
         prompt_of_R = torch.tensor([p for p, group in enumerate(groups) for _ in group.rollouts])
-        return TokenBatch(self.prompts([group.prompt for group in groups]), ids_RC, mask_RC, prompt_of_R)
+        least_R = torch.tensor([group.min_tokens for group in groups for _ in group.rollouts])
+        early_RC = torch.arange(ids_RC.shape[1]) < least_R[:, None] if least_R.any() else None
+        return TokenBatch(self.prompts([group.prompt for group in groups]), ids_RC, mask_RC, prompt_of_R, early_RC)
 
 
 @cache

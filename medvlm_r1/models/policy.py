@@ -8,9 +8,9 @@ Legend: P prompts, R completion rows, C completion tokens, T tokens of a pass
 one after another, H hidden size, V vocabulary, D head size, I image tokens, F see models.family.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,13 +21,13 @@ from torch.utils.checkpoint import checkpoint
 from medvlm_r1.models import adapt, decoder
 from medvlm_r1.models.decoding import Decoding, KeysValues
 from medvlm_r1.models.encode import Encoder
-from medvlm_r1.models.kept import Kept
+from medvlm_r1.models.images import Images
+from medvlm_r1.models.packed import Packed, rms_norm
 from medvlm_r1.models.tree import Rows, Tree
 from medvlm_r1.reasoning import EVALUATED_AS
 from medvlm_r1.types import Example, PromptBatch, TokenBatch
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits held at a time: 256 MB in float32
-KEPT_IMAGE_BYTES = 2**31
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,32 @@ class Prefilled:
     next_position_P: torch.Tensor
 
 
+def _of_the_whole(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A pass that calls the model as a whole, so that what holds on to it (models.decoder: ``within``) sees it come and go."""
+
+    @wraps(method)
+    def call(self: "Policy", *args: Any) -> Any:
+        return self.model.within(partial(method, self), *args)
+
+    return call
+
+
 @dataclass
 class Policy:
     """A model with its encoder.
 
-    ``version`` counts optimiser steps. A vision tower without trainable
-    parameters encodes an image once per run; one that learns, once per step:
-    what ``remember`` encoded before the rollouts, the update differentiates.
+    ``version`` counts optimiser steps: whoever changes the weights moves it on, so that no image is taken for one of theirs
+    that is not. ``images``: when they are encoded, models.images says.
     """
 
     model: Any
     encoder: Encoder
     version: int = 0
-    _images: Kept[torch.Tensor] = field(default_factory=lambda: Kept(KEPT_IMAGE_BYTES))
-    _step: tuple[int, dict[str, torch.Tensor]] = (-1, {})
+    images: Images = field(init=False)
+
+    def __post_init__(self) -> None:
+        decoder.make_callable(self.model, self.text)
+        self.images = Images(self.model, self.encoder.family)
 
     @property
     def device(self) -> torch.device:
@@ -67,10 +79,6 @@ class Policy:
     def text(self) -> Any:
         """The text decoder's module of transformers, which holds the weights."""
         return self.encoder.family.decoder(self.model)
-
-    @cached_property
-    def heads(self) -> decoder.Heads:
-        return decoder.Heads.of(self.text.config)
 
     @cached_property
     def widest(self) -> int:
@@ -92,6 +100,11 @@ class Policy:
         eos = self.model.generation_config.eos_token_id
         return tuple(eos) if isinstance(eos, list) else (eos,)
 
+    @cached_property
+    def stop(self) -> torch.Tensor:
+        """``stop_ids`` on the policy's device."""
+        return torch.tensor(self.stop_ids, dtype=torch.long, device=self.device)
+
     @property
     def template(self) -> str:
         """How this model is asked: what its training wrote into its configuration, else the paper's prompt."""
@@ -105,7 +118,10 @@ class Policy:
         """The reference policy: same weights, no adapters, no gradients, never updated; it shares what does not learn, images too."""
         model = adapt.reference(self.model)
         self.encoder.family.adapt(model)
-        return Policy(model, self.encoder, _images=Kept(KEPT_IMAGE_BYTES) if self._tower_learns else self._images)
+        reference = Policy(model, self.encoder)
+        if not self.images.learn:
+            reference.images = self.images
+        return reference
 
     def save_weights(self, out: Path) -> None:
         """The model in the Hugging Face layout, and its adapters if it has any."""
@@ -114,7 +130,7 @@ class Policy:
     def load_weights(self, weights: dict[str, torch.Tensor], adapters: Mapping[str, torch.Tensor] = MappingProxyType({})) -> None:
         """Take over what ``save_weights`` wrote."""
         adapt.load(self.model, weights, adapters)
-        self._images.clear()
+        self.images.clear()
 
     # ---------------------------------------------------------------- images
 
@@ -124,48 +140,16 @@ class Policy:
             self.encoder.ahead(examples)
 
     def image_embeds(self, batch: PromptBatch) -> torch.Tensor:
-        """What the decoder gets of all image slots in order, (I, F, H); equal images are encoded once."""
-        frozen = not self._tower_learns
-        embeds = self._kept(batch.pixel_keys) if frozen else self._remembered(batch.pixel_keys)
-        missing = [key for key in batch.pixel_keys if key not in embeds]
-        # What is kept for the run must not depend, not even in the last bit, on the company it was first met in.
-        for part in [[key] for key in missing] if frozen else [missing] if missing else []:
-            embeds |= self._encode(batch, part)
-        if frozen:
-            for key in missing:
-                self._images.put(key, embeds[key].detach(), embeds[key].nbytes)
-        return torch.cat([embeds[batch.pixel_keys[n]] for n in batch.slots])
+        """What the decoder gets of all image slots in order, (I, F, H)."""
+        return self.images.embeds(batch, self.version)
 
     def remember(self, batch: PromptBatch) -> None:
         """Encode the images of a step with gradients, for the rollouts and for the update that follows them."""
-        if batch.pixel_keys and self._tower_learns:
-            with torch.enable_grad():
-                self._step = (self.version, self._encode(batch, list(batch.pixel_keys)))
-
-    @property
-    def _tower_learns(self) -> bool:
-        return any(p.requires_grad for tower in self.encoder.family.towers(self.model) for p in tower.parameters())
-
-    def _kept(self, keys: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        return {key: kept for key in keys if (kept := self._images.get(key)) is not None}
-
-    def _remembered(self, keys: tuple[str, ...]) -> dict[str, torch.Tensor]:
-        """This step's embeddings. With gradients all or none: they are one graph, which is differentiated once and as a whole."""
-        version, embeds = self._step
-        if torch.is_grad_enabled():
-            self._step = (-1, {})
-        if version != self.version or (torch.is_grad_enabled() and embeds.keys() != set(keys)):
-            return {}
-        return {key: embeds[key] for key in keys if key in embeds}
-
-    def _encode(self, batch: PromptBatch, keys: list[str]) -> dict[str, torch.Tensor]:
-        wanted = [batch.pixel_keys.index(key) for key in keys]
-        patches = batch.pixels.split(batch.grid_N3.prod(1).tolist())
-        pixels = torch.cat([patches[n] for n in wanted]).to(self.device, self.model.dtype)
-        return dict(zip(keys, self.encoder.family.embed(self.model, pixels, batch.grid_N3[wanted]), strict=True))
+        self.images.remember(batch, self.version)
 
     # ---------------------------------------------------------------- passes over many tokens
 
+    @_of_the_whole
     def prefill(self, batch: PromptBatch, at_least: int = 0) -> Prefilled:
         """Run the prompts, each once; ``at_least``: how far their keys are to be padded."""
         rows, layers = Rows(batch.lengths_P.to(self.device), at_least), []
@@ -178,6 +162,7 @@ class Policy:
         last_PH = self._run(batch, *_prompt_tokens(batch), attend, rows.last_N)
         return Prefilled(layers, last_PH, rows, batch.next_position_P.to(self.device))
 
+    @_of_the_whole
     def prompt_hidden(self, batch: PromptBatch) -> torch.Tensor:
         """Hidden states (T, H) of all prompt tokens, prompt by prompt."""
         return self._run(batch, *_prompt_tokens(batch), Tree.of_prompts(Rows(batch.lengths_P.to(self.device))).attend, None)
@@ -206,7 +191,7 @@ class Policy:
         return embeds_TH.index_copy(0, places_I, features_IFH[:, 0]), added
 
     def _run(self, prompts: PromptBatch, ids_T: torch.Tensor, positions_3T: torch.Tensor, attend: decoder.Attend, wanted: torch.Tensor | None) -> torch.Tensor:
-        layers = [decoder.Live(layer, self.heads) for layer in self.text.layers]
+        layers = [layer.through for layer in self.text.layers]
         embeds_TH, added = self._embed(ids_T, prompts)
         return self.text.norm(decoder.run(layers, embeds_TH, self.rotary(positions_3T.to(self.device)), attend, wanted, added))
 
@@ -214,41 +199,47 @@ class Policy:
         """The model's own turns at these positions."""
         return decoder.Rotary.of(*self.encoder.family.rotary(self.text, positions_3T))
 
+    @_of_the_whole
     def logprobs(self, batch: TokenBatch, temperature: float = 1.0) -> torch.Tensor:
-        """Log-probability (R, C) of every completion token, zero at padding; natural logarithm."""
+        """Log-probability (R, C) of every completion token as it was sampled, zero at padding; natural logarithm."""
         hidden_TH = self.hidden(batch)
         mask_RC = batch.mask_RC.to(self.device).bool()
-        ids_T = batch.ids_RC.to(self.device)[mask_RC]
+        tokens = [hidden_TH, batch.ids_RC.to(self.device)[mask_RC]]
+        if batch.early_RC is not None:
+            tokens.append(batch.early_RC.to(self.device)[mask_RC])
         chunk = max(1, HEAD_CHUNK_ELEMENTS // self.model.lm_head.out_features)
         logprob_T = torch.cat(
             [
-                checkpoint(self._head, h, i, temperature, use_reentrant=False)
+                checkpoint(self._head, temperature, *part, use_reentrant=False)
                 if torch.is_grad_enabled() and len(hidden_TH) > chunk
-                else self._head(h, i, temperature)
-                for h, i in zip(hidden_TH.split(chunk), ids_T.split(chunk), strict=True)
+                else self._head(temperature, *part)
+                for part in zip(*(each.split(chunk) for each in tokens), strict=True)
             ]
         )
         return torch.zeros(mask_RC.shape, device=self.device).masked_scatter(mask_RC, logprob_T)
 
-    def _head(self, hidden_TH: torch.Tensor, ids_T: torch.Tensor, temperature: float) -> torch.Tensor:
-        return self.log_softmax(hidden_TH, temperature).gather(1, ids_T[:, None])[:, 0]
+    def _head(self, temperature: float, hidden_TH: torch.Tensor, ids_T: torch.Tensor, early_T: torch.Tensor | None = None) -> torch.Tensor:
+        return self.log_softmax(hidden_TH, temperature, early_T).gather(1, ids_T[:, None])[:, 0]
 
-    def log_softmax(self, hidden_TH: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-        """Next-token log-probabilities (T, V) in float32, banned tokens at minus infinity."""
-        logits = self.model.lm_head(hidden_TH).float()
-        logits[:, self._banned] = -torch.inf
+    def log_softmax(self, hidden_TH: torch.Tensor, temperature: float = 1.0, early_T: torch.Tensor | None = None) -> torch.Tensor:
+        """Next-token log-probabilities (T, V) in float32; minus infinity for banned tokens, and for stop tokens where it is too early."""
+        # No scalar is written through an index: it would be a copy from the host, which the capture of a CUDA graph forbids.
+        logits = self.model.lm_head(hidden_TH).float().index_fill_(1, self._banned, -torch.inf)
+        if early_T is not None:
+            ends = logits.index_select(1, self.stop).masked_fill(early_T[:, None], -torch.inf)
+            logits = logits.index_copy_(1, self.stop, ends)
         return (logits if temperature == 1 else logits / temperature).log_softmax(-1)
 
     # ---------------------------------------------------------------- one token a row
 
-    def packed(self) -> list[decoder.Packed]:
+    def packed(self) -> list[Packed]:
         """The layers for ``decode``; to be loaded."""
-        return [decoder.Packed(layer, self.heads) for layer in self.text.layers]
+        return [Packed(layer) for layer in self.text.layers]
 
-    def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[decoder.Packed], cache: Decoding) -> torch.Tensor:
+    def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[Packed], cache: Decoding) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""
         embeds_RH = self.model.get_input_embeddings()(ids_R)
-        return decoder.rms_norm(decoder.run(layers, embeds_RH, rotary, cache.attend), self.text.norm)
+        return rms_norm(decoder.run(layers, embeds_RH, rotary, cache.attend), self.text.norm)
 
 
 def _prompt_tokens(batch: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -138,8 +138,7 @@ def _remedies(config: Config, work: Workload) -> dict[str, str]:
         return {"activations": fewer, "vision": f"{fewer}, or {FROZEN}", "pixels": "lower max_pixels"}
     return {
         "activations": f"lower update.tokens_per_micro_batch to {half}" if half else "lower sampling.max_tokens or sampling.n",
-        "vision": f"lower max_pixels, or {FROZEN}",
-        "images": f"lower max_pixels or prompts_per_step, or {FROZEN}",
+        "vision": f"lower max_pixels or prompts_per_step, or {FROZEN}",
         "pixels": "lower max_pixels",
         "cache": "lower sampling.max_tokens or sampling.n",
         "reference": "set update.loss.kl_beta=0",

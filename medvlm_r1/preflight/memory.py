@@ -116,10 +116,9 @@ class MemoryPlan:
     embeddings  600 x 512 x 1536 x 2, the reference's images     0.94
     gradients   2,208,985,600 x 2                                4.42
     activations 5,632 tokens x 2,897,216                        16.32
-    vision      4,096 patches x 1,898,800                        7.78
+    vision      8,192 patches x 1,898,800, from the rollout on  15.55
     head        441 x 151,936 x 12                               0.80
     packed      28 layers x 46,792,704 x 2                       2.62
-    images      8,192 patches x 1,898,800, from the rollout on  15.55
     cache       (2 x 4 x 768 + 16 x 512) tokens x 28,672         0.41
     pixels      600 x 2,048 x 1,176 x 4, on the host             5.78
     =========== ============================================== ======
@@ -127,7 +126,7 @@ class MemoryPlan:
     >>> {name: round(size / 1e9, 2) for name, size in plan(QWEN2_VL_2B, PAPER).parts.items()}
     ... # doctest: +NORMALIZE_WHITESPACE
     {'weights': 4.42, 'masters': 8.84, 'moments': 17.67, 'reference': 4.42, 'embeddings': 0.94, 'gradients': 4.42,
-     'activations': 16.32, 'vision': 7.78, 'head': 0.8, 'packed': 2.62, 'images': 15.55, 'cache': 0.41, 'pixels': 5.78}
+     'activations': 16.32, 'vision': 15.55, 'head': 0.8, 'packed': 2.62, 'cache': 0.41, 'pixels': 5.78}
     """
 
     weights: int
@@ -140,7 +139,6 @@ class MemoryPlan:
     vision: int
     head: int
     packed: int
-    images: int
     cache: int
     pixels: int
 
@@ -162,7 +160,7 @@ class MemoryPlan:
         """
         held = ("weights", "masters", "moments", "reference", "embeddings", "packed", *(["pixels"] if on_host else []))
         stepped = "masters" if self.masters > self.gradients else "gradients"
-        rollout = {"rollout": (*held, "images", "cache")} if self.cache else {}
+        rollout = {"rollout": (*held, "vision", "cache")} if self.cache else {}
         return rollout | {"update": (*held, "gradients", "activations", "vision", "head"), "step": (*held, stepped)}
 
     def sizes(self, on_host: bool) -> dict[str, int]:
@@ -174,7 +172,7 @@ class MemoryPlan:
 
         >>> phase, size = plan(QWEN2_VL_2B, PAPER).peak(on_host=False)
         >>> phase, round(size / 1e9, 2)
-        ('update', 68.22)
+        ('update', 76.0)
         """
         return max(self.sizes(on_host).items(), key=lambda item: item[1])
 
@@ -185,6 +183,7 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
     image_tokens = work.patches // 4
     cached = 2 * work.prompts * work.prompt_tokens + rows * work.completion_tokens  # a prompt's as computed, and as decoding reads them
     tower = vision_bytes(shape, b) if shape.vision_trains else 0
+    seen = work.prompts if work.generates else work.micro_prompts  # what rollouts encoded, the update goes back through at its end
     positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.completion_tokens)
     return MemoryPlan(
         weights=b * shape.parameters,
@@ -194,10 +193,9 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
         embeddings=b * work.images * image_tokens * shape.hidden if work.reference or not shape.vision_trains else 0,
         gradients=b * shape.trainable,
         activations=work.micro_tokens * decoder_bytes(shape, b),
-        vision=work.micro_prompts * work.patches * tower,
+        vision=seen * work.patches * tower,
         head=HEAD_BYTES * positions * shape.vocabulary,
         packed=b * shape.layers * layer_weights(shape) if work.generates else 0,
-        images=work.prompts * work.patches * tower if work.generates else 0,
         cache=cached * 2 * b * shape.kv_size * shape.layers if work.generates else 0,
         pixels=4 * work.images * work.patches * PATCH_VALUES,
     )

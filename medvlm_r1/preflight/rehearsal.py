@@ -22,6 +22,7 @@ def is_worth(forecast: Forecast) -> bool:
 def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) -> None:
     """Forward and backward over the largest micro-batch that these questions can give; nothing of it remains.
 
+    The images of a whole step are held meanwhile, as rollouts leave them, and gone back through at the end.
     Weights, gradients, random numbers and the optimiser are as before, so the run is the same bit for bit. On a GPU
     the room that optimiser and reference will take is held meanwhile. On the CPU it is not: memory that is only
     reserved costs nothing there, and filling it would take as long as a step.
@@ -33,11 +34,15 @@ def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) ->
     try:
         with torch.random.fork_rng(devices):
             held = [torch.empty(plan.certain - plan.weights + plan.embeddings, dtype=torch.uint8, device=device) for device in devices]
-            policy.logprobs(batch, forecast.config.update.temperature).sum().backward()
+            policy.remember(policy.encoder.prompts(worst_prompts(forecast, policy, examples, forecast.work.prompts)))
+            with policy.images.cut_off():
+                policy.logprobs(batch, forecast.config.update.temperature).sum().backward()
+            policy.images.backward()
             del held
     except torch.OutOfMemoryError as error:
         raise EngineError(f"{describe(forecast)} does not fit {forecast.device.name}; {forecast.remedy()} ({str(error).splitlines()[0]})") from error
     finally:
+        policy.images.clear()
         policy.model.zero_grad(set_to_none=True)
 
 
@@ -55,8 +60,12 @@ def worst_groups(forecast: Forecast, policy: Policy, examples: Sequence[Example]
     work = forecast.work
     completion = Completion(policy.stop_ids[:1] * work.completion_tokens, (0.0,) * work.completion_tokens, "", finished=False)
     rollouts = (Rollout(completion, {}),) * work.rollouts
-    prompts = cycle(longest(policy, forecast.config.template, examples))  # a step larger than the data wraps around
-    return [RolloutGroup(prompt, rollouts) for prompt in islice(prompts, work.micro_prompts)]
+    return [RolloutGroup(prompt, rollouts) for prompt in worst_prompts(forecast, policy, examples, work.micro_prompts)]
+
+
+def worst_prompts(forecast: Forecast, policy: Policy, examples: Sequence[Example], count: int) -> list[Prompt]:
+    """So many of the longest; a step larger than the data wraps around."""
+    return list(islice(cycle(longest(policy, forecast.config.template, examples)), count))
 
 
 def longest(policy: Policy, template: str, examples: Sequence[Example]) -> list[Prompt]:

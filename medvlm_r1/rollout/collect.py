@@ -16,7 +16,7 @@ def collect(engine: Engine, examples_P: Sequence[Example], rubric: Scorer, templ
     prompts_P = numbered([render(example, template) for example in examples_P], sampling.n)
     completions_PG = engine.generate(prompts_P, sampling)
     return [
-        RolloutGroup(prompt, tuple(Rollout(completion, rubric(completion, prompt)) for completion in completions_G))
+        RolloutGroup(prompt, tuple(Rollout(completion, rubric(completion, prompt)) for completion in completions_G), sampling.min_tokens)
         for prompt, completions_G in zip(prompts_P, completions_PG, strict=True)
     ]
 

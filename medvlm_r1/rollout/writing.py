@@ -44,7 +44,6 @@ class Writing:
     def __init__(self, policy: Policy, sampling: Sampling, capture: Callable[[Step], Step] | None) -> None:
         self.policy, self.sampling, self.capture = policy, sampling, capture
         self.cache, self.layers = Decoding(static=capture is not None), policy.packed()
-        self.stop = torch.tensor(policy.stop_ids, device=policy.device)
         self.replay: Step | None = None
 
     @staticmethod
@@ -57,7 +56,7 @@ class Writing:
         self._start(batch, uniform_NC)
         with _cores(2 * len(uniform_NC) * self.policy.widest):
             self._run()
-        ends_N = torch.isin(self.ids_NC, self.stop)
+        ends_N = torch.isin(self.ids_NC, self.policy.stop)
         lengths_N = torch.where(ends_N.any(1), ends_N.int().argmax(1) + 1, self.ids_NC.shape[1])
         for ids, logprobs, length in zip(self.ids_NC.tolist(), self.logprobs_NC.tolist(), lengths_N.tolist(), strict=True):
             yield ids[:length], logprobs[:length]
@@ -110,15 +109,12 @@ class Writing:
     def _pick(self, hidden_RH: torch.Tensor) -> torch.Tensor:
         """Sample a token for every row and write it down."""
         greedy = self.sampling.temperature == 0
-        logprobs_RV = self.policy.log_softmax(hidden_RH, self.sampling.temperature or 1.0)
-        if self.sampling.min_tokens:
-            early = self.written_1 < self.sampling.min_tokens
-            logprobs_RV[:, self.stop] = torch.where(early, -torch.inf, logprobs_RV[:, self.stop])
-            logprobs_RV = logprobs_RV.log_softmax(-1)
+        early_1 = self.written_1 < self.sampling.min_tokens if self.sampling.min_tokens else None
+        logprobs_RV = self.policy.log_softmax(hidden_RH, self.sampling.temperature or 1.0, early_1)
         token_R = sample(logprobs_RV, self.uniform_NC[self.rows_R, self.written_1], greedy)
         self.ids_NC.index_put_((self.rows_R, self.written_1), token_R)
         self.logprobs_NC.index_put_((self.rows_R, self.written_1), logprobs_RV.gather(1, token_R[:, None])[:, 0])
-        self.ended_R.logical_or_(torch.isin(token_R, self.stop))
+        self.ended_R.logical_or_(torch.isin(token_R, self.policy.stop))
         self.written_1.add_(1)
         return token_R
 

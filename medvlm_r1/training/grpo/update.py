@@ -52,13 +52,14 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
         groups = [groups_P[p] for p in part]
         batch = learner.policy.encoder.groups(groups)
         reference_RC = _reference(learner, batch)
-        with learner.watch("update"):
+        with learner.watch("update"), learner.policy.images.cut_off():
             advantages_R = torch.tensor([a for p in part for a in advantages_PG[p]], device=learner.policy.device)
             loss_R, metrics = _loss(learner, batch, advantages_R, reference_RC, _sampled(groups, batch))
             (loss_R.sum() / rows).backward()
         for name, values_R in metrics.items():
             sums[name] = sums.get(name, 0.0) + values_R.sum().item()
     with learner.watch("update"):
+        learner.policy.images.backward()
         learner.optimizer.loss = sums.get("loss", 0.0)
         norm = learner.optimizer.step()
     learner.policy.version += 1

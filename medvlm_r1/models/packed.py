@@ -1,0 +1,92 @@
+"""The decoder's weights as four matrices a layer, for a few tokens at a time and no gradients."""
+
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from medvlm_r1.models import lora
+from medvlm_r1.models.decoder import Attention, Heads, Rotary, gated, norm_heads, through
+
+
+class Packed:
+    """One layer. ``load`` after its weights have changed."""
+
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.attention, self.heads, self.act = attention, Heads.of(attention.config), mlp.act_fn
+        self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
+        self._qkv = Matrix([attention.q_proj, attention.k_proj, attention.v_proj])
+        self._out = Matrix([attention.o_proj])
+        self._gate_up = Matrix([mlp.gate_proj, mlp.up_proj])
+        self._down = Matrix([mlp.down_proj])
+
+    def __call__(self, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None) -> torch.Tensor:
+        return through(self, x_TH, rotary, attend, wanted)
+
+    def load(self, rows: int) -> None:
+        for matrix in (self._qkv, self._out, self._gate_up, self._down):
+            matrix.load(rows)
+
+    def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
+        return norm_heads(self.attention, self.heads, self._qkv(rms_norm(x_TH, self.norms[0])).unflatten(1, (-1, self.heads.size)))
+
+    def out(self, attended_TH: torch.Tensor) -> torch.Tensor:
+        return self._out(attended_TH)
+
+    def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
+        gate_TM, up_TM = self._gate_up(rms_norm(x_TH, self.norms[1])).chunk(2, 1)
+        return self._down(gated(gate_TM, up_TM, self.act))
+
+
+class Matrix:
+    """Linear layers that share their input, as one product. What it multiplies by keeps its place in memory from load to load.
+
+    On x86 oneDNN reorders the weight for products with few rows: a third faster.
+    Adapters stay apart, two thin products for all of them: a bfloat16 matrix with a young adapter merged in is
+    the matrix, since most of what was added is less than half the distance to its next number.
+    """
+
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts, self.weight_OI, self.bias_O, self.ordered = parts, None, None, None
+        self.down_EI, self.up_OE = None, None  # E: the ranks of all adapters together
+
+    def load(self, rows: int) -> None:
+        """As the weights are now, for products with about so many rows."""
+        self.weight_OI = _into(self.weight_OI, _joined([lora.base(part).weight for part in self.parts]))
+        if self.parts[0].bias is not None:
+            self.bias_O = _into(self.bias_O, _joined([part.bias for part in self.parts]))
+        if any(map(lora.is_adapted, self.parts)):
+            down, up = zip(*map(lora.low_rank, self.parts), strict=True)
+            self.down_EI, self.up_OE = _into(self.down_EI, torch.cat(down)), _into(self.up_OE, torch.block_diag(*up))
+        if self.weight_OI.is_cpu and _can_reorder(self.weight_OI.dtype):
+            self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI.contiguous(), rows)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        if self.ordered is None:
+            y = F.linear(x, self.weight_OI, self.bias_O)
+        else:
+            y = torch.ops.mkldnn._linear_pointwise(x, self.ordered, self.bias_O, "none", [], "")
+        return y if self.up_OE is None else y + F.linear(F.linear(x, self.down_EI), self.up_OE)
+
+
+@cache
+def _can_reorder(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there and knows the type here: bfloat16 wants AVX-512, which many a laptop lacks."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _into(place: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
+    return value if place is None or place is value else place.copy_(value)
+
+
+def rms_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
+    """What a norm module of transformers computes, in one call (Zhang and Sennrich 2019, arXiv 1910.07467)."""
+    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
