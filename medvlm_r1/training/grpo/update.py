@@ -59,6 +59,7 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
         for name, values_R in metrics.items():
             sums[name] = sums.get(name, 0.0) + values_R.sum().item()
     with learner.watch("update"):
+        learner.policy.images.backward()
         learner.optimizer.loss = sums.get("loss", 0.0)
         learner.policy.images.backward()
         norm = learner.optimizer.step()
