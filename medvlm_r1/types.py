@@ -51,7 +51,7 @@ class Prompt:
     """A question as the model is asked it: the text of the user turn that follows the images.
 
     ``opening`` is what the completion is made to begin with; an engine writes what follows it.
-    ``bare``: the text asks for the letter alone, without tags.
+    ``bare``: the text asks for the answer alone, without tags.
 
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> Prompt(e, "Which plane?\\nA) axial\\nB) coronal\\nAnswer only.").example.letter

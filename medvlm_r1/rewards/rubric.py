@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from medvlm_r1.errors import ConfigError, nearest
 from medvlm_r1.rewards.choice import choice, paper_choice
 from medvlm_r1.rewards.format import direct_format, think_format
+from medvlm_r1.rewards.open import exact, f1, yes_no
 from medvlm_r1.types import Completion, Example
 
 Reward = Callable[[Completion, Example], float]
@@ -19,6 +20,9 @@ REWARDS: dict[str, Reward] = {
     "direct_format": direct_format,
     "accuracy": paper_choice,
     "strict_accuracy": choice,
+    "exact": exact,
+    "f1": f1,
+    "yes_no": yes_no,
 }
 
 

@@ -1,0 +1,47 @@
+"""Rewards for questions without options: the same functions that evaluation counts by.
+
+A question with options is answered by its letter, so ``exact`` and ``f1`` pay there what
+``choice`` pays: one name serves a set that holds both.
+"""
+
+from medvlm_r1.reasoning import parse_open
+from medvlm_r1.rewards import text
+from medvlm_r1.rewards.choice import choice
+from medvlm_r1.types import Completion, Example
+
+
+def exact(completion: Completion, example: Example) -> float:
+    """1.0 iff the answer has the reference's words in their order (``text.is_exact``).
+
+    >>> e = Example("q1", ("a.png",), "Where is it?", (), "left lung", "ct")
+    >>> say = lambda body: Completion((7,), (0.0,), f"<answer>{body}</answer>", True)
+    >>> exact(say("The left lung."), e), exact(say("lung"), e)
+    (1.0, 0.0)
+    """
+    answer = _answer(completion)
+    return choice(completion, example) if example.options else float(text.is_exact(answer, example.answer))
+
+
+def f1(completion: Completion, example: Example) -> float:
+    """How far the words of answer and reference overlap (``text.Overlap``), from 0.0 to 1.0.
+
+    >>> e = Example("q1", ("a.png",), "Where is it?", (), "left lung", "ct")
+    >>> round(f1(Completion((7,), (0.0,), "<answer>lung</answer>", True), e), 3)
+    0.667
+    """
+    answer = _answer(completion)
+    return choice(completion, example) if example.options else text.Overlap.of(answer, example.answer).f1
+
+
+def yes_no(completion: Completion, example: Example) -> float:
+    """1.0 iff the answer begins with the reference, which is yes or no (``text.yes_no``); 0.0 for any other question.
+
+    >>> e = Example("q1", ("a.png",), "Is it large?", (), "no", "ct")
+    >>> [yes_no(Completion((7,), (0.0,), f"<answer>{body}</answer>", True), e) for body in ("No, small.", "It is not.")]
+    [1.0, 0.0]
+    """
+    return float(not example.options and text.is_yes_no(example.answer) and text.is_right(_answer(completion), example.answer))
+
+
+def _answer(completion: Completion) -> str:
+    return parse_open(completion.text).answer or ""
