@@ -5,6 +5,7 @@ from typing import Any
 
 from medvlm_r1.evaluation.asking.judge import JUDGING, PROMPT
 from medvlm_r1.evaluation.measuring.free_text import KINDS
+from medvlm_r1.report import glance
 from medvlm_r1.report.story import Story
 from medvlm_r1.wording import interval, percent
 
@@ -26,6 +27,12 @@ def context(story: Story) -> dict[str, Any]:
         "judge": {"prompt": PROMPT, "version": JUDGING} if any(found["judge"] for found in numbers.values()) else None,
     }
     return {"open": found}
+
+
+def told(name: str, summary: Mapping[str, Any]) -> list[str]:
+    """One model's lines of the terminal, from its ``summary.json``: questions with options, and those without."""
+    lines = [glance.spoken(name, summary)] if summary["overall"] else []
+    return lines + ([spoken(name, summary["open"])] if summary.get("open") else [])
 
 
 def spoken(name: str, found: Mapping[str, Any]) -> str:

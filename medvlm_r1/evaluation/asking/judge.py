@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from medvlm_r1.digest import digest
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.files import digest
 from medvlm_r1.reasoning import read
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.types import Example, Prompt
