@@ -7,7 +7,7 @@ from medvlm_r1.evaluation.asking.judge import JUDGING, PROMPT
 from medvlm_r1.evaluation.measuring.free_text import KINDS
 from medvlm_r1.report import glance
 from medvlm_r1.report.story import Story
-from medvlm_r1.wording import interval, percent
+from medvlm_r1.wording import coefficient, interval, percent
 
 
 def context(story: Story) -> dict[str, Any]:
@@ -45,17 +45,23 @@ def spoken(name: str, found: Mapping[str, Any]) -> str:
     kinds = found["arms"]["image"]
     parts = [_part(kind, cells["mean"]) for kind, cells in kinds.items()]
     judged = found["judge"].get("image")
-    kappa = f", kappa {judged['kappa']:.2f}" if judged and judged["kappa"] is not None else ""
+    kappa = f", kappa {coefficient(judged['kappa'])}" if judged and judged["kappa"] is not None else ""
     said = f" A judge calls {percent(judged['right'])} % right, and agrees with the rule in {percent(judged['agrees'])} %{kappa}." if judged else ""
     return f"{name}, {sum(found['n'].values()):,} questions without options: {', '.join(parts)}.{said}"
 
 
 def verdict(story: Story) -> str:
     """The page's first sentence where no question has options."""
-    said = spoken(story.label(story.trained), story.open_numbers[story.trained])
-    return f"{said} Whether it looks at the image was not tested: that verdict is one of questions with options."
+    found = story.open_numbers[story.trained]
+    said = ", ".join(f"{_named(kind)} {percent(cells['mean']['value'])} %" for kind, cells in found["arms"]["image"].items() if kind != "recall")
+    asked = f"{story.label(story.trained)}, asked {sum(found['n'].values()):,} questions without options: {said}."
+    return f"{asked} Whether it looks at the image was not tested: that verdict is one of questions with options."
 
 
 def _part(kind: str, mean: Mapping[str, Any]) -> str:
+    return f"{_named(kind)} {percent(mean['value'])} % ({interval(mean['ci95'])})"
+
+
+def _named(kind: str) -> str:
     name = KINDS[kind].name
-    return f"{name if name.isupper() else name.lower()} {percent(mean['value'])} % ({interval(mean['ci95'])})"
+    return name if name.isupper() else name.lower()

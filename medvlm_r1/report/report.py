@@ -27,14 +27,14 @@ from medvlm_r1.report.learning import learning_curves
 from medvlm_r1.report.pages import page
 from medvlm_r1.report.story import Story, table_rows, verdict
 from medvlm_r1.report.thumbnails import LoadImage, Picture, thumbnails
-from medvlm_r1.wording import duration, flat, interval, modality_name, p_value, percent, points
+from medvlm_r1.wording import coefficient, duration, flat, interval, modality_name, p_value, percent, points
 
 CONFIDENCE = {"option_probs": "the option's probability", "agreement": "agreement of sampled answers"}
 EXAMPLES = 6  # shown where a page runs no script
 _DRAWN = Picture("", 0, 0, "the page's script draws it")
 _HERE = Path(__file__).parent
 _FILTERS: dict[str, Callable[..., str]] = {
-    "percent": percent, "points": points, "modality": modality_name, "interval": interval, "p_value": p_value, "duration": duration,
+    "percent": percent, "points": points, "modality": modality_name, "interval": interval, "p_value": p_value, "duration": duration, "coefficient": coefficient,
 }  # fmt: skip
 
 
