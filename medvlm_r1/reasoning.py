@@ -11,6 +11,7 @@ from medvlm_r1.errors import ConfigError, nearest
 from medvlm_r1.types import LETTERS, Example, Prompt
 
 EXTRACTION = "strict-1"
+OPEN_EXTRACTION = "open-1"  # the rule for questions without options
 
 _PAPER = (
     "\n{pad}{question} \n{pad}Your task: \n"
@@ -29,10 +30,17 @@ TEMPLATES = {
     "direct": "{question}\nAnswer only.",
     "plain": "{question}",  # for free text, where there is no letter to ask for
 }
+# What a question without options is asked in place of the above; a template that is missing here asks for no letter.
+_LETTER_ASKED, _WORDS_ASKED = "the correct single-letter choice (A, B, C, D,...)", "the correct answer in a few words"
+OPEN = {name: text.replace(_LETTER_ASKED, _WORDS_ASKED) for name, text in TEMPLATES.items() if _LETTER_ASKED in text} | {
+    "think": "{question}\nThink first inside <think>...</think>, then answer in a few words inside <answer>...</answer>.",
+    "direct": "{question}\nAnswer only, in a few words inside <answer>...</answer>.",
+}
 
 EVALUATED_AS = {"paper-train": "paper-eval"}  # the authors train and test with different indents
 WITHOUT_THOUGHT = {"paper-train": "paper-direct", "paper-eval": "paper-direct", "think": "direct"}
 BARE = {"paper-direct"}  # no tags are asked for
+BARE_OPEN = {"paper-direct", "plain"}  # nor here, where there are no options
 
 
 def render(example: Example, template: str) -> Prompt:
@@ -41,13 +49,18 @@ def render(example: Example, template: str) -> Prompt:
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> render(e, "direct").text
     'Which plane?\\nA) axial\\nB) coronal\\nAnswer only.'
+    >>> render(Example("q2", ("a.png",), "Which plane?", (), "axial", "mri"), "direct").text
+    'Which plane?\\nAnswer only, in a few words inside <answer>...</answer>.'
     """
     if template not in TEMPLATES:
         raise ConfigError(f'unknown template "{template}"{nearest(template, TEMPLATES)}')
     options = "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, example.options, strict=False))
-    question = f"{example.question}\n{options}" if options else example.question
     thinks = template in WITHOUT_THOUGHT or (False if template in WITHOUT_THOUGHT.values() else None)
-    return Prompt(example, TEMPLATES[template].replace("{question}", question), bare=template in BARE, thinks=thinks)
+    if not options:
+        text = OPEN.get(template, TEMPLATES[template]).replace("{question}", example.question)
+        return Prompt(example, text, bare=template in BARE_OPEN, thinks=thinks)
+    text = TEMPLATES[template].replace("{question}", f"{example.question}\n{options}")
+    return Prompt(example, text, bare=template in BARE, thinks=thinks)
 
 
 def gold(example: Example, think: str | None) -> str:
@@ -78,7 +91,7 @@ def golds(prompt: Prompt) -> list[str]:
 
 @dataclass(frozen=True)
 class Reasoned:
-    """A completion as read: the thought, the letter (or None), and why there is none.
+    """A completion as read: the thought, the letter (without options: the text) or None, and why there is none.
 
     >>> parse("<think>Fluid is dark.</think><answer>A</answer>", n_options=4)
     Reasoned(think='Fluid is dark.', answer='A', status='answered')
@@ -129,32 +142,65 @@ def parse(text: str, n_options: int) -> Reasoned:
     >>> parse("<answer>I cannot tell.</answer>", 4).status
     'abstained'
     """
-    head, _, tail = text.rpartition("</think>")
-    if "<think>" in tail:
-        return Reasoned(_after(text, "<think>").strip(), None, "truncated")
-    think = _after(head, "<think>").strip()
-    opened = tail.rfind("<answer>")
-    if opened < 0:
-        return Reasoned(think, None, "unparsed")
-    body, end, _ = tail[opened + len("<answer>") :].partition("</answer>")
-    if not end:
-        return Reasoned(think, None, "truncated")
-    body = body.strip()
+    think, body, status = _parts(text)
+    if body is None:
+        return Reasoned(think, None, status)
     letter = _LETTER.fullmatch(body)
     if letter and letter[1].upper() in LETTERS[:n_options]:
         return Reasoned(think, letter[1].upper(), "answered")
-    return Reasoned(think, None, "abstained" if len(body) < 200 and _ABSTAIN.fullmatch(body) else "unparsed")
+    return Reasoned(think, None, "abstained" if _abstains(body) else "unparsed")
+
+
+def parse_open(text: str) -> Reasoned:
+    """Read the answer to a question without options by rule ``open-1``: the body that ``strict-1`` would look at, as it stands.
+
+    Thought, body and "truncated" are those of ``parse``, rules 1 and 2; "abstained" is rule 4. An
+    empty body is "unparsed", and any other is "answered", white space around it aside.
+
+    >>> parse_open("<think>Dark, at the base.</think><answer> Left lower lobe. </answer>").answer
+    'Left lower lobe.'
+    >>> [parse_open(text).status for text in ("The liver.", "<answer> </answer>", "<answer>liver", "<answer>I cannot tell</answer>")]
+    ['unparsed', 'unparsed', 'truncated', 'abstained']
+    """
+    think, body, status = _parts(text)
+    if not body:
+        return Reasoned(think, None, status)
+    return Reasoned(think, None, "abstained") if _abstains(body) else Reasoned(think, body, "answered")
 
 
 def read(text: str, prompt: Prompt) -> Reasoned:
     """Read all that stands in the assistant's turn. Where no tags were asked for and none came, the whole of it is the answer's body.
 
+    Without options that is what stands behind the thought, if there is one.
+
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> read("B", render(e, "paper-direct")).answer, read("B", render(e, "paper-eval")).answer
     ('B', None)
+    >>> read("<think>Ears.</think> Axial", render(Example("q2", ("a.png",), "Which plane?", (), "axial", "mri"), "plain")).answer
+    'Axial'
     """
     is_bare = prompt.bare and "<answer>" not in text
-    return parse(f"<answer>{text}</answer>" if is_bare else text, len(prompt.example.options))
+    if prompt.example.options:
+        return parse(f"<answer>{text}</answer>" if is_bare else text, len(prompt.example.options))
+    thought, end, rest = text.rpartition("</think>")
+    return parse_open(f"{thought}{end}<answer>{rest}</answer>" if is_bare else text)
+
+
+def _parts(text: str) -> tuple[str, str | None, str]:
+    """The thought, the answer's body or None, and the status where nothing is to be read in it: rules 1 and 2 of ``parse``."""
+    head, _, tail = text.rpartition("</think>")
+    if "<think>" in tail:
+        return _after(text, "<think>").strip(), None, "truncated"
+    think = _after(head, "<think>").strip()
+    opened = tail.rfind("<answer>")
+    if opened < 0:
+        return think, None, "unparsed"
+    body, end, _ = tail[opened + len("<answer>") :].partition("</answer>")
+    return (think, body.strip(), "unparsed") if end else (think, None, "truncated")
+
+
+def _abstains(body: str) -> bool:
+    return len(body) < 200 and _ABSTAIN.fullmatch(body) is not None
 
 
 def _after(text: str, tag: str) -> str:

@@ -51,7 +51,7 @@ class Prompt:
     """A question as the model is asked it: the text of the user turn that follows the images.
 
     ``opening`` is what the completion is made to begin with; an engine writes what follows it.
-    ``bare``: the text asks for the letter alone, without tags.
+    ``bare``: the text asks for the answer alone, without tags.
     ``thinks``: whether it asks for a thought before the answer; None where it says nothing of it.
     ``first``: the number of its first completion among all of this question's in the step; random numbers go by it.
 

@@ -48,6 +48,16 @@ def interval(ci95: Sequence[float], signed: bool = False) -> str:
     return f"{points(ci95[0])} to {points(ci95[1])}" if signed else f"{percent(ci95[0])}–{percent(ci95[1])}"
 
 
+def coefficient(value: float) -> str:
+    """Two decimals, and no minus before nothing.
+
+    >>> coefficient(0.384), coefficient(-0.25), coefficient(-0.001)
+    ('0.38', '−0.25', '0.00')
+    """
+    text = f"{value:.2f}".replace("-", "−")
+    return "0.00" if text == "−0.00" else text
+
+
 def p_value(p: float) -> str:
     """Three decimals, or "< 0.001"."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -56,18 +56,16 @@ def test_the_same_command_gives_the_same_samples(words, tmp_path):
         assert (tmp_path / "eval" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_questions_without_options_are_left_out_and_counted(words, tmp_path, capsys):
+def test_questions_without_options_have_a_file_and_numbers_of_their_own(words, tmp_path):
     Image.effect_noise((60, 60), 90).save(tmp_path / "a.png")
     rows = [hub_model.question("q1", ["a.png"], "the liver", options=[]), hub_model.question("q2", [], "axial")]
     (tmp_path / "free.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert cli.main([*words, "--data", str(tmp_path / "free.jsonl")]) == 0
-    assert "left out: 1 of 2 questions have no options; closed questions only are evaluated" in " ".join(capsys.readouterr().err.split())
-    assert [sample.id for sample in read_samples(tmp_path / "eval" / "samples-image.jsonl")] == ["q2"]
-    assert json.loads((tmp_path / "eval" / "summary.json").read_text())["settings"]["left_out_without_options"] == 1
-
-    (tmp_path / "free.jsonl").write_text(json.dumps(rows[0]) + "\n")
-    code, err = attempt([*words, "--data", str(tmp_path / "free.jsonl"), "--out", str(tmp_path / "none")], capsys)
-    assert code == 2 and len(err.splitlines()) == 1 and 'free.jsonl" has options' in err and 'give them "options"' in err
+    assert cli.main([*words, "--data", str(tmp_path / "free.jsonl"), "--arms", "image", "--probs"]) == 0
+    closed, free = (read_samples(tmp_path / "eval" / f"{kind}-image.jsonl") for kind in ("samples", "open"))
+    assert [(s.id, s.gold, len(s.option_probs)) for s in closed] == [("q2", "A", 2)]
+    assert [(s.id, s.gold, s.option_probs) for s in free] == [("q1", "the liver", ())]
+    summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
+    assert summary["overall"]["image"]["n"] == 1 and summary["open"]["n"] == {"free_text": 1, "yes_no": 0}
 
 
 def test_all_arms_that_can_ask_and_no_question_is_asked_twice(words, manifest, tmp_path, capsys):

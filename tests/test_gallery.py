@@ -9,6 +9,7 @@ import pytest
 from report_story import HOSTILE, Page, picture, samples, story
 
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
+from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.report import gallery
 from medvlm_r1.report.report import render_report
 from medvlm_r1.report.thumbnails import Picture
@@ -99,6 +100,33 @@ def test_long_texts_are_cut_and_the_page_says_so():
     assert gallery.kept(few, 120 * 3000) == gallery.Kept(2000, sampled=False)  # sampled texts go first, however short
     [answer, *_] = [case["answers"][0] for case in data_of(whole, gallery.Kept(1000, sampled=False))["cases"]]
     assert (len(answer["text"]), answer["more"], "texts" in answer) == (1000, 4000, False)
+
+
+def free(n=4, arm="image", **changes):
+    rows = [
+        Sample(f"f{i}", "ct", "", f"p{i}", "Where is it?", (), "left lung", (f"fake:ct-f{i}",), arm, "<answer>lung</answer>", "lung", "answered", False, 5)
+        for i in range(n)
+    ]
+    return [replace(s, **changes) for s in rows]
+
+
+def test_free_answers_stand_among_the_others_with_what_their_words_are_worth():
+    rows = free(judged=True, sampled_answers=("left lung", None), sampled_texts=("x", "y"))
+    rows[1] = replace(rows[1], answer=None, status="abstained", judged=None)
+    rows[2] = replace(rows[2], gold="no", answer="no", correct=True, judged=None)
+    whole = story(open={"grpo": {"image": rows, "blank": free(arm="blank", images=("blank:fake",))}})
+    data = data_of(whole)
+    assert len(data["questions"]) == 120 + 4 and data["questions"][-1]["gold"] == "left lung" and data["questions"][-1]["options"] == ()
+    last = [case["answers"][2] for case in data["cases"] if case["arm"] == 0][-4:]
+    assert [(a["right"], a["read"], a.get("f1"), a.get("judged"), a["drawn"]) for a in last] == [
+        (0, 1, 0.67, 1, "✓✗"), (0, 0, None, None, "✓✗"), (1, 1, None, None, "✗✗"), (0, 1, 0.67, 1, "✓✗"),
+    ]  # fmt: skip
+    page = Page(render_report(whole, picture))
+    assert not page.errors and [box["id"] for box in page.all("select")].count("by-kind") == 1
+    assert "4 without options stand apart" in page.text
+    assert "by-kind" not in [box["id"] for box in Page(render_report(story(), picture)).all("select")]
+    alone = Page(render_report(story(models={"m": {}}, open={"m": {"image": rows}}, curves={}), picture))
+    assert not alone.errors and len(alone.all("article")) == 4 and "Reference: left lung" in alone.text
 
 
 def test_pictures_come_in_blocks():
@@ -203,3 +231,14 @@ def test_a_browser_filters_by_the_address(hostile_report, tmp_path):
     assert "<img src=x" not in dom and "&lt;img src=x" in dom
     blank = sum(s.correct for s in whole.models["grpo"]["blank"] if s.modality == "ct")
     assert int(browse("arm=blank&modality=ct&outcome=right")[0]) == blank
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the gallery's script is not tried")
+def test_a_browser_tells_the_kinds_of_question_apart(tmp_path):
+    """Free answers say how far their words overlap and what the judge says; the links of closed tables leave them out."""
+    path = tmp_path / "report.html"
+    path.write_text(render_report(story(open={"grpo": {"image": free(judged=True)}}), picture), encoding="utf-8")
+    found = {kind: dump(f"file://{path}#cases?kind={kind}", tmp_path / "profile") for kind in ("", "open", "closed")}
+    assert [int(re.search(r'data-found="(\d+)"', dom)[1]) for dom in found.values()] == [124, 4, 120]
+    assert "✗ wrong, F1 0.67 · judge: right" in found["open"] and "Reference: <b>left lung</b>" in found["open"]
+    assert "kind=closed" in re.search('#cases[?][^"]*outcome=wins[^"]*', found[""])[0]

@@ -31,8 +31,8 @@ def run(arguments: Namespace) -> int:
 
 
 def show(models: dict[str, dict[str, Any]], summary: dict[str, Any], arguments: Namespace) -> None:
-    """The page's first screen in a line per model, or all of it as JSON."""
-    from medvlm_r1.report.glance import spoken
+    """The page's first screen in a line per model (and one for its questions without options), or all of it as JSON."""
+    from medvlm_r1.report.open_answers import told
 
-    lines = [spoken(name, numbers) for name, numbers in models.items()] + [f"report: {arguments.out / 'report.html'}"]
+    lines = [line for name, numbers in models.items() for line in told(name, numbers)] + [f"report: {arguments.out / 'report.html'}"]
     print(json.dumps(summary, indent=2) if arguments.json else "\n".join(lines))

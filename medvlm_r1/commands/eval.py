@@ -15,6 +15,7 @@ EXAMPLES = """
   medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
   medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval
   medvlm-r1 eval --model http://127.0.0.1:8000/v1 --data questions.jsonl --out runs/served     any OpenAI-compatible endpoint
+  medvlm-r1 eval --model nano --data vqa-rad.jsonl --judge http://127.0.0.1:9000/v1#big --out runs/open     free answers, judged too
   medvlm-r1 eval --preset medvlm-r1 --data "data/paper?split=test" --out runs/released   the released checkpoint
 """
 
@@ -32,6 +33,8 @@ def register(commands: Commands) -> None:
     sub.add_argument("--out", type=Path, required=True, help="where samples, summary.json and report.html go")
     record = "where completions are kept; several evaluations may share it, one after the other (default: OUT/completions.jsonl)"
     sub.add_argument("--cache", type=Path, metavar="FILE", help=record)
+    judge = "a language model at this address (#MODEL behind it) judges answers to questions without options, beside the rule; key: MEDVLM_JUDGE_KEY"
+    sub.add_argument("--judge", metavar="URL", help=judge)
     sub.add_argument("--timeout", type=seconds, default=300.0, metavar="S", help="seconds to wait for an endpoint's answer (default: %(default)g)")
     sub.epilog = f"{sub.epilog}\n\narms:\n" + "\n".join(f"  {name:<18} {meaning}" for name, meaning in MEANINGS.items())
     sub.set_defaults(resume=True)  # the same command goes on where it was stopped
@@ -46,4 +49,6 @@ def run(arguments: Namespace) -> int:
     show({called(arguments.model): summary}, summary, arguments)
     if failed := sum(summary["failed"].values()):
         print(f"medvlm-r1: {failed} answers are missing; the same command again asks only for these", file=sys.stderr)
-    return 1 if failed else 0
+    if unjudged := ((summary.get("open") or {}).get("judged_by") or {}).get("failed", 0):
+        print(f"medvlm-r1: {unjudged} verdicts of the judge are missing; the same command again asks only for these", file=sys.stderr)
+    return 1 if failed or unjudged else 0

@@ -48,9 +48,9 @@ def _local(request: Request, examples: Sequence[Example], record: Path) -> Answe
     policy = load_model(request.model, request.dtype, request.max_pixels)
     template = request.template or policy.template
     preflight.check_askable(policy, examples, template)
-    identity = f"{model_sha256(locate(request.model))} {request.dtype}"
-    engine = Recorded(LocalEngine(policy), record, identity, lambda reference: policy.encoder.pixels(reference).key)
-    return Answerer(template, identity, engine, partial(option_probs, policy))
+    name = f"{model_sha256(locate(request.model))} {request.dtype}"
+    engine = Recorded(LocalEngine(policy), record, name, lambda reference: policy.encoder.pixels(reference).key)
+    return Answerer(template, name, engine, partial(option_probs, policy))
 
 
 def _endpoint(request: Request, record: Path) -> Answerer:
@@ -61,13 +61,24 @@ def _endpoint(request: Request, record: Path) -> Answerer:
         raise ConfigError(f"--max-pixels {request.max_pixels} does nothing at an endpoint, whose server decides how large a picture may be; drop it")
     if request.dtype != "float32":
         raise ConfigError(f"--dtype {request.dtype} does nothing at an endpoint, whose server holds the weights; drop it")
-    endpoint = Endpoint(url, name, secret(KEY), request.timeout)
+    endpoint = reached(Endpoint(url, name, secret(KEY), request.timeout))
+    return Answerer(request.template or "paper-eval", identity(endpoint), recorded(endpoint, record), None, ("max_pixels", "dtype"))
+
+
+def reached(endpoint: Endpoint) -> Endpoint:
+    """The endpoint, with the name of its one model where none was given. Raises EngineError where it does not answer."""
     check_up(endpoint)
-    endpoint = endpoint if name else replace(endpoint, model=served_model(url, endpoint.key))
-    identity = f"{endpoint.url}#{endpoint.model}"
-    image_key = cache(lambda reference: content_hash(load_image(reference)))
-    engine = Recorded(RemoteEngine(endpoint, load_image), record, identity, image_key)
-    return Answerer(request.template or "paper-eval", identity, engine, None, ("max_pixels", "dtype"))
+    return endpoint if endpoint.model else replace(endpoint, model=served_model(endpoint.url, endpoint.key))
+
+
+def identity(endpoint: Endpoint) -> str:
+    """Who answers there, as the record and the settings name it."""
+    return f"{endpoint.url}#{endpoint.model}"
+
+
+def recorded(endpoint: Endpoint, record: Path) -> Recorded:
+    """An endpoint that is never asked twice."""
+    return Recorded(RemoteEngine(endpoint, load_image), record, identity(endpoint), cache(lambda reference: content_hash(load_image(reference))))
 
 
 def model_sha256(directory: Path) -> str:

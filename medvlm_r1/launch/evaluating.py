@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,17 @@ from medvlm_r1.audit.prior import TextPrior
 from medvlm_r1.console import notice
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
-from medvlm_r1.errors import ConfigError, DataError, RunError, nearest
+from medvlm_r1.errors import ConfigError, RunError, nearest
 from medvlm_r1.evaluation.asking.arms import ARMS, FORCED, Asked, prompts_of
 from medvlm_r1.evaluation.asking.meanings import DEFAULT_ARMS, MEANINGS
 from medvlm_r1.evaluation.asking.run import EvalConfig, answers
 from medvlm_r1.evaluation.measuring import metrics
-from medvlm_r1.evaluation.measuring.looking import judge
+from medvlm_r1.evaluation.measuring.looking import NOT_TESTED, Looking, judge
 from medvlm_r1.evaluation.measuring.reasons import reasons
 from medvlm_r1.evaluation.samples import Sample, write_samples
 from medvlm_r1.files import writing
 from medvlm_r1.launch.answering import Answerer, answerer
+from medvlm_r1.launch.judging import judge_all, judge_at
 from medvlm_r1.launch.loading import memory_errors
 from medvlm_r1.launch.request import Request
 from medvlm_r1.models.policy import Policy
@@ -39,6 +40,27 @@ LENIENT = (ALL, DEFAULT_ARMS)  # nobody asked for each of these arms by name
 TEXTS_LEARNT = 600  # as in the paper's training set
 
 
+@dataclass
+class Part:
+    """The questions with options, or those without, and their samples by arm: they never share a table, a partner or a file.
+
+    >>> Part("open", []).file("blank")
+    'open-blank.jsonl'
+    """
+
+    kind: str
+    examples: Sequence[Example]
+    arms: metrics.Arms = field(default_factory=dict)
+
+    def file(self, arm: str) -> str:
+        """Where the samples of an arm go."""
+        return f"{self.kind}-{arm}.jsonl"
+
+    def asked(self, template: str) -> Asked:
+        """What its next arm builds on."""
+        return Asked(self.examples, template, {sample.id: sample for sample in self.arms.get("image", ())})
+
+
 def evaluate(request: Request) -> dict[str, Any]:
     """Evaluate every arm, write samples, summary.json and report.html; returns the summary.
 
@@ -46,66 +68,83 @@ def evaluate(request: Request) -> dict[str, Any]:
     """
     names = arm_names(request.arms)
     check_out(request.out)
-    examples, n_open = _closed(load_dataset(request.data), request.data)
-    _check_in_domain(request.in_domain, examples)
+    examples, record = load_dataset(request.data), request.cache or request.out / "completions.jsonl"
+    closed, free = Part("samples", [e for e in examples if e.options]), Part("open", [e for e in examples if not e.options])
+    _check_in_domain(request.in_domain, closed.examples or free.examples)
+    if request.judge and not free.examples:
+        raise ConfigError("--judge has nothing to judge: every question has options; drop it")
     train = load_dataset(request.train) if request.train else None
+    judges = judge_at(request.judge, request.timeout) if request.judge else None
     with memory_errors():
-        asked = answerer(request, examples, request.cache or request.out / "completions.jsonl")
+        asked = answerer(request, examples, record)
         with closing(asked.engine):
-            _check_arms(asked, examples, names, request.arms)
+            _check_arms(asked, (closed, free), names, request.arms)
             with writing(request.out):
                 request.out.mkdir(parents=True, exist_ok=True)
-            arms = _ask_all(asked, examples, names, request)
-    _say_why_missing(arms)
+            _ask_all(asked, (closed, free), names, request)
+    _say_why_missing([*closed.arms.values(), *free.arms.values()])
     settings = {key: getattr(request, key) for key in SETTINGS if key not in asked.unused}
-    settings |= {"template": asked.template, "answered_by": asked.identity} | ({"left_out_without_options": n_open} if n_open else {})
-    settings |= {"in_domain": request.in_domain} if request.in_domain else {}
-    return _tell(arms, TextPrior(examples, train).measure(TEXTS_LEARNT), settings, request.out)
+    settings |= {"template": asked.template, "answered_by": asked.identity} | ({"in_domain": request.in_domain} if request.in_domain else {})
+    judged_by = None
+    if judges:
+        free.arms, judged_by = judge_all(judges, free.arms, record)
+        settings["judge"] = judged_by["model"]
+        _save(free, free.arms, request.out)
+    prior = {"text_prior": TextPrior(closed.examples, train).measure(TEXTS_LEARNT)} if closed.examples else {}
+    model = called(request.model)
+    story = Story(f"{model} on {request.data}", {model: closed.arms}, baselines=prior, settings=settings, open={model: free.arms} if free.examples else {})
+    return _tell(story, judged_by, request.out)
 
 
-def _say_why_missing(arms: dict[str, list[Sample]]) -> None:
+def _say_why_missing(arms: Sequence[Sequence[Sample]]) -> None:
     """A wrong key or a model without eyes fails every question alike: the first reason is mostly the one."""
-    failed = [sample for samples in arms.values() for sample in samples if sample.status == "failed"]
+    failed = [sample for samples in arms for sample in samples if sample.status == "failed"]
     if failed:
         notice(f'no answer to question "{failed[0].id}", the first of {len(failed)}: {failed[0].text}')
 
 
-def _tell(arms: dict[str, list[Sample]], prior: dict[str, Any], settings: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Write summary.json and report.html; returns the summary."""
-    summary = metrics.summary(arms, {"text_prior": prior}, [("image", name) for name in arms if name != "image"])
-    against = {name: pair for name in arms if (pair := summary["paired"].get(f"image-{name}"))}
-    in_domain = settings.get("in_domain")
-    summary |= {
-        "looking": asdict(judge(arms, against)),
-        "reasoning": reasons(arms),
-        "gap": metrics.out_of_distribution_gap(arms["image"], in_domain) if in_domain else None,
-        "failed": {name: sum(s.status == "failed" for s in samples) for name, samples in arms.items()},
-        "settings": settings,
-    }
-    model = called(settings["model"])
-    story = Story(f"{model} on {settings['data']}", {model: arms}, baselines={"text_prior": prior}, settings=settings)
+def _tell(story: Story, judged_by: dict[str, Any] | None, out: Path) -> dict[str, Any]:
+    """Write summary.json and report.html of one model; returns the summary."""
+    closed, free = story.models[story.trained], story.open.get(story.trained, {})
+    arms = list(dict.fromkeys((*closed, *free)))
+    summary = _closed_summary(closed, story.baselines, story.settings.get("in_domain"))
+    if free:
+        summary["open"] = story.open_numbers[story.trained] | {"judged_by": judged_by}
+    summary["failed"] = {name: sum(s.status == "failed" for s in (*closed.get(name, ()), *free.get(name, ()))) for name in arms}
+    summary["settings"] = story.settings
     with writing(out):
         (out / "report.html").write_text(render_report(story, load_image), encoding="utf-8")
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
 
-def _check_arms(asked: Answerer, examples: Sequence[Example], names: Sequence[str], given: str) -> None:
+def _closed_summary(arms: metrics.Arms, baselines: dict[str, dict[str, Any]], in_domain: str | None) -> dict[str, Any]:
+    """The numbers of questions with options; without any, nothing was tested."""
+    if not arms:
+        untold = Looking(NOT_TESTED, "No question has options, and this verdict is one of questions with options.", {})
+        return {"arms": {}, "overall": {}, "paired": {}, "baselines": {}, "looking": asdict(untold)}
+    summary = metrics.summary(arms, baselines, [("image", name) for name in arms if name != "image"])
+    against = {name: pair for name in arms if (pair := summary["paired"].get(f"image-{name}"))}
+    return summary | {
+        "looking": asdict(judge(arms, against)),
+        "reasoning": reasons(arms),
+        "gap": metrics.out_of_distribution_gap(arms["image"], in_domain) if in_domain else None,
+    }
+
+
+def _check_arms(asked: Answerer, parts: Sequence[Part], names: Sequence[str], given: str) -> None:
     """An arm that was named and can ask nothing is refused before the first answer."""
     for name in names if given not in LENIENT else ():
         if name not in FORCED:
-            prompts_of(name, Asked(examples, asked.template))
+            _askable(name, parts, asked.template)
 
 
-def _closed(examples: Sequence[Example], data: str) -> tuple[list[Example], int]:
-    """The questions with options, and how many have none: no rule here tells whether a free answer is right."""
-    closed = [example for example in examples if example.options]
-    n_open = len(examples) - len(closed)
-    if not closed:
-        raise DataError(f'no question of "{data}" has options, and closed questions only are evaluated; give them "options" that hold the answer')
-    if n_open:
-        notice(f"left out: {n_open} of {len(examples)} questions have no options; closed questions only are evaluated")
-    return closed, n_open
+def _askable(name: str, parts: Sequence[Part], template: str, given: str = "") -> list[Part]:
+    """The parts of which an arm can ask something. Raises DataError where it is none, and the arm was named."""
+    found = [part for part in parts if ARMS[name](part.asked(template))]
+    if not found and given not in LENIENT:
+        prompts_of(name, Asked((), template))  # says why
+    return found
 
 
 def _check_in_domain(modality: str | None, examples: Sequence[Example]) -> None:
@@ -114,23 +153,33 @@ def _check_in_domain(modality: str | None, examples: Sequence[Example]) -> None:
         raise ConfigError(f'--in-domain "{modality}" is the modality of no question{nearest(modality, known)}')
 
 
-def _ask_all(asked: Answerer, examples: Sequence[Example], names: Sequence[str], request: Request) -> dict[str, list[Sample]]:
-    """The samples of each arm, written as soon as the arm is done."""
-    arms: dict[str, list[Sample]] = {}
+def _ask_all(asked: Answerer, parts: Sequence[Part], names: Sequence[str], request: Request) -> None:
+    """Fill each part's arms; samples are written as soon as an arm of a part is done."""
     with Progress(console=Console(stderr=True)) as progress:
         for name in names:
-            answered = {sample.id: sample for sample in arms.get("image", ())}
-            if request.arms in LENIENT and not ARMS[name](Asked(examples, asked.template, answered)):
+            askable = _askable(name, parts, asked.template, request.arms)
+            if not askable:
                 notice(f'left out: the arm "{name}" ({MEANINGS[name]}) can ask none of these questions')
                 continue
-            bar = progress.add_task(name, total=len(examples))
+            bar = progress.add_task(name, total=sum(len(part.examples) for part in askable))
             config = EvalConfig(asked.template, 0 if name in FORCED else request.samples, request.max_tokens, arm=name)
             probe = asked.probe if request.probs and name not in FORCED else None
-            arms[name] = answers(asked.engine, examples, config, lambda done, bar=bar: progress.update(bar, completed=done), answered, probe)
-            progress.update(bar, total=len(arms[name]))
-            with writing(request.out):
-                write_samples(request.out / f"samples-{name}.jsonl", arms[name])
-    return arms
+            done = 0
+            for part in askable:
+                answered = part.asked(asked.template).answered
+                samples = answers(
+                    asked.engine, part.examples, config, lambda n, bar=bar, before=done: progress.update(bar, completed=before + n), answered, probe
+                )
+                part.arms[name] = samples
+                done += len(samples)
+                _save(part, {name: samples}, request.out)
+            progress.update(bar, total=done)
+
+
+def _save(part: Part, arms: metrics.Arms, out: Path) -> None:
+    with writing(out):
+        for name, samples in arms.items():
+            write_samples(out / part.file(name), samples)
 
 
 def arm_names(text: str) -> list[str]:
@@ -154,7 +203,7 @@ def check_out(out: Path) -> None:
         if (out / "summary.json").exists() and not _has_failures(out / "summary.json"):
             spare = f"; with --cache {record} nothing is asked twice" if (record := out / "completions.jsonl").exists() else ""
             raise RunError(f"{out} already holds an evaluation or a run; choose another --out{spare}")
-        ours = ("samples-*.jsonl", "completions.jsonl", "summary.json", "report.html", "export")
+        ours = ("samples-*.jsonl", "open-*.jsonl", "completions.jsonl", "summary.json", "report.html", "export")
         others = [file.name for file in out.iterdir() if not any(map(file.match, ours))] if out.exists() else []
     if others:
         raise RunError(f'{out} is not empty (it holds "{others[0]}"); choose another --out')
@@ -162,7 +211,8 @@ def check_out(out: Path) -> None:
 
 def _has_failures(summary: Path) -> bool:
     try:
-        return any(json.loads(summary.read_text())["failed"].values())
+        found = json.loads(summary.read_text())
+        return any(found["failed"].values()) or bool((found.get("open", {}).get("judged_by") or {}).get("failed"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # not ours
 

@@ -14,7 +14,8 @@ class Request:
     ``train``: what the text prior learns from; without it, the other questions of ``data``. ``in_domain``: the modality
     that the model was trained on. ``samples``: answers at temperature 1 beside the greedy one. ``probs``: read the
     options' probabilities too. ``template``: None for the one that the model was trained with. ``cache``: where
-    completions are kept, ``out``/completions.jsonl if None. ``timeout``: seconds to wait for an endpoint.
+    completions are kept, ``out``/completions.jsonl if None. ``timeout``: seconds to wait for an endpoint. ``judge``: an
+    endpoint's address, #MODEL behind it, that judges the answers to questions without options.
 
     >>> Request("nano", "phantom:mri?split=test", Path("runs/base")).arms
     'image,blank,mismatch'
@@ -34,3 +35,4 @@ class Request:
     dtype: str = "float32"
     cache: Path | None = None
     timeout: float = 300.0
+    judge: str | None = None

@@ -1,8 +1,8 @@
 """Several evaluations of the same questions, tested in pairs, on one page."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Evaluation:
     name: str
     arms: Mapping[str, Sequence[Sample]]
     summary: Mapping[str, Any]
+    open: Mapping[str, Sequence[Sample]] = field(default_factory=dict)  # the questions without options
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -65,16 +66,26 @@ def read(name: str, folder: Path) -> Evaluation:
     """Raises DataError where the folder holds no finished evaluation."""
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        arms = {file.stem.removeprefix("samples-"): read_samples(file) for file in sorted(folder.glob("samples-*.jsonl"))}
+        arms, free = (_samples(folder, kind) for kind in ("samples", "open"))
     except (OSError, ValueError) as error:
         raise DataError(f'"{folder}" holds no finished evaluation ({error}); make one with medvlm-r1 eval … --out {folder}') from error
     if not isinstance(summary, dict):
         raise DataError(f'"{folder / "summary.json"}" is no summary of an evaluation; make one with medvlm-r1 eval … --out {folder}')
     if "models" in summary:
         raise DataError(f'"{folder}" is a comparison; name the evaluations that it compares: {", ".join(summary["models"])}')
-    if "image" not in arms:
+    if "image" not in arms and "image" not in free:
         raise DataError(f'"{folder}" holds no samples-image.jsonl; make it with medvlm-r1 eval … --out {folder}')
-    return Evaluation(name, {arm: arms[arm] for arm in summary.get("arms", arms) if arm in arms}, summary)
+    told = (summary.get("open") or {}).get("arms", {})
+    return Evaluation(name, _ordered(arms, summary.get("arms", arms)), summary, _ordered(free, told))
+
+
+def _samples(folder: Path, kind: str) -> dict[str, list[Sample]]:
+    return {file.stem.removeprefix(f"{kind}-"): read_samples(file) for file in sorted(folder.glob(f"{kind}-*.jsonl"))}
+
+
+def _ordered(arms: dict[str, list[Sample]], names: Iterable[str]) -> dict[str, list[Sample]]:
+    """In the order of the summary; what it does not name is of another evaluation."""
+    return {name: arms[name] for name in names if name in arms}
 
 
 def compare(evaluations: Sequence[Evaluation], told: Story) -> dict[str, Any]:
@@ -83,15 +94,19 @@ def compare(evaluations: Sequence[Evaluation], told: Story) -> dict[str, Any]:
     Whether a model looks is judged again, by today's rule, as on the page. Raises DataError unless all are of the same questions.
     """
     for before, after in combinations(evaluations, 2):
-        require_same(after.arms["image"], before.arms["image"])
-    return {
-        "models": {evaluation.name: dict(evaluation.summary) | _first_screen(told.numbers[evaluation.name]) for evaluation in evaluations},
+        require_same(after.arms.get("image", ()), before.arms.get("image", ()))
+        require_same(after.open.get("image", ()), before.open.get("image", ()))
+    found = {
+        "models": {evaluation.name: dict(evaluation.summary) | _first_screen(told.numbers.get(evaluation.name)) for evaluation in evaluations},
         "paired": {f"{pair['after']}-{pair['before']}": pair for pair in told.comparisons},
         "baselines": evaluations[0].summary.get("baselines", {}),
     }
+    return found | ({"open_paired": {f"{after}-{before}": rows for (after, before), rows in told.open_comparisons.items()}} if told.open else {})
 
 
-def _first_screen(numbers: ModelNumbers) -> dict[str, Any]:
+def _first_screen(numbers: ModelNumbers | None) -> dict[str, Any]:
+    if numbers is None:  # no question has options
+        return {}
     return {"overall": {arm: of_arm.mean for arm, of_arm in numbers.arms.items()}, "looking": asdict(numbers.looking)}
 
 
@@ -101,4 +116,9 @@ def story(evaluations: Sequence[Evaluation]) -> Story:
     title = f"{len(evaluations)} models on {', '.join(sorted(data)) or 'the same questions'}"
     baselines = {name: cells for name, cells in evaluations[0].summary.get("baselines", {}).items() if name == "text_prior"}
     settings = {evaluation.name: evaluation.settings for evaluation in evaluations}
-    return Story(title, {e.name: {arm: list(samples) for arm, samples in e.arms.items()} for e in evaluations}, baselines=baselines, settings=settings)
+    closed, free = {e.name: _lists(e.arms) for e in evaluations}, {e.name: _lists(e.open) for e in evaluations}
+    return Story(title, closed, baselines=baselines, settings=settings, open=free if any(free.values()) else {})
+
+
+def _lists(arms: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sample]]:
+    return {arm: list(samples) for arm, samples in arms.items()}

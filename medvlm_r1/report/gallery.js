@@ -16,7 +16,7 @@
   // ------------------------------------------------ the state: what stands behind "#cases?"
 
   const image = Math.max(0, named(data.arms, "image"));
-  const defaults = { model: data.models[data.trained].name, arm: data.arms[image].name, vs: "", outcome: "all", modality: "", type: "", status: "", q: "", at: "0" };
+  const defaults = { model: data.models[data.trained].name, arm: data.arms[image].name, vs: "", outcome: "all", modality: "", type: "", status: "", kind: "", q: "", at: "0" };
   if (data.base !== data.trained) defaults.vs = "model:" + data.models[data.base].name;
   else if (named(data.arms, "blank") >= 0) defaults.vs = "arm:blank";
   let state = { ...defaults };
@@ -85,6 +85,7 @@
       const question = data.questions[item.question];
       const a = item.answers[model];
       if (!a || (state.modality && question.modality !== state.modality) || (state.type && question.type !== state.type)) continue;
+      if (state.kind && state.kind !== (question.options.length ? "closed" : "open")) continue;
       if (state.status && (a.status || "answered") !== state.status) continue;
       if (terms.length && !terms.every((term) => haystack(at).includes(term))) continue;
       const [other, who] = opponent(item);
@@ -100,7 +101,7 @@
       const item = data.cases[at];
       const question = data.questions[item.question];
       const texts = item.answers.map((answer) => (answer ? answer.text : ""));
-      haystacks[at] = [question.id, item.text || question.question, ...(item.options || question.options), ...texts].join("\n").toLowerCase();
+      haystacks[at] = [question.id, item.text || question.question, ...(item.options || question.options), question.options.length ? "" : question.gold, ...texts].join("\n").toLowerCase();
     }
     return haystacks[at];
   }
@@ -169,11 +170,12 @@
     (item.options || question.options).forEach((option, i) => {
       options.append(make("li", LETTERS[i] === (item.gold ?? question.gold) ? "gold" : "", `${LETTERS[i]}) ${option}`));
     });
-    return make("div", "ask", make("p", "question", item.text || question.question), options);
+    const reference = question.options.length ? "" : make("p", "reference", "Reference: ", make("b", "", item.gold ?? question.gold));
+    return make("div", "ask", make("p", "question", item.text || question.question), reference, options);
   }
 
   function completion(answer, label, chosen) {
-    const verdict = answer.right ? `✓ ${answer.answer}, right` : answer.answer ? `✗ ${answer.answer}, wrong` : `✗ no answer read (${answer.status || "answered"})`;
+    const verdict = answer.read ? free(answer) : answer.right ? `✓ ${answer.answer}, right` : answer.answer ? `✗ ${answer.answer}, wrong` : `✗ no answer read (${answer.status || "answered"})`;
     const title = make("h3", "", label, make("span", "mark " + (answer.right ? "right" : "wrong"), verdict));
     const text = make("p", "text", ...highlighted(answer.text));
     if (answer.more) text.append(make("span", "tag", ` … ${answer.more} more characters, in the file of samples`));
@@ -186,6 +188,13 @@
       node.append(more);
     }
     return node;
+  }
+
+  // The verdict on a free answer: the rule's, the share of words, the judge's.
+  function free(answer) {
+    const words = "f1" in answer && !answer.right ? `, F1 ${answer.f1.toFixed(2)}` : "";
+    const judge = "judged" in answer ? ` · judge: ${answer.judged ? "right" : "wrong"}` : "";
+    return (answer.right ? "✓ right" : "✗ wrong") + words + judge;
   }
 
   // As ``gallery.highlight``: tags dimmed, the thought and the answer set apart.
@@ -249,6 +258,7 @@
     fill($("by-modality"), [["", "all"], ...Object.entries(data.modalities)], state.modality);
     fill($("by-type"), [["", "all"], ...types.map((type) => [type, type || "not stated"])], state.type);
     fill($("by-status"), [["", "all"], ...data.statuses.map((status) => [status, status])], state.status);
+    if ($("by-kind")) fill($("by-kind"), [["", "all"], ["closed", "with options"], ["open", "without options"]], state.kind);
     if ($("by-text").value !== state.q) $("by-text").value = state.q;
   }
 
@@ -323,7 +333,7 @@
 
   // ------------------------------------------------ start
 
-  for (const key of ["model", "arm", "vs", "modality", "type", "status"]) $("by-" + key).addEventListener("change", (event) => set({ [key]: event.target.value }));
+  for (const key of ["model", "arm", "vs", "modality", "type", "status", "kind"]) $("by-" + key)?.addEventListener("change", (event) => set({ [key]: event.target.value }));
   let waiting;
   $("by-text").addEventListener("input", (event) => {
     clearTimeout(waiting);

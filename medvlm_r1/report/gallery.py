@@ -19,6 +19,7 @@ from medvlm_r1.evaluation.samples import STATUSES, Sample
 from medvlm_r1.files import digest
 from medvlm_r1.report.story import Story
 from medvlm_r1.report.thumbnails import Picture
+from medvlm_r1.rewards.text import Overlap, is_yes_no
 from medvlm_r1.wording import modality_name
 
 MAX_PICTURES = 4  # of one question
@@ -44,7 +45,7 @@ class Kept:
 
 def kept(story: Story, budget: int = TEXT_BUDGET) -> Kept:
     """All sampled texts and 4,000 characters of each answer if they fit, else less."""
-    samples = [s for arms in story.models.values() for part in arms.values() for s in part]
+    samples = [s for arms in story.answers.values() for part in arms.values() for s in part]
     lengths = [len(s.text) for s in samples]
     drawn = [len(text) for s in samples for text in s.sampled_texts]
     cap = next((c for c in _CAPS if sum(min(n, c) for n in lengths) <= budget), _CAPS[-1])
@@ -53,18 +54,19 @@ def kept(story: Story, budget: int = TEXT_BUDGET) -> Kept:
 
 def references(story: Story) -> list[str]:
     """The pictures that the gallery shows, in order; grey ones and noise are drawn by the page."""
-    found = {r: None for arms in story.models.values() for part in arms.values() for s in part for r in s.images[:MAX_PICTURES]}
+    found = {r: None for arms in story.answers.values() for part in arms.values() for s in part for r in s.images[:MAX_PICTURES]}
     return [reference for reference in found if not _drawn(reference)]
 
 
 def gallery_data(story: Story, pictures: Mapping[str, Picture], limits: Kept) -> dict[str, Any]:
     """All that the script needs but the pictures' own bytes (``picture_blocks``)."""
-    arms = list(dict.fromkeys(arm for of_model in story.models.values() for arm in of_model))
+    models = story.answers
+    arms = list(dict.fromkeys(arm for of_model in models.values() for arm in of_model))
     place = {reference: i for i, reference in enumerate(pictures)}
     questions: dict[str, dict[str, Any]] = {}
     asked: dict[tuple[str, Case], dict[str, Any]] = {}
-    names = list(story.models)
-    for model, of_model in enumerate(story.models.values()):
+    names = list(models)
+    for model, of_model in enumerate(models.values()):
         for arm in sorted(of_model, key=lambda name: name != "image"):  # what is shared is what "image" asks
             for case, sample in _cases(of_model[arm]):
                 question = questions.setdefault(sample.id, {"index": len(questions)} | _question(sample, place))
@@ -163,10 +165,24 @@ def _answer(sample: Sample, limits: Kept) -> dict[str, Any]:
         row["more"] = len(sample.text) - limits.characters
     if sample.status != "answered":
         row["status"] = sample.status
-    if sample.sampled_answers:
+    if sample.is_open:
+        row |= _free(sample)
+    elif sample.sampled_answers:
         row["drawn"] = "".join(answer or "–" for answer in sample.sampled_answers)
     if limits.sampled and sample.sampled_texts:
         row["texts"] = [text[: limits.characters] for text in sample.sampled_texts]
+    return row
+
+
+def _free(sample: Sample) -> dict[str, Any]:
+    """What stands beside a free answer: how far its words overlap, the judge's word, a mark for each drawn answer."""
+    row: dict[str, Any] = {"answer": "", "read": int(sample.answer is not None)}
+    if sample.answer is not None and not is_yes_no(sample.gold):
+        row["f1"] = round(Overlap.of(sample.answer, sample.gold).f1, 2)
+    if sample.judged is not None:
+        row["judged"] = int(sample.judged)
+    if sample.sampled_answers:
+        row["drawn"] = "".join("✓" if right else "✗" for right in sample.sampled_correct)
     return row
 
 

@@ -19,7 +19,7 @@ from medvlm_r1.evaluation.measuring.looking import RULE
 from medvlm_r1.evaluation.measuring.metrics import accuracy, by_modality, chance, split_by
 from medvlm_r1.evaluation.measuring.rotation import letters, steadiness
 from medvlm_r1.evaluation.samples import STATUSES
-from medvlm_r1.report import charts, gallery
+from medvlm_r1.report import charts, gallery, open_answers
 from medvlm_r1.report.calibration_charts import reliability_diagram, risk_coverage_curve
 from medvlm_r1.report.charts import Change, Mark
 from medvlm_r1.report.glance import glances
@@ -27,14 +27,14 @@ from medvlm_r1.report.learning import learning_curves
 from medvlm_r1.report.pages import page
 from medvlm_r1.report.story import Story, table_rows, verdict
 from medvlm_r1.report.thumbnails import LoadImage, Picture, thumbnails
-from medvlm_r1.wording import duration, flat, interval, modality_name, p_value, percent, points
+from medvlm_r1.wording import coefficient, duration, flat, interval, modality_name, p_value, percent, points
 
 CONFIDENCE = {"option_probs": "the option's probability", "agreement": "agreement of sampled answers"}
 EXAMPLES = 6  # shown where a page runs no script
 _DRAWN = Picture("", 0, 0, "the page's script draws it")
 _HERE = Path(__file__).parent
 _FILTERS: dict[str, Callable[..., str]] = {
-    "percent": percent, "points": points, "modality": modality_name, "interval": interval, "p_value": p_value, "duration": duration,
+    "percent": percent, "points": points, "modality": modality_name, "interval": interval, "p_value": p_value, "duration": duration, "coefficient": coefficient,
 }  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def render_report(story: Story, load_image: LoadImage, phase: Callable[[str], No
     card says so. ``phase`` hears the name of each part of the work as it begins.
     """
     phase("numbers")
-    context = _numbers(story)
+    context = _numbers(story) | open_answers.context(story)
     phase("pictures")
     pictures = thumbnails(gallery.references(story), load_image)
     phase("page")
@@ -76,15 +76,14 @@ def content_hash(script: str) -> str:
 def _numbers(story: Story) -> dict[str, Any]:
     """All that the template shows beside the gallery."""
     numbers, comparisons = story.numbers, story.comparisons
+    closed = story.models if story.has_closed else {}
     rows = table_rows(story, numbers)
-    calibrated = [
-        (f"{story.label(name)}, by {CONFIDENCE[by]}", cells) for name, arms in story.models.items() for by, cells in calibration(arms["image"]).items()
-    ]
+    calibrated = [(f"{story.label(name)}, by {CONFIDENCE[by]}", cells) for name, arms in closed.items() for by, cells in calibration(arms["image"]).items()]
     return {
         "story": story,
         "numbers": numbers,
         "meanings": MEANINGS,
-        "verdict": verdict(story, numbers, comparisons),
+        "verdict": verdict(story, numbers, comparisons) if closed else open_answers.verdict(story),
         "glances": glances(story, numbers, rows),
         "rule": RULE,
         "rows": rows,
@@ -92,24 +91,24 @@ def _numbers(story: Story) -> dict[str, Any]:
         "comparisons": comparisons,
         "forest": _forest(story, rows),
         "arms": {name: of_model for name, of_model in numbers.items() if len(of_model.arms) > 1},
-        "steady": {name: found for name, arms in story.models.items() if (found := steadiness(arms.get("rotate", ())))},
-        "letters": {name: found for name, arms in story.models.items() if (found := letters(arms.get("rotate", arms["image"])))},
-        "reasons": {name: found for name, arms in story.models.items() if (found := reasons.rows(reasons.reasons(arms)))},
+        "steady": {name: found for name, arms in closed.items() if (found := steadiness(arms.get("rotate", ())))},
+        "letters": {name: found for name, arms in closed.items() if (found := letters(arms.get("rotate", arms["image"])))},
+        "reasons": {name: found for name, arms in closed.items() if (found := reasons.rows(reasons.reasons(arms)))},
         "calibrated": calibrated,
         "reliability": Markup("").join(reliability_diagram(label, cells) for label, cells in calibrated),
         "risk_coverage": Markup("").join(risk_coverage_curve(label, cells) for label, cells in calibrated),
         "curves": learning_curves(story.curves),
         "curve_legend": charts.legend(list(story.curves)),
-        "question_types": _question_types(story) if story.base != story.trained else [],
+        "question_types": _question_types(story) if closed and story.base != story.trained else [],
         "status_names": STATUSES,
-        "n_failed": sum(s.status == "failed" for arms in story.models.values() for samples in arms.values() for s in samples),
+        "n_failed": sum(s.status == "failed" for arms in story.answers.values() for samples in arms.values() for s in samples),
         "settings": list(flat(story.settings)),
-        "n_questions": len({s.id for arms in story.models.values() for s in arms["image"]}),
+        "n_questions": len({s.id for arms in closed.values() for s in arms["image"]}),
     }
 
 
 def _forest(story: Story, rows: Sequence[dict[str, Any]]) -> Markup:
-    titles = [modality_name(m) for m in story.modalities] + ["Mean"]
+    titles = [modality_name(m) for m in story.modalities] + ["Mean"] if rows else []
     panels = []
     for column, title in enumerate(titles):
         cells = [(row, row["cells"][column]) for row in rows if row["cells"][column]]

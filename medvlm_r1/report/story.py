@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from medvlm_r1.errors import DataError
+from medvlm_r1.evaluation.measuring import free_text
 from medvlm_r1.evaluation.measuring.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, Looking
 from medvlm_r1.evaluation.measuring.measured import ModelNumbers, between, measure
 from medvlm_r1.evaluation.measuring.metrics import Arms, accuracy, by_modality, chance, sampled_accuracy
@@ -21,6 +22,7 @@ class Story:
 
     models: name -> arm -> samples, in row order; every model has the arm "image".
         The last is the model that the page is about, the first what it is held against.
+    open: the same for the questions without options, which stand apart; where all are such, the arms of ``models`` are empty.
     is_lineage: the last was trained from the first, so that training "raised" or "lowered" what differs.
     labels: what a model or baseline is called where its name is not what a reader should see.
     baselines: "chance" and "text_prior" -> modality -> {"accuracy", "ci95"} or a
@@ -38,13 +40,19 @@ class Story:
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     is_lineage: bool = False
+    open: dict[str, Arms] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.models:
             raise DataError("a report needs at least one evaluated model")
-        for name, arms in self.models.items():
+        for name, arms in [*(self.models.items() if self.has_closed or not self.open else ()), *self.open.items()]:
             if not arms.get("image"):
                 raise DataError(f'the model "{name}" has no answers under the arm "image", which the others are compared with; evaluate it')
+
+    @property
+    def has_closed(self) -> bool:
+        """Whether any question has options."""
+        return any(self.models.values())
 
     @property
     def trained(self) -> str:
@@ -56,23 +64,47 @@ class Story:
 
     @cached_property
     def numbers(self) -> dict[str, ModelNumbers]:
-        """Every model's numbers."""
-        return {name: measure(arms) for name, arms in self.models.items()}
+        """Every model's numbers of questions with options."""
+        return {name: measure(arms) for name, arms in self.models.items() if arms}
 
     @cached_property
     def comparisons(self) -> list[dict[str, Any]]:
-        """Each model against each other."""
-        return between(self.models)
+        """Each model against each other, on questions with options."""
+        return between(self.models) if self.has_closed else []
+
+    @cached_property
+    def open_numbers(self) -> dict[str, dict[str, Any]]:
+        """Every model's numbers of questions without options, as ``free_text.numbers``."""
+        return {name: free_text.numbers(arms) for name, arms in self.open.items()}
+
+    @cached_property
+    def open_comparisons(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """Each model against each other, on questions without options."""
+        return free_text.between(self.open)
 
     @property
     def asked(self) -> list[Sample]:
-        """The trained model's answers to its own pictures."""
-        return self.models[self.trained]["image"]
+        """The trained model's answers to its own pictures; to questions with options, where there are any."""
+        return (self.models if self.has_closed else self.open)[self.trained]["image"]
+
+    @property
+    def answers(self) -> dict[str, Arms]:
+        """All answers, with options or without: model -> arm -> samples."""
+        return {
+            name: {arm: [*arms.get(arm, ()), *free.get(arm, ())] for arm in dict.fromkeys((*arms, *free))}
+            for name, arms in self.models.items()
+            for free in (self.open.get(name, {}),)
+        }
 
     @property
     def modalities(self) -> list[str]:
         """Those of the trained model first, then what only others were asked."""
-        return list(dict.fromkeys(m for arms in reversed(self.models.values()) for m in by_modality(arms["image"])))
+        return _modalities(self.models)
+
+    @property
+    def open_modalities(self) -> list[str]:
+        """The same of questions without options."""
+        return _modalities(self.open)
 
     def label(self, name: str) -> str:
         return (LABELS | self.labels).get(name, name)
@@ -83,8 +115,14 @@ class Story:
         return None if known is None else modality in ([known] if isinstance(known, str) else known)
 
 
+def _modalities(models: Mapping[str, Arms]) -> list[str]:
+    return list(dict.fromkeys(m for arms in reversed(models.values()) for m in by_modality(arms.get("image", ()))))
+
+
 def table_rows(story: Story, numbers: Mapping[str, ModelNumbers]) -> list[dict[str, Any]]:
     """Rows of the main table: baselines, the trained model without pictures, models. A cell per modality, then the mean."""
+    if not story.has_closed:
+        return []
     rows = [{"name": name, "label": story.label(name), "role": "baseline", "cells": _baseline_cells(story, cells)} for name, cells in baselines(story).items()]
     for name, of_model in numbers.items():
         if name == story.trained and "blank" in of_model.arms:

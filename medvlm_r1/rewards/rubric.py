@@ -19,6 +19,7 @@ from medvlm_r1.files import digest
 from medvlm_r1.rewards import own
 from medvlm_r1.rewards.choice import choice, paper_choice
 from medvlm_r1.rewards.format import asked_format, direct_format
+from medvlm_r1.rewards.open import exact, f1, yes_no
 from medvlm_r1.types import Completion, Prompt
 
 Reward = Callable[[Completion, Prompt], float]
@@ -28,6 +29,9 @@ REWARDS: dict[str, Reward] = {
     "direct_format": direct_format,
     "accuracy": paper_choice,
     "strict_accuracy": choice,
+    "exact": exact,
+    "f1": f1,
+    "yes_no": yes_no,
 }
 BUILT_IN = frozenset(REWARDS)  # of these alone it is known what a right answer earns
 

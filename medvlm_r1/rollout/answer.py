@@ -55,7 +55,7 @@ def ask(policy: Policy, example: Example, template: str, max_tokens: int) -> Ans
     prompt = render(example, template)
     completion = LocalEngine(policy).generate([prompt], Sampling(1, 0.0, max_tokens))[0][0]
     found = read(completion.text, prompt)
-    status = found.status if completion.finished or found.answer else "truncated"
+    status = found.status if completion.finished or (found.answer and example.options) else "truncated"
     if not example.options:
         body = completion.text.rpartition("</think>")[2].rpartition("<answer>")[2].partition("</answer>")[0].strip()
         return Answer(found.think, None, body, "answered" if completion.finished and body else status, {}, completion.text)

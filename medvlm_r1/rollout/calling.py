@@ -52,15 +52,16 @@ class Endpoint:
     timeout_s: float = 300.0
     attempts: int = 5
     concurrency: int = 16
+    key_name: str = field(default="MEDVLM_API_KEY", repr=False)  # the environment variable that holds the key
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f'"{self.url}" is no address; write http://HOST:PORT/v1')
         if "@" in parts.netloc or parts.query:  # it would stand in every file of the evaluation
-            raise ConfigError(f'the address of "{parts.hostname}" holds a name, a password or a query; give the key as MEDVLM_API_KEY')
+            raise ConfigError(f'the address of "{parts.hostname}" holds a name, a password or a query; give the key as {self.key_name}')
         if not all("!" <= letter <= "~" for letter in self.key):
-            raise ConfigError("the key in MEDVLM_API_KEY holds a space, a line's end or a letter beyond ASCII; copy it again")
+            raise ConfigError(f"the key in {self.key_name} holds a space, a line's end or a letter beyond ASCII; copy it again")
 
     @cached_property
     def opener(self) -> urllib.request.OpenerDirector:
@@ -128,7 +129,7 @@ def check_up(endpoint: Endpoint, timeout_s: float = 30.0) -> None:
         if fault.status == 0:
             raise EngineError(f'"{endpoint.url}" does not answer: {fault}; is the server up, and does the address end in /v1?') from fault
         if fault.status == 401:
-            raise EngineError(f'"{endpoint.url}" refuses the key: {fault}; set the environment variable MEDVLM_API_KEY') from fault
+            raise EngineError(f'"{endpoint.url}" refuses the key: {fault}; set the environment variable {endpoint.key_name}') from fault
         if 300 <= fault.status < 400:
             raise EngineError(f'"{endpoint.url}" is not the place: {fault}') from fault
 

@@ -1,7 +1,7 @@
 """What the same questions are asked under: what the model is shown, how it is asked, after which thought it must answer.
 
 An arm is a pure function from questions to prompts. Its prompts keep the
-questions' ids; it may leave questions out, or ask one several times.
+questions' ids; it may leave questions out (those without options, where it needs them), or ask one several times.
 A new arm is one function and one line of ARMS.
 """
 

@@ -17,7 +17,7 @@ def counterfactual(example: Example) -> Example | None:
     "side": the lesion lies on the opposite side. "abnormal": a lesion is gone. "finding", "region",
     "size", "count": the next option, in the order shown and round again, that this one fact can make
     true; the lesion may then lie elsewhere in its region. None where there is no such picture: other
-    types, pictures that are no phantom, a normal one (to add a lesion takes five facts), lesions on both sides.
+    types, no options, pictures that are no phantom, a normal one (to add a lesion takes five facts), lesions on both sides.
 
     >>> e = Example("q", ("phantom:xray/test/2",), "Which side?", ("left", "both", "right"), "left", "xray", "side")
     >>> c = counterfactual(e)
@@ -25,7 +25,7 @@ def counterfactual(example: Example) -> Example | None:
     (('phantom:xray/test/2?side=right',), 'right')
     """
     (reference, *more) = example.images or ("",)
-    if more or not reference.startswith("phantom:") or "?" in reference:
+    if more or not example.options or not reference.startswith("phantom:") or "?" in reference:
         return None
     scene = scene_of(reference)
     if answer_of(scene, example.question_type) != example.answer:  # another's question about our picture

@@ -8,7 +8,7 @@ MEANINGS = {
     "mismatch": "another patient's picture of the same modality, where possible one with another answer",
     "rotate": "its own picture, the options in every cyclic order",
     "hard": "its own picture, distractors that are answers elsewhere",
-    "no-think": "its own picture, asked for the letter alone",
+    "no-think": "its own picture, asked for the answer alone",
     "empty-thought": "made to answer after an empty thought",
     "half-thought": "made to answer after the first half of its own thought",
     "swapped-thought": "made to answer after its thought about another picture",

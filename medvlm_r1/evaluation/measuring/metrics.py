@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from medvlm_r1.errors import DataError
@@ -25,6 +26,17 @@ from medvlm_r1.evaluation.samples import STATUSES, Sample
 Arms = dict[str, list[Sample]]
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What an answer is worth, from 0 to 1: the greedy one, and the mean of those drawn (None: none were)."""
+
+    greedy: Callable[[Sample], float]
+    drawn: Callable[[Sample], float | None]
+
+
+ACCURACY = Measure(lambda s: float(s.correct), lambda s: s.sampled_accuracy)
+
+
 def split_by(samples: Sequence[Sample], key: Callable[[Sample], str]) -> dict[str, list[Sample]]:
     """Samples by a key, in order of first appearance."""
     parts: dict[str, list[Sample]] = {}
@@ -44,24 +56,20 @@ def per_question(samples: Sequence[Sample], value: Callable[[Sample], float]) ->
     return [few[0] for few in asked.values()], [_mean([value(s) for s in few]) for few in asked.values()]
 
 
-def accuracy(samples: Sequence[Sample]) -> float:
-    """Share of questions answered right by greedy answers; whatever was not read as an answer is wrong."""
-    return _mean(per_question(samples, _is_right)[1])
+def accuracy(samples: Sequence[Sample], by: Measure = ACCURACY) -> float:
+    """Share of questions answered right by greedy answers (or the mean of another measure); whatever was not read as an answer is wrong."""
+    return _mean(per_question(samples, by.greedy)[1])
 
 
-def sampled_accuracy(samples: Sequence[Sample]) -> float | None:
+def sampled_accuracy(samples: Sequence[Sample], by: Measure = ACCURACY) -> float | None:
     """Mean over questions of the share of right completions at temperature 1; None if none were drawn."""
-    if not samples or any(s.sampled_accuracy is None for s in samples):
+    if not samples or any(by.drawn(s) is None for s in samples):
         return None
-    return _mean(per_question(samples, _share_right)[1])
+    return _mean(per_question(samples, _drawn(by))[1])
 
 
-def _is_right(sample: Sample) -> float:
-    return float(sample.correct)
-
-
-def _share_right(sample: Sample) -> float:
-    return sample.sampled_accuracy or 0.0
+def _drawn(by: Measure) -> Callable[[Sample], float]:
+    return lambda sample: by.drawn(sample) or 0.0
 
 
 def pass_curve(samples: Sequence[Sample]) -> dict[str, float]:
@@ -97,25 +105,23 @@ def arm_table(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def _cell(samples: Sequence[Sample]) -> dict[str, Any]:
-    firsts, right = per_question(samples, _is_right)
+    return cell(samples) | {"pass_at_k": pass_curve(samples), "maj_at_k": majority_curve(samples)}
+
+
+def cell(samples: Sequence[Sample], by: Measure = ACCURACY) -> dict[str, Any]:
+    """The mean of a measure, Wilson's interval for n divided by the design effect of the groups, n, and the mean of drawn answers."""
+    firsts, right = per_question(samples, by.greedy)
     rate, independent = _mean(right), len(right) / design_effect(right, [s.cluster for s in firsts])
-    return {
-        "accuracy": rate,
-        "ci95": list(wilson(rate * independent, independent)),
-        "n": len(right),
-        "sampled": sampled_accuracy(samples),
-        "pass_at_k": pass_curve(samples),
-        "maj_at_k": majority_curve(samples),
-    }
+    return {"accuracy": rate, "ci95": list(wilson(rate * independent, independent)), "n": len(right), "sampled": sampled_accuracy(samples, by)}
 
 
-def overall(samples: Sequence[Sample]) -> dict[str, Any]:
+def overall(samples: Sequence[Sample], by: Measure = ACCURACY) -> dict[str, Any]:
     """Mean over modalities with an interval that resamples whole groups, greedy and sampled."""
-    greedy = _average(*per_question(samples, _is_right))
+    greedy = _average(*per_question(samples, by.greedy))
     numbers: dict[str, Any] = {"accuracy": greedy.value, "ci95": _spread(greedy, samples), "n": len({s.id for s in samples})}
-    if any(s.sampled_accuracy is None for s in samples):
+    if any(by.drawn(s) is None for s in samples):
         return numbers | {"sampled": None, "sampled_ci95": None}
-    drawn = _average(*per_question(samples, _share_right))
+    drawn = _average(*per_question(samples, _drawn(by)))
     return numbers | {"sampled": drawn.value, "sampled_ci95": _spread(drawn, samples)}
 
 
@@ -134,7 +140,7 @@ def out_of_distribution_gap(samples: Sequence[Sample], trained: str) -> dict[str
     modalities = [s.modality for s in samples]
     if trained not in modalities or len(set(modalities)) < 2:
         return None
-    firsts, right = per_question(samples, _is_right)
+    firsts, right = per_question(samples, ACCURACY.greedy)
     found = cluster_gap(right, [s.cluster for s in firsts], [s.modality for s in firsts], trained)
     return {"trained": trained, "gap": found.value, "ci95": found.ci95}
 
@@ -155,7 +161,7 @@ def by_question_type(samples: Sequence[Sample]) -> dict[str, dict[str, dict[str,
 Pair = tuple[list[Sample], list[Sample]]  # what two sides said to one question; several samples where it was asked several times
 
 
-def compare(after: Sequence[Sample], before: Sequence[Sample], same: bool = True) -> dict[str, Any]:
+def compare(after: Sequence[Sample], before: Sequence[Sample], same: bool = True, by: Measure = ACCURACY) -> dict[str, Any]:
     """Two models, or two arms of one, on the same questions: after − before.
 
     ``mean_difference`` is the mean over modalities of the mean difference per
@@ -172,8 +178,8 @@ def compare(after: Sequence[Sample], before: Sequence[Sample], same: bool = True
     if same:
         require_same(after, before)
     pairs = _pairs(after, before)
-    greedy = [accuracy(a) - accuracy(b) for a, b in pairs]
-    sampled = [x - y for a, b in pairs if (x := sampled_accuracy(a)) is not None and (y := sampled_accuracy(b)) is not None]
+    greedy = [accuracy(a, by) - accuracy(b, by) for a, b in pairs]
+    sampled = [x - y for a, b in pairs if (x := sampled_accuracy(a, by)) is not None and (y := sampled_accuracy(b, by)) is not None]
     measure = "sampled" if len(sampled) == len(pairs) else "greedy"
     chosen = sampled if measure == "sampled" else greedy
     gained, lost = greedy.count(1.0), greedy.count(-1.0)

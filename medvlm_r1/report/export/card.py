@@ -4,31 +4,40 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
-from medvlm_r1.evaluation.measuring.metrics import Arms
+from medvlm_r1.evaluation.measuring.free_text import KINDS
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.files import digest
-from medvlm_r1.reasoning import EXTRACTION
-from medvlm_r1.wording import called
+from medvlm_r1.reasoning import EXTRACTION, OPEN_EXTRACTION
+from medvlm_r1.report.comparing import Evaluation
+from medvlm_r1.wording import called, coefficient
 
 TASK = "visual-question-answering"
+METRICS = {"exact": "exact_match", "f1": "f1", "recall": "recall", "yes_no": "accuracy"}  # as the hub calls them
+Answers = Mapping[str, Sequence[Sample]]
 
 
-def write(arms: Arms, summary: Mapping[str, Any], out: Path) -> list[Path]:
+def write(found: Evaluation, out: Path) -> list[Path]:
     """``README.md`` in ``out``, as the hub wants a model's card to be called."""
-    ModelCard(card(arms, summary)).save(out / "README.md")
+    ModelCard(card(found.arms, found.summary, found.open)).save(out / "README.md")
     return [out / "README.md"]
 
 
-def card(arms: Arms, summary: Mapping[str, Any]) -> str:
-    """Metadata and text, for everybody to read: what lies where on this machine, and which address answered, is left out."""
+def card(arms: Answers, summary: Mapping[str, Any], free: Answers = MappingProxyType({})) -> str:
+    """Metadata and text, for everybody to read: what lies where on this machine, and which address answered, is left out.
+
+    ``free``: the answers to questions without options, which have a table of their own.
+    """
     settings = public(summary["settings"])
-    asked_sha256 = data_sha256(arms["image"])
+    asked = [*arms.get("image", ()), *free.get("image", ())]
+    asked_sha256 = data_sha256(asked)
+    rules = f"`{EXTRACTION}`, of questions without options `{OPEN_EXTRACTION}`" if free else f"`{EXTRACTION}`"
     data = ModelCardData(
         model_name=settings["name"], language="en", pipeline_tag="image-text-to-text", tags=["medical", "radiology", TASK],
         eval_results=_results(summary, settings["data"], asked_sha256),
@@ -37,10 +46,11 @@ def card(arms: Arms, summary: Mapping[str, Any]) -> str:
         f"# {settings['name']}",
         f"{INTENDED_USE} Not a medical device; no patient's care may depend on an answer.",
         "## Does it look at the image?\n\n" + looking(summary),
-        f"## Results\n\n{_table(summary)}\n\n{_notes(summary)}",
-        f"## Questions\n\n{len({s.id for s in arms['image']})} questions of `{settings['data']}`, SHA-256 of their texts, options and "
-        f"answers `{asked_sha256}`. Template `{settings['template']}`, answers read by rule `{EXTRACTION}`: no letter is ever guessed.",
-        f"## Command\n\n    {command(settings, summary['arms'])}\n\nmedvlm-r1 {__version__}; answered by `{settings['answered_by']}`.",
+        *([f"## Results\n\n{_table(summary)}\n\n{_notes(summary)}"] if arms else []),
+        *([f"## Questions without options\n\n{open_table(summary['open'])}\n\n{_open_notes(summary)}"] if free else []),
+        f"## Questions\n\n{len({s.id for s in asked})} questions of `{settings['data']}`, SHA-256 of their texts, options and "
+        f"answers `{asked_sha256}`. Template `{settings['template']}`, answers read by rule {rules}: no letter is ever guessed.",
+        f"## Command\n\n    {command(settings, dict.fromkeys((*arms, *free)))}\n\nmedvlm-r1 {__version__}; answered by `{settings['answered_by']}`.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -67,6 +77,7 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
         "answered_by": name if is_served else answered_by,
         "data": _file(settings["data"]),
         "train": settings.get("train") and _file(settings["train"]),
+        "judge": settings.get("judge") and f"http://HOST:PORT/v1#{called(called(str(settings['judge'])))}",
     }
 
 
@@ -98,21 +109,55 @@ def command(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
         if settings.get(name) is not None:
             words += [f"--{name.replace('_', '-')}", settings[name]]
     words += ["--probs"] if settings.get("probs") else []
+    words += ["--judge", settings["judge"]] if settings.get("judge") else []
     return shlex.join(map(str, [*words, "--out", "runs/eval"]))
 
 
 def _results(summary: Mapping[str, Any], data: str, asked_sha256: str) -> list[EvalResult]:
-    """One for each modality and their mean, of the questions with their own pictures."""
-    cells = {m: cell for m, cell in summary["arms"]["image"].items() if isinstance(cell, Mapping)} | {"mean": summary["overall"]["image"]}
+    """One for each modality and their mean, of the questions with their own pictures; and the means of those without options."""
+    cells = {m: cell for m, cell in summary["arms"].get("image", {}).items() if isinstance(cell, Mapping)}
+    closed = cells | ({"mean": summary["overall"]["image"]} if cells else {})
+    rows = [(m, "accuracy", f"accuracy, greedy, {m}", cell["accuracy"], cell, EXTRACTION) for m, cell in closed.items()]
+    for kind, of_kind in _open(summary).get("image", {}).items():
+        name = f"{KINDS[kind].name}, greedy, questions without options"
+        rows.append((f"open, {kind}", METRICS[kind], name, of_kind["mean"]["value"], of_kind["mean"], OPEN_EXTRACTION))
     return [
         EvalResult(
-            task_type=TASK, dataset_type=data, dataset_name=data, dataset_config=modality,  # by the config they are told apart
+            task_type=TASK, dataset_type=data, dataset_name=data, dataset_config=config,  # by the config they are told apart
             dataset_args={"questions": cell["n"], "sha256": asked_sha256},
-            metric_type="accuracy", metric_name=f"accuracy, greedy, {modality}", metric_value=round(cell["accuracy"], 4),
-            metric_args={"ci95": [round(x, 4) for x in cell["ci95"]], "extraction": EXTRACTION},
+            metric_type=metric, metric_name=name, metric_value=round(value, 4),
+            metric_args={"ci95": [round(x, 4) for x in cell["ci95"]], "extraction": rule},
         )
-        for modality, cell in cells.items()
+        for config, metric, name, value, cell, rule in rows
     ]  # fmt: skip
+
+
+def _open(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (summary.get("open") or {}).get("arms", {})
+
+
+def open_table(found: Mapping[str, Any]) -> str:
+    """Markdown, in per cent, from ``open`` of the summary: a row for each arm and measure."""
+    asked = (m for kinds in found["arms"].values() for cells in kinds.values() for m in cells)
+    modalities = sorted(dict.fromkeys(asked), key=lambda m: m == "mean")
+    lines = ["| % | " + " | ".join(modalities) + " |", "|---" * (len(modalities) + 1) + "|"]
+    for arm, kinds in found["arms"].items():
+        for kind, cells in kinds.items():
+            shown = [_cell({"accuracy": cells[m]["value"], "ci95": cells[m]["ci95"]} if m in cells else None) for m in modalities]
+            lines.append(f"| {arm}, {KINDS[kind].name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _open_notes(summary: Mapping[str, Any]) -> str:
+    found = summary["open"]
+    notes = "By words alone (a synonym counts as wrong), one greedy answer a question; 95 % intervals; the mean is over modalities. "
+    notes += "Yes/no: of questions whose reference is yes or no, and only where the answer begins with one."
+    judge = found["judge"].get("image")
+    if judge:
+        kappa = f", kappa {coefficient(judge['kappa'])}" if judge["kappa"] is not None else ""
+        notes += f" A language model as judge (`{called(called(found['judged_by']['model']))}`, `{found['judged_by']['version']}`) calls "
+        notes += f"{100 * judge['right']:.1f} % right; it agrees with the rule in {100 * judge['agrees']:.1f} % of {judge['judged']} answers{kappa}."
+    return notes + _incomplete(summary)
 
 
 def _table(summary: Mapping[str, Any]) -> str:
@@ -140,5 +185,9 @@ def _cell(cell: Mapping[str, Any] | None) -> str:
 def _notes(summary: Mapping[str, Any]) -> str:
     notes = "One greedy answer a question; 95 % intervals; the mean is over modalities. Chance guesses an option; "
     notes += "text prior knows the texts of other questions and sees no picture."
+    return notes + _incomplete(summary)
+
+
+def _incomplete(summary: Mapping[str, Any]) -> str:
     failed = sum(summary.get("failed", {}).values())
-    return notes + (f" **Incomplete: {failed} answers are missing and count as wrong.**" if failed else "")
+    return f" **Incomplete: {failed} answers are missing and count as wrong.**" if failed else ""

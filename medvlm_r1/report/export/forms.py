@@ -25,8 +25,7 @@ def export(folder: Path, form: str, out: Path | None = None) -> list[Path]:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunError(f'"{out}" is in use; choose another --out, or remove it')
         out.mkdir(parents=True, exist_ok=True)
-        arms = {name: list(samples) for name, samples in found.arms.items()}
         if form == "inspect":
             made = datetime.fromtimestamp((folder / "summary.json").stat().st_mtime, UTC)
-            return inspect_log.write(arms, found.summary, out, made)
-        return {"csv": spreadsheet, "card": card}[form].write(arms, found.summary, out)
+            return inspect_log.write(found, out, made)
+        return {"csv": spreadsheet, "card": card}[form].write(found, out)

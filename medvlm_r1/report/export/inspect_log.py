@@ -14,21 +14,24 @@ from statistics import fmean, stdev
 from typing import Any
 
 from medvlm_r1 import __version__
-from medvlm_r1.evaluation.measuring.metrics import Arms, accuracy, split_by
+from medvlm_r1.evaluation.measuring.metrics import accuracy, split_by
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.files import digest
-from medvlm_r1.reasoning import EXTRACTION, WITHOUT_THOUGHT, render
+from medvlm_r1.reasoning import EXTRACTION, OPEN_EXTRACTION, WITHOUT_THOUGHT, render
+from medvlm_r1.report.comparing import Evaluation
 from medvlm_r1.types import Example
 
-SCORER = f"medvlm_r1/{EXTRACTION}"
 _STOPS = {"truncated": "max_tokens", "failed": "unknown"}
 
 
-def write(arms: Arms, summary: Mapping[str, Any], out: Path, made: datetime) -> list[Path]:
-    """A log for each arm; their names begin with the time, or Inspect would not list them. ``made``: when the evaluation was."""
+def write(found: Evaluation, out: Path, made: datetime) -> list[Path]:
+    """A log for each arm; their names begin with the time, or Inspect would not list them. ``made``: when the evaluation was.
+
+    Questions without options have logs of their own, "open-image" and so on.
+    """
     paths = []
-    for arm, samples in arms.items():
-        log = log_of(arm, samples, summary["settings"], made)
+    for arm, samples in [*found.arms.items(), *((f"open-{arm}", samples) for arm, samples in found.open.items())]:
+        log = log_of(arm, samples, found.settings, made)
         path = out / f"{made.astimezone(UTC):%Y-%m-%dT%H-%M-%S}+00-00_{arm}_{log['eval']['task_id']}.json"
         path.write_text(json.dumps(log, ensure_ascii=False, indent=1) + "\n", "utf-8", "backslashreplace")
         paths.append(path)
@@ -37,6 +40,7 @@ def write(arms: Arms, summary: Mapping[str, Any], out: Path, made: datetime) -> 
 
 def log_of(arm: str, samples: Sequence[Sample], settings: Mapping[str, Any], made: datetime) -> dict[str, Any]:
     """The log as plain values."""
+    scorer = _scorer(samples[0])
     created, n = made.astimezone(UTC).isoformat(timespec="seconds"), len(samples)
     shares = [accuracy(asked) for asked in split_by(samples, lambda s: s.id).values()]
     config = {"temperature": 0.0, "max_tokens": settings["max_tokens"]}
@@ -61,11 +65,15 @@ def log_of(arm: str, samples: Sequence[Sample], settings: Mapping[str, Any], mad
         "plan": {"name": "plan", "steps": [{"solver": "generate", "params": {}}], "config": config},
         "results": {
             "total_samples": n, "completed_samples": sum(s.status != "failed" for s in samples),
-            "scores": [{"name": SCORER, "scorer": SCORER, "reducer": "mean", "params": {}, "metrics": metrics}],
+            "scores": [{"name": scorer, "scorer": scorer, "reducer": "mean", "params": {}, "metrics": metrics}],
         },
         "stats": {"started_at": created, "completed_at": created, "model_usage": {}},
         "samples": rows,
     }  # fmt: skip
+
+
+def _scorer(sample: Sample) -> str:
+    return f"medvlm_r1/{OPEN_EXTRACTION if sample.is_open else EXTRACTION}"
 
 
 def _model(settings: Mapping[str, Any]) -> str:
@@ -83,7 +91,7 @@ def _sample(sample: Sample, epoch: int, settings: Mapping[str, Any]) -> dict[str
         "target": sample.gold,
         "messages": [asked, said],
         "output": {"model": _model(settings), "choices": [{"message": said, "stop_reason": _STOPS.get(sample.status, "stop")}]},
-        "scores": {SCORER: {"value": _value(sample), "answer": sample.answer or "", "explanation": sample.status}},
+        "scores": {_scorer(sample): {"value": _value(sample), "answer": sample.answer or "", "explanation": sample.status}},
         "metadata": {
             "modality": sample.modality, "question_type": sample.question_type, "group": sample.group, "images": list(sample.images),
             "status": sample.status, "n_tokens": sample.n_tokens, "sampled_answers": list(sample.sampled_answers),

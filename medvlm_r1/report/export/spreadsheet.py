@@ -10,21 +10,35 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.evaluation.measuring.metrics import Arms
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.report.comparing import Evaluation
+from medvlm_r1.rewards.text import Overlap, is_yes_no
 
 SAMPLE_COLUMNS = (
     "id", "modality", "question_type", "group", "arm", "gold", "answer", "status", "correct", "n_tokens", "sampled_accuracy", "text",
+)  # fmt: skip
+OPEN_COLUMNS = (
+    "id", "modality", "question_type", "group", "arm", "question", "gold", "answer", "status", "correct", "f1", "recall", "judged", "n_tokens",
+    "sampled_accuracy", "text",
 )  # fmt: skip
 TABLE_COLUMNS = ("row", "measure", "modality", "n", "value", "ci95_low", "ci95_high", "p", "sampled")
 _FORMULA = tuple("=+-@＝＋－＠")
 
 
-def write(arms: Arms, summary: Mapping[str, Any], out: Path) -> list[Path]:
-    """``samples.csv`` and ``table.csv`` in ``out``."""
-    _save(out / "samples.csv", SAMPLE_COLUMNS, (sample_row(sample) for samples in arms.values() for sample in samples))
-    _save(out / "table.csv", TABLE_COLUMNS, table_rows(summary))
-    return [out / "samples.csv", out / "table.csv"]
+def write(found: Evaluation, out: Path) -> list[Path]:
+    """``samples.csv`` and ``table.csv`` in ``out``; questions without options stand apart, in ``open-samples.csv`` and ``open-table.csv``."""
+    files: dict[str, tuple[Iterable[str], Iterable[Iterable[Any]]]] = {}
+    if found.arms:
+        files |= {"samples": (SAMPLE_COLUMNS, map(sample_row, _all(found.arms))), "table": (TABLE_COLUMNS, table_rows(found.summary))}
+    if found.open:
+        files |= {"open-samples": (OPEN_COLUMNS, map(open_row, _all(found.open))), "open-table": (TABLE_COLUMNS, open_rows(found.summary["open"]))}
+    for name, (columns, rows) in files.items():
+        _save(out / f"{name}.csv", columns, rows)
+    return [out / f"{name}.csv" for name in files]
+
+
+def _all(arms: Mapping[str, Iterable[Sample]]) -> Iterator[Sample]:
+    return (sample for samples in arms.values() for sample in samples)
 
 
 def defused(value: Any) -> Any:
@@ -42,6 +56,13 @@ def sample_row(sample: Sample) -> list[Any]:
     return [int(value) if isinstance(value := getattr(sample, name), bool) else value for name in SAMPLE_COLUMNS]
 
 
+def open_row(sample: Sample) -> list[Any]:
+    """In the order of OPEN_COLUMNS; ``correct`` is the rule's verdict, ``f1`` and ``recall`` of yes/no questions are left out."""
+    words = {} if is_yes_no(sample.gold) else vars(Overlap.of(sample.answer or "", sample.gold))
+    values = (words.get(name) if name in ("f1", "recall") else getattr(sample, name) for name in OPEN_COLUMNS)
+    return [int(value) if isinstance(value, bool) else value for value in values]
+
+
 def table_rows(summary: Mapping[str, Any]) -> Iterator[list[Any]]:
     """In the order of TABLE_COLUMNS: arms, baselines, differences, each by modality and as the mean over modalities."""
     for arm, cells in summary["arms"].items():
@@ -57,6 +78,22 @@ def table_rows(summary: Mapping[str, Any]) -> Iterator[list[Any]]:
         for measure, numbers in measures.items():
             for modality, cell in [*numbers["by_modality"].items(), ("mean", numbers)]:
                 yield [pair, f"difference, {measure}", modality, cell.get("n"), cell["mean_difference"], *cell["ci95"], cell["p"], None]
+
+
+def open_rows(found: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """In the order of TABLE_COLUMNS, from ``open`` of the summary: arms, differences, and how far a judge agrees."""
+    for arm, kinds in found["arms"].items():
+        for kind, cells in kinds.items():
+            for modality, cell in cells.items():
+                yield [arm, kind, modality, cell["n"], cell["value"], *cell["ci95"], None, cell["sampled"]]
+    for pair, kinds in found["paired"].items():
+        for kind, numbers in kinds.items():
+            for modality, cell in [*numbers["greedy"]["by_modality"].items(), ("mean", numbers["greedy"])]:
+                yield [pair, f"difference, greedy, {kind}", modality, cell.get("n"), cell["mean_difference"], *cell["ci95"], cell["p"], None]
+    for arm, judge in found["judge"].items():
+        yield [arm, "right by the judge", "mean", judge["n"], judge["right"], *judge["right_ci95"], None, None]
+        yield [arm, "judge agrees with rule", "all", judge["judged"], judge["agrees"], *judge["agrees_ci95"], None, None]
+        yield [arm, "kappa of judge and rule", "all", judge["judged"], judge["kappa"], *(judge["kappa_ci95"] or (None, None)), None, None]
 
 
 def _cells(cells: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

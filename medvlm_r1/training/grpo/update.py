@@ -61,7 +61,6 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
     with learner.watch("update"):
         learner.policy.images.backward()
         learner.optimizer.loss = sums.get("loss", 0.0)
-        learner.policy.images.backward()
         norm = learner.optimizer.step()
     learner.policy.version += 1
     live = sum(len(groups_P[p].rollouts) for p in live_P)
