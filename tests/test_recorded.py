@@ -56,6 +56,7 @@ def test_what_is_known_is_not_asked_again_in_this_process_or_the_next(tmp_path, 
     [
         {"sampling": Sampling(1, 0.5, 8)}, {"sampling": Sampling(1, 1.0, 9)}, {"sampling": Sampling(1, 1.0, 8, seed=1)},
         {"identity": "w2"}, {"image_key": str.lower}, {"template": "direct"}, {"opening": "<think></think>"}, {"id": "q2"},
+        {"first": 1},
     ],
 )  # fmt: skip
 def test_everything_that_decides_an_answer_is_in_the_key(tmp_path, examples, change):
@@ -63,7 +64,7 @@ def test_everything_that_decides_an_answer_is_in_the_key(tmp_path, examples, cha
     for more in ({}, change):
         engine = Counting()
         prompt = render(replace(examples[0], id=more.get("id", "q1")), more.get("template", "think"))
-        prompt = replace(prompt, opening=more.get("opening", ""))
+        prompt = replace(prompt, opening=more.get("opening", ""), first=more.get("first", 0))
         with_these = {name: value for name, value in more.items() if name in ("identity", "image_key")}
         with closing(recorded(tmp_path, engine, **with_these)) as record:
             record.generate([prompt], more.get("sampling", Sampling(1, 1.0, 8)))

@@ -14,6 +14,7 @@ from PIL import Image
 from medvlm_r1.errors import EngineError, ImageError
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.calling import Endpoint, served_model
+from medvlm_r1.rollout.collect import numbered
 from medvlm_r1.rollout.engine import Sampling, Streaming
 from medvlm_r1.rollout.remote import RemoteEngine
 
@@ -65,6 +66,8 @@ def test_every_completion_has_a_seed_of_its_own_and_its_place(serve, examples):
     assert len({body["seed"] for body in server.asked}) == 9
     engine_at(server.url).generate(prompts, Sampling(3, 1.0, 8, seed=6))
     assert len({body["seed"] for body in server.asked}) == 18
+    engine_at(server.url).generate(numbered([prompts[0]] * 2, 3), Sampling(3, 1.0, 8, seed=7))  # drawn twice: six completions of it
+    assert len({body["seed"] for body in server.asked}) == 24
 
 
 def test_a_busy_server_is_left_alone_as_long_as_it_asks(serve, examples):

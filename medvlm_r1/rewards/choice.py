@@ -32,8 +32,7 @@ def paper_choice(completion: Completion, prompt: Prompt) -> float:
     [1.0, 0.0]
     """
     found, letter = _ANSWER.search(completion.text), prompt.example.letter
-    bare = completion.text if prompt.bare and "<answer>" not in completion.text else ""
-    body = (found[1] if found else bare).strip().upper()
+    body = (found[1] if found else completion.text if prompt.bare else "").strip().upper()  # half a tag holds A and E, and earns nothing
     if _LETTER.findall(body) != [letter]:
         return 0.0
     return 1.0 if body == letter else 0.5
