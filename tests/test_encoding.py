@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_grpo import scored
 
-from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate
+from medvlm_r1.evaluation.asking.run import EvalConfig, answers
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.images import Images
 from medvlm_r1.models.kept import Kept
@@ -97,7 +97,7 @@ def test_a_backward_pass_that_nobody_cut_off_is_complete(policy, examples):
 def test_an_evaluation_encodes_each_picture_once(policy, examples, encoded):
     engine = LocalEngine(policy)
     for arm in ("image", "no-think"):
-        evaluate(engine, examples, EvalConfig("think", samples=4, max_tokens=3, arm=arm))
+        answers(engine, examples, EvalConfig("think", samples=4, max_tokens=3, arm=arm))
     assert encoded == [3]
 
 
