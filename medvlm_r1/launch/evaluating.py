@@ -39,18 +39,19 @@ LENIENT = (ALL, DEFAULT_ARMS)  # nobody asked for each of these arms by name
 TEXTS_LEARNT = 600  # as in the paper's training set
 
 
-def evaluate(request: Request) -> dict[str, Any]:
+def evaluate(request: Request, loaded: Policy | None = None) -> dict[str, Any]:
     """Evaluate every arm, write samples, summary.json and report.html; returns the summary.
 
-    Completions are recorded as they come: the same command again asks only for those that are missing.
+    Completions are recorded as they come: the same request again asks only for those that are missing.
+    ``loaded``: the request's model, where it is in memory already.
     """
     names = arm_names(request.arms)
-    check_out(request.out)
+    check_out(request)
     examples, n_open = _closed(load_dataset(request.data), request.data)
     _check_in_domain(request.in_domain, examples)
     train = load_dataset(request.train) if request.train else None
     with memory_errors():
-        asked = answerer(request, examples, request.cache or request.out / "completions.jsonl")
+        asked = answerer(request, examples, request.cache or request.out / "completions.jsonl", loaded)
         with closing(asked.engine):
             _check_arms(asked, examples, names, request.arms)
             with writing(request.out):
@@ -148,23 +149,33 @@ def arm_names(text: str) -> list[str]:
     return sorted(dict.fromkeys(names), key=list(ARMS).index)
 
 
-def check_out(out: Path) -> None:
-    """Raises RunError unless ``out`` is new, empty, or what an evaluation left that was stopped or had failures."""
+def check_out(request: Request) -> None:
+    """Raises RunError unless ``out`` is new, empty, or what this very evaluation left, or one that was stopped or had failures."""
+    out = request.out
     with writing(out):
-        if (out / "summary.json").exists() and not _has_failures(out / "summary.json"):
+        if (out / "summary.json").exists() and not _goes_on(out / "summary.json", request):
             spare = f"; with --cache {record} nothing is asked twice" if (record := out / "completions.jsonl").exists() else ""
-            raise RunError(f"{out} already holds an evaluation or a run; choose another --out{spare}")
+            raise RunError(f"{out} already holds another evaluation, or a run; choose another --out{spare}")
         ours = ("samples-*.jsonl", "completions.jsonl", "summary.json", "report.html", "export")
         others = [file.name for file in out.iterdir() if not any(map(file.match, ours))] if out.exists() else []
     if others:
         raise RunError(f'{out} is not empty (it holds "{others[0]}"); choose another --out')
 
 
-def _has_failures(summary: Path) -> bool:
+def _goes_on(summary: Path, request: Request) -> bool:
+    """Had it failures, or is it of this request? A notebook's cells are run again, and the answers come from the record."""
     try:
-        return any(json.loads(summary.read_text())["failed"].values())
+        found = json.loads(summary.read_text(encoding="utf-8"))
+        return any(found["failed"].values()) or _is_of(found, request)
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # not ours
+
+
+def _is_of(found: dict[str, Any], request: Request) -> bool:
+    """Would the request lose no arm and change no setting?"""
+    settings = {"in_domain": None} | found["settings"]
+    asked = {key: getattr(request, key) for key in (*SETTINGS, "in_domain")} | {"template": request.template or settings["template"]}
+    return all(settings.get(key, value) == value for key, value in asked.items()) and set(found["arms"]) <= set(arm_names(request.arms))
 
 
 def evaluate_policy(policy: Policy, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None]) -> list[Sample]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,37 @@ from medvlm_r1.evaluation.measuring.measured import ModelNumbers
 from medvlm_r1.evaluation.measuring.metrics import require_same
 from medvlm_r1.evaluation.samples import Sample, read_samples
 from medvlm_r1.files import writing
+from medvlm_r1.report.glance import spoken
 from medvlm_r1.report.report import render_report
 from medvlm_r1.report.story import Story
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What ``eval`` left in a folder.
+    """What ``eval`` left in a folder: the answers of each arm, and summary.json.
 
     >>> Evaluation("base", {}, {"settings": {"data": "phantom:mri"}}).settings
     {'data': 'phantom:mri'}
     """
 
     name: str
-    arms: Mapping[str, Sequence[Sample]]
-    summary: Mapping[str, Any]
+    arms: Mapping[str, Sequence[Sample]] = field(repr=False)
+    summary: Mapping[str, Any] = field(repr=False)
+    folder: Path = Path()
 
     @property
     def settings(self) -> dict[str, Any]:
         return dict(self.summary.get("settings", {}))
+
+    @property
+    def verdict(self) -> str:
+        """The first screen in one line: how good it is, and whether it looks."""
+        return spoken(self.name, self.summary)
+
+    @property
+    def report(self) -> Path:
+        """The page."""
+        return self.folder / "report.html"
 
 
 def compare_folders(places: Sequence[str], out: Path) -> dict[str, Any]:
@@ -74,7 +86,7 @@ def read(name: str, folder: Path) -> Evaluation:
         raise DataError(f'"{folder}" is a comparison; name the evaluations that it compares: {", ".join(summary["models"])}')
     if "image" not in arms:
         raise DataError(f'"{folder}" holds no samples-image.jsonl; make it with medvlm-r1 eval … --out {folder}')
-    return Evaluation(name, {arm: arms[arm] for arm in summary.get("arms", arms) if arm in arms}, summary)
+    return Evaluation(name, {arm: arms[arm] for arm in summary.get("arms", arms) if arm in arms}, summary, folder)
 
 
 def compare(evaluations: Sequence[Evaluation], told: Story) -> dict[str, Any]:
