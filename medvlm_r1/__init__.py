@@ -13,18 +13,18 @@ __version__ = "0.1.0"
 INTENDED_USE = "Research use only. Not for diagnosis."
 __all__ = [
     "INTENDED_USE", "Answer", "Dataset", "Evaluation", "Example", "Model", "Run", "__version__",
-    "audit_data", "compare", "dataset", "evaluate", "load", "load_image", "recipe", "train",
+    "audit_data", "compare", "dataset", "evaluate", "load", "load_image", "recipe", "reward", "train",
 ]  # fmt: skip
 _HOMES = {
     "Answer": "rollout.answer", "Dataset": "data.dataset", "Evaluation": "report.comparing", "Example": "types", "Model": "launch.asking",
     "Run": "launch.api", "audit_data": "launch.api", "compare": "launch.api", "dataset": "launch.api", "evaluate": "launch.api",
-    "load": "launch.asking", "load_image": "data.images", "recipe": "launch.api", "train": "launch.api",
+    "load": "launch.asking", "load_image": "data.images", "recipe": "launch.api", "reward": "launch.api", "train": "launch.api",
 }  # fmt: skip
 
 if TYPE_CHECKING:
     from medvlm_r1.data.dataset import Dataset
     from medvlm_r1.data.images import load_image
-    from medvlm_r1.launch.api import Run, audit_data, compare, dataset, evaluate, recipe, train
+    from medvlm_r1.launch.api import Run, audit_data, compare, dataset, evaluate, recipe, reward, train
     from medvlm_r1.launch.asking import Model, load
     from medvlm_r1.report.comparing import Evaluation
     from medvlm_r1.rollout.answer import Answer

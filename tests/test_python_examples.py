@@ -25,6 +25,8 @@ CLAIMS = {
     "20 questions tell very little": lambda x: len(x["base"].arms["image"]) == 20,
     "which is more than 30 points wide": lambda x: x["base"].summary["overall"]["image"]["ci95"][1] - x["base"].summary["overall"]["image"]["ci95"][0] > 0.3,
     "`base.report` is a page with every answer": lambda x: all(sample.id in x["base"].report.read_text() for sample in x["base"].arms["image"]),
+    "this one pays for a thought that says what it sees": lambda x: _earned(x["run"], "says_what_it_sees") == {True: 0.5, False: 0.0},
+    "the bare right\nanswer earns nothing of it, as the warning says": lambda x: 'nothing of "says_what_it_sees" in 8 of 8 questions' in x["stderr"],
     "Three steps on 8 questions": lambda x: len(x["run"].metrics) == 3 and len(_questions_of(x["run"])) == 8,
     "the recipe `nano` has 100 steps on\n600 questions": lambda x: x["medvlm_r1"].recipe("nano").steps == 100,
     "`run.report` shows the curves": lambda x: "<svg" in x["run"].report.read_text(),
@@ -35,6 +37,12 @@ CLAIMS = {
 
 def _questions_of(run):
     return Path(json.loads((run.folder / "config.json").read_text())["config"]["data"]).read_text().splitlines()
+
+
+def _earned(run, name):
+    """What the completions with and without a finding earned."""
+    rows = [json.loads(line) for line in (run.folder / "rollouts.jsonl").read_text().splitlines()]
+    return {"Finding:" in row["completion"]: row["rewards"][name] for row in rows}
 
 
 def run_blocks(blocks, here):
@@ -72,8 +80,9 @@ def test_the_notebook_is_valid_and_holds_no_output():
 
 def test_the_notebook_runs_and_says_what_is_true(here, capsys):
     names = run_blocks(CODE, here)
+    out, names["stderr"] = capsys.readouterr()
     assert [words for words, is_true in CLAIMS.items() if not is_true(names)] == []
-    assert names["base"].verdict in capsys.readouterr().out and not list(here.glob("*.ipynb")) and [file.name for file in here.iterdir()] == ["runs"]
+    assert names["base"].verdict in out and [file.name for file in here.iterdir()] == ["runs"]
 
 
 def test_no_claim_and_no_number_of_the_notebook_goes_unproven():

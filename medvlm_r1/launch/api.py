@@ -25,6 +25,7 @@ from medvlm_r1.recipes.named import find
 from medvlm_r1.report import comparing
 from medvlm_r1.report.comparing import Evaluation
 from medvlm_r1.report.learning import tell
+from medvlm_r1.rewards.rubric import Reward, register
 from medvlm_r1.types import Example
 from medvlm_r1.wording import called
 
@@ -74,6 +75,22 @@ def recipe(name: str, kind: str = "") -> Config:
     (8, 'letter')
     """
     return find(name, kind)
+
+
+def reward(function: Reward) -> Reward:
+    """Make a function of (completion, prompt) a reward under its own name, for ``rewards`` of ``train`` in this process; a decorator.
+
+    See docs/rewards.md. Raises ConfigError where one of ours has that name.
+
+    >>> @reward
+    ... def brief(completion, prompt):
+    ...     return len(completion.text) < 200
+    >>> from medvlm_r1.rewards.rubric import REWARDS
+    >>> REWARDS.pop("brief") is brief
+    True
+    """
+    register(function.__name__, function)
+    return function
 
 
 def train(recipe: str | Config, data: Questions | None = None, *, model: Place | None = None, run_dir: Place | None = None, **changes: Any) -> Run:
@@ -146,8 +163,8 @@ def audit_data(
     ``train``: what a model is trained on; without it, the part split=train of ``data``, else its other questions.
     It is not called ``audit``, which is the package where the checks are.
 
-    >>> audit_data("phantom:mri?split=test", draws=2)["findings"][0][:50]
-    'The option texts alone do not tell the answers her'
+    >>> audit_data("phantom:mri?split=test", draws=2)["findings"][0][:45]
+    'The option texts alone do not tell the answer'
     """
     config = AuditConfig(train_size, draws, images)
     return auditing.audit(_named(data), None if train is None else _named(train), config, Path(html) if html else None)
