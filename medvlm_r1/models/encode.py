@@ -195,7 +195,7 @@ def budget_that_fits(length: Callable[[int], int], text: int, limit: int, larges
     >>> budget_that_fits(lambda pixels: 100 + pixels // 784, 100, 1124, largest=12_000_000)
     802816
     >>> budget_that_fits(lambda pixels: 100 + 64 * (1 + pixels // 50176), 100, 200, largest=401408), budget_that_fits(lambda pixels: 100, 100, 90, 784)
-    (49392, None)
+    (41552, None)
     """
     pixels = largest // 784 * 784
     while pixels >= 784 and (tokens := length(pixels)) > limit:

@@ -10,7 +10,8 @@ from PIL import Image
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from medvlm_r1.errors import ModelError, nearest
+from medvlm_r1.console import notice
+from medvlm_r1.errors import ModelError
 from medvlm_r1.models import chat, decoder, folder, nano, qwen, tiles
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Family
@@ -28,7 +29,7 @@ FAMILIES = {
     "idefics3": tiles.IDEFICS3,
     "internvl": tiles.INTERNVL,
 }
-OTHER_LAYOUTS = {"internvl_chat": "; give its repository that ends in -hf, such as OpenGVLab/InternVL3-1B-hf"}
+OTHER_LAYOUTS = {"internvl_chat": "give its repository that ends in -hf, such as OpenGVLab/InternVL3-1B-hf"}
 
 
 def locate(model: str, download: bool = True) -> Path:
@@ -86,17 +87,11 @@ def own_dtype(config: Mapping[str, Any], device: str) -> str:
     return "bfloat16" if device != "cpu" and str(named).removeprefix("torch.") == "bfloat16" else "float32"
 
 
-def load_policy(
-    model: str,
-    load_image: LoadImage,
-    dtype: str | None = "float32",
-    max_pixels: int | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Policy:
+def load_policy(model: str, load_image: LoadImage, dtype: str | None = "float32", max_pixels: int | None = None) -> Policy:
     """A policy ready to train or ask, from a directory, a hub id or ``nano``.
 
     ``load_image`` opens the image references of the questions; ``dtype`` None is ``own_dtype``;
-    ``max_pixels`` lowers the image budget (the paper: 401408 = 512 visual tokens); ``say`` hears what was settled otherwise than the files say.
+    ``max_pixels`` lowers the image budget (the paper: 401408 = 512 visual tokens).
     Raises ModelError naming the file that is missing, the kind that is unknown, or what lies in the place of a model.
     """
     directory, device = locate(model), "cuda" if torch.cuda.is_available() else "cpu"
@@ -112,7 +107,7 @@ def load_policy(
     loaded = _weights(family, directory, dtype)
     _check_tokenizer(directory, tokenizer, family, loaded.config)
     if settled := chat.use_ends(directory, tokenizer, loaded):
-        say(settled)
+        notice(settled)
     loaded = loaded.to(device)
     if damaged := not_finite(loaded.named_parameters()):
         raise ModelError(f'{directory}: the weight "{damaged}" holds numbers that are not finite; take another checkpoint, or copy the weights again')
@@ -198,6 +193,6 @@ def family_of(directory: Path) -> Family:
     """The family that a model's config.json names. Raises ModelError for one that is unknown, and as ``folder.config_of`` does."""
     kind = str(folder.config_of(directory).get("model_type", ""))
     if kind not in FAMILIES:
-        hint = OTHER_LAYOUTS.get(kind, nearest(kind, FAMILIES))
-        raise ModelError(f'{directory} holds a "{kind}" model, which is not supported yet{hint}; or {folder.SERVED}')
+        instead = OTHER_LAYOUTS.get(kind, f"give one of {', '.join(FAMILIES)}")
+        raise ModelError(f'{directory} holds a "{kind}" model, which is not supported yet; {instead}, or {folder.SERVED}')
     return FAMILIES[kind]

@@ -10,8 +10,10 @@ from typing import Any
 
 from medvlm_r1.types import Completion
 
-THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_blocks", "reasoning_details")  # vLLM and DeepSeek; newer vLLM; Ollama; LiteLLM; OpenRouter
-TEXTS = ("text", "output_text", "thinking", "reasoning", "content", "summary", "value", "parts", "refusal")  # where a part keeps what it says, the first that does
+# Beside a message: vLLM and DeepSeek; newer vLLM; Ollama; LiteLLM; OpenRouter.
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_blocks", "reasoning_details")
+# Where a part keeps what it says; the first that holds anything.
+TEXTS = ("text", "output_text", "thinking", "reasoning", "content", "summary", "value", "parts", "refusal")
 CUT_OFF = {"length", "max_tokens", "max_length", "max_output_tokens", "model_length", "model_context_window_exceeded", "token_limit"}
 BROKEN_OFF = {"abort", "aborted", "cancelled", "canceled", "error", "failed"}  # not the model's doing: ask again
 
