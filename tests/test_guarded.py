@@ -50,7 +50,7 @@ def test_each_fault_costs_its_question_and_no_other(policy):
     engine = guarded(policy)
     groups = engine.generate(asked, Sampling(2, 1.0, 64))
     assert engine.engine.asked == [("q1", 1), ("q1", 2), ("q6", 1), ("q6", 2)] and [len(group) for group in groups] == [2] * 6
-    first = [error for error in errors_of(groups)[::2]]
+    first = errors_of(groups)[::2]
     assert first[0] == first[5] == "" and groups[5][0].text.endswith("<answer>A</answer>")
     assert first[1] == 'question "q2": image "gone.png" is missing'
     assert '"q3"' in first[2] and "cannot be prepared" in first[2] and "aspect ratio" in first[2] and "crop it" in first[2]

@@ -197,13 +197,10 @@ def budget_that_fits(length: Callable[[int], int], text: int, limit: int, larges
     >>> budget_that_fits(lambda pixels: 100 + 64 * (1 + pixels // 50176), 100, 200, largest=401408), budget_that_fits(lambda pixels: 100, 100, 90, 784)
     (41552, None)
     """
-    pixels = largest // 784 * 784
+    pixels = largest // 784 * 784 if text < limit else 0
     while pixels >= 784 and (tokens := length(pixels)) > limit:
-        share = (limit - text) / max(1, tokens - text)
-        pixels = int(pixels * min(share, 1)) // 784 * 784 if 0 < share < 0.95 else int(0.95 * pixels) // 784 * 784
-        if share <= 0:
-            return None
-    return pixels if pixels >= 784 else None
+        pixels = int(pixels * min(0.95, (limit - text) / (tokens - text))) // 784 * 784
+    return pixels or None
 
 
 @cache
