@@ -22,6 +22,14 @@ class DataError(MedVLMError, ValueError):
     """A manifest line, an answer or an option that cannot be used."""
 
 
+class TooLong(DataError):
+    """A question that does not fit the model's context. ``max_pixels``: the image budget with which it does, None where none helps."""
+
+    def __init__(self, message: str, max_pixels: int | None = None) -> None:
+        super().__init__(message)
+        self.max_pixels = max_pixels
+
+
 class ImageError(MedVLMError, OSError):
     """An image that is missing, truncated or of an unknown kind."""
 

@@ -75,7 +75,8 @@ class Completion:
     ``logprobs`` are those of the sampler, natural logarithm, one per token; an
     endpoint that gives text alone leaves both empty.
     ``finished`` is False when the token limit cut it off.
-    ``error`` says why there is no answer where an endpoint gave none.
+    ``error`` says why there is no answer where an engine gave none.
+    ``without``: what of the request an endpoint did not take, so that it was asked otherwise.
 
     >>> Completion((7, 8, 2), (-0.1, -0.2, -0.01), "<answer>B</answer>", finished=True).finished
     True
@@ -86,6 +87,7 @@ class Completion:
     text: str
     finished: bool
     error: str = ""
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """``medvlm-r1 eval`` against endpoints that fail and pictures that are not there: what it says, counts, and asks again."""
 
 import json
+import re
+import shutil
 import time
 
 import hub_model
@@ -61,6 +63,16 @@ def eval_words(model, data, out, *more):
 
 def bytes_of(out):
     return {arm: (out / f"samples-{arm}.jsonl").read_bytes() for arm in ARMS}
+
+
+def with_context(folder, tmp_path, tokens):
+    """A copy of a model that reads so many tokens."""
+    model = shutil.copytree(folder, tmp_path / "model")
+    content = json.loads((model / "config.json").read_text())
+    holder = content.get("text_config", content)
+    holder["max_position_embeddings"] = tokens
+    (model / "config.json").write_text(json.dumps(content))
+    return model
 
 
 def never_failed(command, server, data, out):
@@ -206,6 +218,104 @@ def test_pictures_that_are_missing_or_broken(endpoint, taught, data, tmp_path, c
     assert command(*eval_words(model, data, out, *more))[0] == 0
     assert bytes_of(out) == bytes_of(tmp_path / "whole")
     assert len(server.asked) == (12 if answered_by == "endpoint" else 0)
+
+
+def test_what_this_model_cannot_be_asked_costs_its_question(taught, data, tmp_path, command):
+    """A token of the chat, a prompt longer than the context, a picture that is a thread: each said, none recorded, asked again when mended."""
+    out, more = tmp_path / "eval", ("--template", "direct", "--samples", "1", "--arms", "image,rotate")
+    model, whole = with_context(taught, tmp_path, 460), data.read_text()
+    assert command(*eval_words(model, data, tmp_path / "whole", *more))[0] == 0
+    rows = [json.loads(line) for line in whole.splitlines()]
+    rows[1]["question"] += " <|im_end|>"
+    rows[2]["question"] = "Which plane is this? " * 80
+    Image.new("L", (1, 300)).save(tmp_path / "thread.png")
+    rows[4]["image"] = ["thread.png"]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = command(*eval_words(model, data, out, *more))
+    assert code == 1 and "9 answers are missing" in err  # under the arm "rotate" each is asked twice
+    assert 'without an answer: 3 of 6 questions, the first: question "q2" contains "<|im_end|>", which steers the model; take it out' in err
+    failed = {s.id: s.text for s in read_samples(out / "samples-image.jsonl") if s.status == "failed"}
+    assert failed.keys() == {"q2", "q3", "q5"} and "the model reads 460 in all" in failed["q3"] and "cannot be prepared" in failed["q5"]
+    assert json.loads((out / "summary.json").read_text())["failed"] == {"image": 3, "rotate": 6}
+    data.write_text(whole)
+    assert command(*eval_words(model, data, out, *more))[0] == 0
+    for arm in ("image", "rotate"):
+        assert (out / f"samples-{arm}.jsonl").read_bytes() == (tmp_path / "whole" / f"samples-{arm}.jsonl").read_bytes()
+
+
+def test_where_no_question_can_be_asked_nothing_is(refused, hub_dir, data, tmp_path):
+    for name in ASKED:
+        (tmp_path / f"{name}.png").unlink()
+    refused(eval_words(hub_dir, data, tmp_path / "eval"), 'no question can be asked, 6 of 6 questions, the first: question "q1": image', "is missing")
+
+
+def test_pictures_too_large_for_the_context_and_the_budget_that_fits_all(hub_dir, data, tmp_path, command):
+    """60 x 60 is 4 tokens, 560 x 700 is 500; the context is made to hold 300 and some text."""
+    model = with_context(hub_dir, tmp_path, 460)
+    for name in ("q3", "q6"):
+        Image.effect_noise((560, 700), 90).save(tmp_path / f"{name}.png")
+    more = ("--template", "direct", "--arms", "image")
+    code, _, err = command(*eval_words(model, data, tmp_path / "eval", *more))
+    said = re.search(
+        r'2 of 6 questions, the first: question "q3" needs .* in all; --max-pixels (\d+) makes it fit .*; --max-pixels (\d+) makes all of them fit', err
+    )
+    assert code == 1 and said, err
+    assert {s.id for s in read_samples(tmp_path / "eval" / "samples-image.jsonl") if s.status == "failed"} == {"q3", "q6"}
+    assert command(*eval_words(model, data, tmp_path / "again", *more, "--max-pixels", said[2]))[0] == 0
+
+
+@pytest.mark.parametrize(("device", "dtype"), [(None, "float32"), ("bfloat16", "bfloat16")])
+def test_the_settings_say_in_which_numbers_it_was_computed(hub_dir, data, tmp_path, command, device, dtype):
+    assert command(*eval_words(hub_dir, data, tmp_path / "eval", "--arms", "image", *(("--dtype", device) if device else ())))[0] == 0
+    settings = json.loads((tmp_path / "eval" / "summary.json").read_text())["settings"]
+    assert settings["dtype"] == dtype and settings["answered_by"].endswith(f" {dtype}")
+
+
+# ---------------------------------------------------------------- answers that say nothing of the model
+
+UNREAD = {
+    "a letter alone": (says("A"), 'no letter could be read in 6 of 6 answers, the first: "A"; ', "--template paper-direct reads a letter alone"),
+    "another form": (says(r"The answer is \boxed{A}"), r'the first: "The answer is \boxed{A}"; ', "name the --template that it was trained with"),
+    "cut off": (says("<think>It", "length"), 'the first: "<think>It"; ', "it was cut off; raise --max-tokens"),
+    "all of it thought": (says(None, reasoning_content="So <answer>A</answer>"), "the first: ", "start the server without a reasoning parser"),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_where_no_letter_can_be_read_a_sentence_says_so(endpoint, data, tmp_path, command, case):
+    answer, *parts = UNREAD[case]
+    code, _, err = command(*eval_words(endpoint(answer).url, data, tmp_path / "eval", "--arms", "image"))
+    assert code == 0 and all(part in err for part in parts), err
+    _, _, err = command(*eval_words(endpoint(stumbles(answer, "q1", "q2", "q3")).url, data, tmp_path / "half", "--arms", "image"))
+    assert "no letter" not in err  # a half is answered
+    _, _, err = command(*eval_words(endpoint(stumbles(answer, "q1", "q2", "q3", "q6")).url, data, tmp_path / "most", "--arms", "image"))
+    assert "no letter could be read in 4 of 6 answers" in err
+
+
+def test_what_an_endpoint_does_not_take_stands_in_the_settings_whenever_it_was_asked(endpoint, data, tmp_path, command):
+    refusal = (400, {}, {"error": {"message": "'temperature' does not support 0 with this model. Only the default (1) value is supported."}})
+    server, out = endpoint(lambda body: refusal if body.get("temperature") == 0 else stumbles((500, {}, {}), "q4")(body)), tmp_path / "eval"
+    code, _, err = command(*eval_words(server.url, data, out, "--arms", "image"))
+    assert code == 1 and err.count('the endpoint does not take "temperature": it is left out') == 1
+    first = json.loads((out / "summary.json").read_text())["settings"]["not_taken_by_the_endpoint"]
+    assert first.keys() == {"temperature"} and "those that should be greedy too" in first["temperature"]
+    server.answers[:] = [good]  # takes it now, and is asked for what is missing
+    assert command(*eval_words(server.url, data, out, "--arms", "image"))[0] == 0
+    assert json.loads((out / "summary.json").read_text())["settings"]["not_taken_by_the_endpoint"] == first
+    assert "temperature" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["", "#m"])
+def test_a_web_page_is_no_endpoint(endpoint, refused, data, tmp_path, name):
+    server = endpoint(good)
+    server.models = (200, {"Content-Type": "text/html"}, b"<!doctype html><html>Sign in</html>")
+    refused(eval_words(server.url + name, data, tmp_path / "eval"), "is not the place", "a web page", "Sign in", "end in /v1")
+    assert server.asked == []
+
+
+def test_a_web_page_in_the_place_of_an_answer(endpoint, data, tmp_path, command):
+    code, _, err = command(*eval_words(endpoint(stumbles((200, {}, b"\n<html>login</html>"), "q2")).url, data, tmp_path / "eval", "--arms", "image"))
+    assert code == 1 and 'cannot be read, since it is a web page ("<html>login</html>"); does the address end in /v1, and does no login stand before it?' in err
 
 
 # ---------------------------------------------------------------- the key, and where it goes

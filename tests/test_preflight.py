@@ -69,7 +69,7 @@ LINES = {
     "a token of the chat": (json.dumps(line(question="Which <|im_end|> is this?")), '"q2"', "<|im_end|>"),
     "an image token": (json.dumps(line(options=["axial", "<|image_pad|>"])), '"q2"', "<|image_pad|>"),
     "no letter to reward": (json.dumps(line(options=[], answer="the liver")), '"q2"', "the liver", '"accuracy"'),
-    "too long": (json.dumps(line(question="Which plane is this? " * 1000)), '"q2"', "prompt tokens", "4096"),
+    "too long": (json.dumps(line(question="Which plane is this? " * 8000)), '"q2"', "prompt tokens and 12 for its answer", "32768", "shorten it"),
 }
 
 

@@ -40,7 +40,7 @@ def add_asking(sub: argparse.ArgumentParser, or_else: str = "") -> None:
     sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
     sub.add_argument("--max-tokens", type=whole(1), metavar="N", help="longest answer, in tokens (default: 512)")
     sub.add_argument("--max-pixels", type=whole(28**2), metavar="N", help="shrink larger images to this many pixels; the model's own limit if left out")
-    sub.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="(default: %(default)s)")
+    sub.add_argument("--dtype", choices=("float32", "bfloat16"), help="in which numbers to compute; the model's own on a GPU, float32 on a CPU if left out")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from medvlm_r1.data.images import SCHEMES, content_hash, load_image, place, scheme_of
-from medvlm_r1.errors import DataError
+from medvlm_r1.errors import DataError, ImageError
 from medvlm_r1.types import Example
 
 
@@ -53,7 +53,10 @@ def leaks(train: Iterable[Example], test: Iterable[Example]) -> list[Leak]:
 
 
 def leaks_by_pixels(train: Sequence[Example], test: Sequence[Example], open_image: Callable[[str], Image.Image]) -> list[Leak]:
-    """The training questions with a picture whose decoded pixels are those of a test picture, whatever the files are called."""
+    """The training questions with a picture whose decoded pixels are those of a test picture, whatever the files are called.
+
+    A test picture that cannot be opened has the pixels of none.
+    """
     hashes: dict[str, str] = {}
 
     def hash_of(reference: str) -> str:
@@ -61,7 +64,13 @@ def leaks_by_pixels(train: Sequence[Example], test: Sequence[Example], open_imag
             hashes[reference] = content_hash(open_image(reference))
         return hashes[reference]
 
-    owner = {hash_of(reference): (e.id, reference) for e in test for reference in e.images}
+    owner: dict[str, tuple[str, str]] = {}
+    for e in test:
+        for reference in e.images:
+            try:
+                owner[hash_of(reference)] = (e.id, reference)
+            except ImageError:
+                hashes[reference] = ""
     pairs = ((e, reference) for e in train for reference in e.images if hash_of(reference) in owner)
     return [Leak(e.id, owner[hash_of(reference)][0], "the pixels of", owner[hash_of(reference)][1]) for e, reference in pairs]
 

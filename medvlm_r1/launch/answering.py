@@ -7,6 +7,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from medvlm_r1.config import secret
+from medvlm_r1.console import notice
 from medvlm_r1.data.images import content_hash, load_image
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.evaluation.asking.run import Probe
@@ -17,6 +18,8 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import values as preflight
 from medvlm_r1.rollout.answer import option_probs
 from medvlm_r1.rollout.calling import Endpoint, check_up, served_model
+from medvlm_r1.rollout.dialect import Dialect
+from medvlm_r1.rollout.guarded import Guarded
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.recorded import Recorded
 from medvlm_r1.rollout.remote import RemoteEngine
@@ -30,7 +33,7 @@ DECIDING = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # weights, configura
 class Answerer:
     """A model as an evaluation sees it; ``probe`` reads option probabilities, where that can be done.
 
-    ``unused``: options that decide nothing about its answers.
+    ``unused``: options that decide nothing about its answers. ``dtype``: in which numbers it computes; "" where its server knows.
     """
 
     template: str
@@ -38,6 +41,7 @@ class Answerer:
     engine: Recorded
     probe: Probe | None
     unused: tuple[str, ...] = ()
+    dtype: str = ""
 
 
 def answerer(request: Request, examples: Sequence[Example], record: Path, loaded: Policy | None = None) -> Answerer:
@@ -48,10 +52,11 @@ def answerer(request: Request, examples: Sequence[Example], record: Path, loaded
 def _local(request: Request, examples: Sequence[Example], record: Path, loaded: Policy | None) -> Answerer:
     policy = loaded or load_model(request.model, request.dtype, request.max_pixels)
     template = request.template or policy.template
-    preflight.check_askable(policy, examples, template)
-    name = f"{model_sha256(locate(request.model))} {request.dtype}"
-    engine = Recorded(LocalEngine(policy), record, name, lambda reference: policy.encoder.pixels(reference).key)
-    return Answerer(template, name, engine, partial(option_probs, policy))
+    preflight.check_askable(policy, examples, template, request.max_tokens)
+    dtype = str(policy.model.dtype).removeprefix("torch.")
+    name = f"{model_sha256(locate(request.model))} {dtype}"
+    engine = Recorded(Guarded(LocalEngine(policy), policy.encoder), record, name, lambda reference: policy.encoder.pixels(reference).key)
+    return Answerer(template, name, engine, partial(option_probs, policy), dtype=dtype)
 
 
 def _endpoint(request: Request, record: Path) -> Answerer:
@@ -60,7 +65,7 @@ def _endpoint(request: Request, record: Path) -> Answerer:
         raise ConfigError("--probs needs the model on this machine; an endpoint is calibrated by --samples 4 or more")
     if request.max_pixels:
         raise ConfigError(f"--max-pixels {request.max_pixels} does nothing at an endpoint, whose server decides how large a picture may be; drop it")
-    if request.dtype != "float32":
+    if request.dtype:
         raise ConfigError(f"--dtype {request.dtype} does nothing at an endpoint, whose server holds the weights; drop it")
     endpoint = reached(Endpoint(url, name, secret(KEY), request.timeout))
     return Answerer(request.template or "paper-eval", identity(endpoint), recorded(endpoint, record), None, ("max_pixels", "dtype"))
@@ -79,7 +84,8 @@ def identity(endpoint: Endpoint) -> str:
 
 def recorded(endpoint: Endpoint, record: Path) -> Recorded:
     """An endpoint that is never asked twice."""
-    return Recorded(RemoteEngine(endpoint, load_image), record, identity(endpoint), cache(lambda reference: content_hash(load_image(reference))))
+    engine = RemoteEngine(endpoint, load_image, dialect=Dialect(notice))
+    return Recorded(engine, record, identity(endpoint), cache(lambda reference: content_hash(load_image(reference))))
 
 
 def model_sha256(directory: Path) -> str:

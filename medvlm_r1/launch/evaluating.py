@@ -21,6 +21,7 @@ from medvlm_r1.evaluation.asking.run import EvalConfig, answers
 from medvlm_r1.evaluation.measuring import metrics
 from medvlm_r1.evaluation.measuring.looking import NOT_TESTED, Looking, judge
 from medvlm_r1.evaluation.measuring.reasons import reasons
+from medvlm_r1.evaluation.measuring.unread import unread
 from medvlm_r1.evaluation.samples import Sample, write_samples
 from medvlm_r1.files import writing
 from medvlm_r1.launch.answering import Answerer, answerer
@@ -30,6 +31,8 @@ from medvlm_r1.launch.request import Request
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.report.report import render_report
 from medvlm_r1.report.story import Story
+from medvlm_r1.rollout.dialect import MEANING
+from medvlm_r1.rollout.guarded import Guarded
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.types import Example
 from medvlm_r1.wording import called
@@ -84,8 +87,9 @@ def evaluate(request: Request, loaded: Policy | None = None) -> dict[str, Any]:
                 request.out.mkdir(parents=True, exist_ok=True)
             _ask_all(asked, (closed, free), names, request)
     _say_why_missing([*closed.arms.values(), *free.arms.values()])
-    settings = {key: getattr(request, key) for key in SETTINGS if key not in asked.unused}
+    settings = {key: getattr(request, key) for key in SETTINGS if key not in asked.unused} | ({"dtype": asked.dtype} if asked.dtype else {})
     settings |= {"template": asked.template, "answered_by": asked.identity} | ({"in_domain": request.in_domain} if request.in_domain else {})
+    settings |= {"not_taken_by_the_endpoint": {name: MEANING[name] for name in sorted(asked.engine.without)}} if asked.engine.without else {}
     judged_by = None
     if judges:
         free.arms, judged_by = judge_all(judges, free.arms, record)
@@ -98,10 +102,12 @@ def evaluate(request: Request, loaded: Policy | None = None) -> dict[str, Any]:
 
 
 def _say_why_missing(arms: Sequence[Sequence[Sample]]) -> None:
-    """A wrong key or a model without eyes fails every question alike: the first reason is mostly the one."""
+    """A wrong key, a model without eyes, a template that is not its own fail every question alike: the first reason is mostly the one."""
     failed = [sample for samples in arms for sample in samples if sample.status == "failed"]
     if failed:
         notice(f'no answer to question "{failed[0].id}", the first of {len(failed)}: {failed[0].text}')
+    if silent := next(filter(None, map(unread, arms)), ""):
+        notice(silent)
 
 
 def _tell(story: Story, judged_by: dict[str, Any] | None, out: Path) -> dict[str, Any]:
@@ -231,4 +237,4 @@ def _is_of(found: dict[str, Any], request: Request) -> bool:
 
 def evaluate_policy(policy: Policy, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None]) -> list[Sample]:
     """A model in memory under one arm."""
-    return answers(LocalEngine(policy), examples, config, progress)
+    return answers(Guarded(LocalEngine(policy), policy.encoder), examples, config, progress)

@@ -27,8 +27,8 @@ def memory_errors() -> Iterator[None]:
         ) from error
 
 
-def load_model(name: str, dtype: str = "float32", max_pixels: int | None = None) -> Policy:
-    """A policy from a directory, a hub id or ``nano``, with every kind of image we can open."""
+def load_model(name: str, dtype: str | None = "float32", max_pixels: int | None = None) -> Policy:
+    """A policy from a directory, a hub id or ``nano``, with every kind of image we can open; ``dtype`` None is the model's own (``own_dtype``)."""
     logging.disable_progress_bar()  # it would write into ours
     logging.set_verbosity_error()  # what it reports of wrong weights is an error of ours, with a remedy
     if is_hub_id(name):

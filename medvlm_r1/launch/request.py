@@ -14,9 +14,10 @@ class Request:
     ``model``: a directory, a hub id, ``nano`` or an endpoint's address. ``arms``: names with commas, or "all".
     ``train``: what the text prior learns from; without it, the other questions of ``data``. ``in_domain``: the modality
     that the model was trained on. ``samples``: answers at temperature 1 beside the greedy one. ``probs``: read the
-    options' probabilities too. ``template``: None for the one that the model was trained with. ``cache``: where
-    completions are kept, ``out``/completions.jsonl if None. ``timeout``: seconds to wait for an endpoint. ``judge``: an
-    endpoint's address, #MODEL behind it, that judges the answers to questions without options.
+    options' probabilities too. ``template``: None for the one that the model was trained with. ``dtype``: None for
+    the model's own on a GPU and float32 on a CPU. ``cache``: where completions are kept, ``out``/completions.jsonl if
+    None. ``timeout``: seconds to wait for an endpoint. ``judge``: an endpoint's address, #MODEL behind it, that judges
+    the answers to questions without options.
 
     >>> Request("nano", "phantom:mri?split=test", Path("runs/base")).arms
     'image,blank,mismatch'
@@ -33,7 +34,7 @@ class Request:
     template: str | None = None
     max_tokens: int = 512
     max_pixels: int | None = None
-    dtype: str = "float32"
+    dtype: str | None = None
     cache: Path | None = None
     timeout: float = 300.0
     judge: str | None = None

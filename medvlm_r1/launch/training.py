@@ -5,14 +5,15 @@ from pathlib import Path
 
 from medvlm_r1.config import fingerprint
 from medvlm_r1.console import notice
+from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.views import viewed
 from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.models.adapt import adapt, table
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.preflight import forecast, rehearsal
+from medvlm_r1.preflight import forecast, rehearsal, sifting
 from medvlm_r1.preflight.machine import this_device
 from medvlm_r1.preflight.memory import ModelShape
-from medvlm_r1.preflight.values import Config, check, check_apart, prove, questions, used
+from medvlm_r1.preflight.values import Config, check, check_apart, prove, usable, used
 from medvlm_r1.rewards.rubric import Rubric
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training import checkpoint, sft
@@ -24,7 +25,9 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
     """Train; True when all steps are done, False when stopped before (resume to go on)."""
     check(config)
     checkpoint.check_run(run_dir, config, resume)
-    examples = questions(config.data)
+    everything = load_dataset(config.data)
+    examples, lost = sifting.openable(everything)
+    sifting.require_enough(lost, len(everything))
     check_apart(config, examples)
     examples = [viewed(example, config.view) for example in examples]
     device = this_device()  # looked at before the model takes its share
@@ -34,12 +37,19 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
         policy.template = config.template
         adapt(policy.model, config.trainable, config.seed)
         notice("\n".join(map(str, table(policy.model))))
+        examples, unfit = usable(config, policy, examples)
+        lost += unfit
+        sifting.require_enough(lost, len(everything))
         asked = used(config, examples)
         prove(config, policy, asked)
         checkpoint.open_run(run_dir, config, resume)
         checkpoint.check_space(run_dir, policy)
+        fresh = checkpoint.latest(run_dir) is None
+        sifting.keep(run_dir, lost, fresh)
+        if lost:
+            notice(f"left out: {sifting.told(lost, len(everything))}")
         planned = forecast.forecast(config, ModelShape.of(policy.model), forecast.Prompts.of(policy, config, asked), device)
-        check_memory(planned, policy, asked, fresh=checkpoint.latest(run_dir) is None)
+        check_memory(planned, policy, asked, fresh)
         if isinstance(config, grpo.GRPOConfig):
             return grpo.train(config, policy, LocalEngine(policy, learning=True), examples, Rubric(config.rewards), run_dir)
         return sft.train(config, policy, examples, run_dir)

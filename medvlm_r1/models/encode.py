@@ -2,20 +2,21 @@
 
 An image is preprocessed once, whatever its number of prompts and rollouts, and
 known by the hash of its content. A prompt is never cut: what does
-not fit the model is rejected by the example's id.
+not fit the model, or cannot be put to it, is rejected by the example's id.
 """
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 from PIL import Image
 
-from medvlm_r1.errors import DataError
+from medvlm_r1.errors import DataError, ImageError, TooLong
 from medvlm_r1.models.family import Family, Pixels
 from medvlm_r1.models.kept import Kept
 from medvlm_r1.models.qwen import QWEN2_VL
@@ -29,18 +30,20 @@ KEPT_PROMPT_TOKENS = 2**22  # 5,000 prompts of 800 tokens, 150 MB
 class Encoder:
     """Turns prompts into a PromptBatch with one model's tokenizer and image processor.
 
-    ``tile_tokens``: see Family.
+    ``context``: the most tokens of a prompt and its answer together that the model was made for. ``tile_tokens``: see Family.
     """
 
     tokenizer: Any
     image_processor: Any
     load_image: Callable[[str], Image.Image]
-    max_prompt_tokens: int = 4096
+    context: int = 4096
     family: Family = QWEN2_VL
     tile_tokens: int = 0
     _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES), init=False)
     _ids: Kept[list[int]] = field(default_factory=lambda: Kept(KEPT_PROMPT_TOKENS), init=False)
     _coming: dict[str, Future] = field(default_factory=dict, init=False)
+    _fits: int = field(default=2**62, init=False)
+    _blanks: dict[tuple[tuple[int, int], int], str] = field(default_factory=dict, init=False)
 
     @property
     def merge(self) -> int:
@@ -81,37 +84,79 @@ class Encoder:
                 self._coming[reference] = _background().submit(self._prepare, reference)
 
     def _prepare(self, reference: str) -> Pixels:
-        return self.family.prepare(self.image_processor, self.load_image(reference).convert("RGB"), self.tile_tokens)
+        image = self.load_image(reference).convert("RGB")
+        try:
+            return self.family.prepare(self.image_processor, image, self.tile_tokens)
+        except ValueError as error:
+            raise ImageError(f'image "{reference}" cannot be prepared ({error}); crop it, or drop the question') from error
 
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Token ids of the whole conversation up to the first token that the assistant is to write."""
+    @cached_property
+    def _special(self) -> list[str]:
+        return self.tokenizer.all_special_tokens
+
+    @property
+    def pad_id(self) -> int:
+        """What fills a row; any token would do, as none of it is ever looked at."""
+        return self.tokenizer.pad_token_id or 0
+
+    def prompt_ids(self, prompt: Prompt, room: int = 0) -> list[int]:
+        """Token ids of the whole conversation up to the first token that the assistant is to write.
+
+        Raises DataError or ImageError, with the example's id, for what cannot be put to the model, and TooLong
+        where its context has not ``room`` for so many tokens of an answer.
+        """
         key = (prompt.example.images, prompt.text, prompt.opening)
         ids = self._ids.get(key)
         if ids is None:
             ids = self._encode(prompt)
             self._ids.put(key, ids, len(ids))
+        if len(ids) + room > self.context:
+            raise self._too_long(prompt, len(ids), room)
         return ids
 
     def _encode(self, prompt: Prompt) -> list[int]:
-        content = [{"type": "image"} for _ in prompt.example.images] + [{"type": "text", "text": prompt.text}]
+        try:
+            images = [self.pixels(reference).text for reference in prompt.example.images]
+        except ImageError as error:
+            raise ImageError(f'question "{prompt.example.id}": {error}') from error
+        ids = self._ids_with(prompt, images)
+        if found := next((token for token in self._special if token in prompt.text), None):
+            raise DataError(f'question "{prompt.example.id}" contains "{found}", which steers the model; take it out')
+        return ids
+
+    def _ids_with(self, prompt: Prompt, images: Sequence[str]) -> list[int]:
+        """The token ids, with these texts in the places of the images."""
+        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": prompt.text}]
         # No system turn of ours: Qwen's chat template adds its own.
         turns = [{"role": "user", "content": content}]
         text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         first, *parts = text.split(self.family.image_token)
-        if len(parts) != len(prompt.example.images):
+        if len(parts) != len(images):
             raise DataError(
-                f'example "{prompt.example.id}" has {len(prompt.example.images)} images and its prompt {len(parts)} times '
+                f'example "{prompt.example.id}" has {len(images)} images and its prompt {len(parts)} times '
                 f'"{self.family.image_token}"; take it out of the text, or use the chat template of the model\'s source'
             )
-        images = [self.pixels(reference).text for reference in prompt.example.images]
         text = first + "".join(image + part for image, part in zip(images, parts, strict=True)) + prompt.opening
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) > self.max_prompt_tokens:
-            raise DataError(
-                f'example "{prompt.example.id}" needs {len(ids)} prompt tokens, the limit is '
-                f"{self.max_prompt_tokens}; lower the image's pixel budget or raise max_prompt_tokens"
-            )
-        return ids
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _too_long(self, prompt: Prompt, tokens: int, room: int) -> TooLong:
+        """With an image budget under which the prompt fits; one that was found before is kept where it does."""
+        sizes = [self.load_image(reference).size for reference in prompt.example.images]
+        text = len(self._ids_with(prompt, [""] * len(sizes)))
+        largest = min(self.family.most_pixels(self.image_processor), max((max(size) ** 2 for size in sizes), default=0), self._fits)
+        fits = budget_that_fits(lambda n: len(self._ids_with(prompt, [self._blank(size, n) for size in sizes])), text, self.context - room, largest)
+        self._fits = fits or self._fits
+        needs = f"{tokens} prompt tokens" + (f" and {room} for its answer" if room else "")
+        remedy = f"--max-pixels {fits} makes it fit (in training: --set max_pixels={fits})" if fits else "shorten it"
+        return TooLong(f'question "{prompt.example.id}" needs {needs}, and the model reads {self.context} in all; {remedy}', fits)
+
+    def _blank(self, size: tuple[int, int], max_pixels: int) -> str:
+        """What would stand in the prompt for a picture of this size under another budget."""
+        if (size, max_pixels) not in self._blanks:
+            processor = copy.copy(self.image_processor)
+            self.family.shrink(processor, max_pixels)
+            self._blanks[size, max_pixels] = self.family.prepare(processor, Image.new("RGB", size), self.tile_tokens).text
+        return self._blanks[size, max_pixels]
 
     def prompts(self, prompts: Sequence[Prompt]) -> PromptBatch:
         """P prompts, each once."""
@@ -122,7 +167,7 @@ class Encoder:
         """Token ids with image placeholders, and the images that fill them; equal images are stacked once."""
         unique = {image.key: image for row in images for image in row}
         index = {key: n for n, key in enumerate(unique)}
-        ids_PL, mask_PL = pad(rows, self.tokenizer.pad_token_id)
+        ids_PL, mask_PL = pad(rows, self.pad_id)
         position_ids_3PL = torch.zeros(3, *ids_PL.shape, dtype=torch.long)
         for p, (ids, row) in enumerate(zip(rows, images, strict=True)):
             grids = [image.grid_thw for image in row]
@@ -141,11 +186,27 @@ class Encoder:
     def groups(self, groups: Sequence[RolloutGroup]) -> TokenBatch:
         """Groups of any sizes as one batch: each prompt once, then all completions."""
         rows = [rollout.completion.token_ids for group in groups for rollout in group.rollouts]
-        ids_RC, mask_RC = pad(rows, self.tokenizer.pad_token_id)
+        ids_RC, mask_RC = pad(rows, self.pad_id)
         prompt_of_R = torch.tensor([p for p, group in enumerate(groups) for _ in group.rollouts])
         least_R = torch.tensor([group.min_tokens for group in groups for _ in group.rollouts])
         early_RC = torch.arange(ids_RC.shape[1]) < least_R[:, None] if least_R.any() else None
         return TokenBatch(self.prompts([group.prompt for group in groups]), ids_RC, mask_RC, prompt_of_R, early_RC)
+
+
+def budget_that_fits(length: Callable[[int], int], text: int, limit: int, largest: int) -> int | None:
+    """The pixels of an image, in whole squares of 28, with which a prompt takes at most ``limit`` tokens; None where none do.
+
+    ``length`` tells the tokens of the whole prompt, ``text`` those of it that are no image's. What is returned has been tried.
+
+    >>> budget_that_fits(lambda pixels: 100 + pixels // 784, 100, 1124, largest=12_000_000)
+    802816
+    >>> budget_that_fits(lambda pixels: 100 + 64 * (1 + pixels // 50176), 100, 200, largest=401408), budget_that_fits(lambda pixels: 100, 100, 90, 784)
+    (41552, None)
+    """
+    pixels = largest // 784 * 784 if text < limit else 0
+    while pixels >= 784 and (tokens := length(pixels)) > limit:
+        pixels = int(pixels * min(0.95, (limit - text) / (tokens - text))) // 784 * 784
+    return pixels or None
 
 
 @cache

@@ -1,7 +1,7 @@
 """Which models can be trained, and how each is loaded: one frozen entry a family."""
 
-import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from PIL import Image
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from medvlm_r1.errors import ModelError, nearest
-from medvlm_r1.models import decoder, nano, qwen, tiles
+from medvlm_r1.console import notice
+from medvlm_r1.errors import ModelError
+from medvlm_r1.models import chat, decoder, folder, nano, qwen, tiles
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Family
 from medvlm_r1.models.policy import Policy
@@ -28,6 +29,7 @@ FAMILIES = {
     "idefics3": tiles.IDEFICS3,
     "internvl": tiles.INTERNVL,
 }
+OTHER_LAYOUTS = {"internvl_chat": "give its repository that ends in -hf, such as OpenGVLab/InternVL3-1B-hf"}
 
 
 def locate(model: str, download: bool = True) -> Path:
@@ -39,66 +41,114 @@ def locate(model: str, download: bool = True) -> Path:
     if Path(model).is_dir():
         return Path(model)
     if not is_hub_id(model):
-        raise ModelError(f'no model directory "{model}"; give a directory, a hub id such as Qwen/Qwen2-VL-2B-Instruct, or nano')
+        raise ModelError(folder.missing(model))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+    small = ["*.json", "*.txt", "*.jinja"]
     try:
-        return Path(snapshot_download(model, allow_patterns=wanted, local_files_only=not download))
+        family_of(Path(snapshot_download(model, allow_patterns=small, local_files_only=not download)))  # refused before gigabytes are fetched
+        return Path(snapshot_download(model, allow_patterns=[*small, "*.safetensors"], local_files_only=not download))
+    except ModelError:
+        raise
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         if not download:
             raise ModelError(f'"{model}" is not on this machine; give a local directory, or download it first') from error
-        raise ModelError(f'cannot download "{model}" from the hub ({type(error).__name__}); give a local directory') from error
+        raise ModelError(f'no folder "{model}" is here, and it cannot be downloaded from the hub ({type(error).__name__}); give a local directory') from error
 
 
 def is_hub_id(model: str) -> bool:
     """Is this OWNER/NAME, and nothing that lies here?
 
-    >>> is_hub_id("Qwen/Qwen2-VL-2B-Instruct"), is_hub_id("./mine"), is_hub_id("nano")
-    (True, False, False)
+    >>> is_hub_id("Qwen/Qwen2-VL-2B-Instruct"), is_hub_id("./mine"), is_hub_id("~/mine"), is_hub_id("my models/new"), is_hub_id("nano")
+    (True, False, False, False, False)
     """
-    return not Path(model).exists() and model.count("/") == 1 and not model.startswith((".", "/"))
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", model, re.ASCII) is not None and not Path(model).exists()
 
 
-def load_policy(model: str, load_image: LoadImage, dtype: str = "float32", max_pixels: int | None = None) -> Policy:
+def own_dtype(config: Mapping[str, Any], device: str) -> str:
+    """In which numbers a checkpoint is asked where nobody says: its own on a GPU, float32 on a CPU.
+
+    A processor computes float32 about as fast as shorter numbers, and exactly. Half precision (float16) is widened on
+    a GPU too: activations of these models exceed its range, and bfloat16 would round the weights away.
+
+    | config.json says | cuda | cpu |
+    |---|---|---|
+    | bfloat16 | bfloat16 | float32 |
+    | float16, float32, nothing | float32 | float32 |
+
+    >>> own_dtype({"dtype": "bfloat16"}, "cuda"), own_dtype({"torch_dtype": "bfloat16"}, "cuda"), own_dtype({"dtype": "bfloat16"}, "cpu")
+    ('bfloat16', 'bfloat16', 'float32')
+    >>> own_dtype({"text_config": {"dtype": "bfloat16"}}, "cuda"), own_dtype({"dtype": "float16"}, "cuda"), own_dtype({}, "cuda")
+    ('bfloat16', 'float32', 'float32')
+    """
+    parts = [config, *(part for part in (config.get("text_config"),) if isinstance(part, Mapping))]
+    named = next((part[key] for part in parts for key in ("dtype", "torch_dtype") if part.get(key)), "float32")
+    return "bfloat16" if device != "cpu" and str(named).removeprefix("torch.") == "bfloat16" else "float32"
+
+
+def load_policy(model: str, load_image: LoadImage, dtype: str | None = "float32", max_pixels: int | None = None) -> Policy:
     """A policy ready to train or ask, from a directory, a hub id or ``nano``.
 
-    ``load_image`` opens the image references of the questions;
+    ``load_image`` opens the image references of the questions; ``dtype`` None is ``own_dtype``;
     ``max_pixels`` lowers the image budget (the paper: 401408 = 512 visual tokens).
-    Raises ModelError naming the file that is missing or the kind that is unknown.
+    Raises ModelError naming the file that is missing, the kind that is unknown, or what lies in the place of a model.
     """
-    directory = locate(model)
-    family = _family(directory)
-    for needed, what in (("tokenizer.json", "a tokenizer"), ("preprocessor_config.json", "a processor")):
-        if not (directory / needed).exists() and not (needed == "tokenizer.json" and (directory / "vocab.json").exists()):
-            raise ModelError(f"{directory} has no {needed}: a model needs {what}; copy it from the model that it was trained from")
-    tokenizer = _read("tokenizer", AutoTokenizer.from_pretrained, directory)
-    processor = _read("image processor", family.image_processor_class.from_pretrained, directory)
+    directory, device = locate(model), "cuda" if torch.cuda.is_available() else "cpu"
+    family, dtype = family_of(directory), dtype or own_dtype(folder.config_of(directory), device)
+    folder.check_files(directory)
+    if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        raise ModelError(f"{directory} has no tokenizer.json: a model needs a tokenizer; copy it from the model that it was trained from")
+    tokenizer = _read("tokenizer", AutoTokenizer.from_pretrained, directory, trust_remote_code=False)
+    chat.use_template(directory, tokenizer)
+    processor = _processor(family, directory)
     if max_pixels is not None:
         family.shrink(processor, max_pixels)
     loaded = _weights(family, directory, dtype)
     _check_tokenizer(directory, tokenizer, family, loaded.config)
-    encoder = Encoder(tokenizer, processor, load_image, family=family, tile_tokens=family.tile_tokens(loaded.config))
-    return prepare(loaded.to("cuda" if torch.cuda.is_available() else "cpu"), encoder)
+    if settled := chat.use_ends(directory, tokenizer, loaded):
+        notice(settled)
+    loaded = loaded.to(device)
+    if damaged := not_finite(loaded.named_parameters()):
+        raise ModelError(f'{directory}: the weight "{damaged}" holds numbers that are not finite; take another checkpoint, or copy the weights again')
+    context, tile_tokens = loaded.config.text_config.max_position_embeddings, family.tile_tokens(loaded.config)
+    return prepare(loaded, Encoder(tokenizer, processor, load_image, context, family, tile_tokens))
+
+
+def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
+    """The name of the first tensor that holds NaN or an infinity.
+
+    >>> not_finite([("a", torch.ones(3)), ("b", torch.tensor([1.0, torch.inf, -torch.inf]))])
+    'b'
+    >>> not_finite([("a", torch.full((4,), 3e38))])  # their sum overflows, and none of them is infinite
+    """
+    named = [(name, tensor) for name, tensor in tensors if tensor.numel()]
+    sums = torch.stack([tensor.detach().sum(dtype=torch.float32) for _, tensor in named])  # one pass, nothing written, one wait
+    suspects = (named[row] for row in (~sums.isfinite()).nonzero()[:, 0].tolist())
+    return next((name for name, tensor in suspects if not tensor.isfinite().all()), None)
 
 
 def skeleton(directory: Path) -> Any:
     """The model that a directory's config.json describes, without weights: every tensor is on the meta device."""
-    family = _family(directory)
+    family = family_of(directory)
     with torch.device("meta"):
-        return _read("configuration", lambda folder: family.model_class(family.model_class.config_class.from_pretrained(folder)), directory)
+        return _read("configuration", lambda path: family.model_class(family.model_class.config_class.from_pretrained(path)), directory)
 
 
 def image_budget(directory: Path) -> int:
     """The most pixels of an image that a directory's processor lets through."""
-    family = _family(directory)
-    return family.most_pixels(_read("image processor", family.image_processor_class.from_pretrained, directory))
+    family = family_of(directory)
+    return family.most_pixels(_processor(family, directory))
+
+
+def _processor(family: Family, directory: Path) -> Any:
+    settings = folder.image_processor(directory)
+    return _read("image processor", lambda _: family.image_processor_class.from_dict(settings), directory)
 
 
 def _weights(family: Family, directory: Path, dtype: str) -> Any:
     """The model, every weight of it from the files: transformers draws at random what it does not find."""
-    options = {"dtype": getattr(torch, dtype), "ignore_mismatched_sizes": True, "output_loading_info": True}
+    options = {"dtype": getattr(torch, dtype), "ignore_mismatched_sizes": True, "output_loading_info": True, "use_safetensors": True}
     loaded, info = _read("weights", family.model_class.from_pretrained, directory, **options)
     wrong = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     if wrong:
@@ -117,15 +167,14 @@ def _read(what: str, load: Callable, directory: Path, **options: Any) -> Any:
 
 
 def _check_tokenizer(directory: Path, tokenizer: Any, family: Family, config: Any) -> None:
-    """Do tokenizer and weights belong together, and can a conversation be written?"""
-    if not tokenizer.chat_template:
-        raise ModelError(f"{directory} has no chat template; copy tokenizer_config.json or chat_template.jinja from the model's source")
+    """Do tokenizer and weights belong together, and can a question about a picture be written?"""
     image_id = tokenizer.convert_tokens_to_ids(family.image_token)
     if image_id != config.image_token_id or len(tokenizer) > config.text_config.vocab_size:
         raise ModelError(
             f'{directory}: the tokenizer has {len(tokenizer)} tokens and "{family.image_token}" is {image_id}, config.json says '
             f"{config.text_config.vocab_size} and {config.image_token_id}; copy both from one source"
         )
+    chat.check_template(directory, tokenizer, family.image_token)
 
 
 def prepare(model: Any, encoder: Encoder) -> Policy:
@@ -140,15 +189,10 @@ def prepare(model: Any, encoder: Encoder) -> Policy:
     return Policy(model.eval(), encoder)
 
 
-def _family(directory: Path) -> Family:
-    file = directory / "config.json"
-    if not file.exists():
-        raise ModelError(f"{directory} has no config.json, so it is no model directory; give one in the Hugging Face layout")
-    try:
-        content = json.loads(file.read_text())
-    except ValueError as error:
-        raise ModelError(f"{file} is no JSON ({error}); copy it again from the model's source") from error
-    kind = content.get("model_type", "") if isinstance(content, dict) else ""
+def family_of(directory: Path) -> Family:
+    """The family that a model's config.json names. Raises ModelError for one that is unknown, and as ``folder.config_of`` does."""
+    kind = str(folder.config_of(directory).get("model_type", ""))
     if kind not in FAMILIES:
-        raise ModelError(f'{directory} holds a "{kind}" model, which is not supported yet{nearest(kind, FAMILIES)}')
+        instead = OTHER_LAYOUTS.get(kind, f"give one of {', '.join(FAMILIES)}")
+        raise ModelError(f'{directory} holds a "{kind}" model, which is not supported yet; {instead}, or {folder.SERVED}')
     return FAMILIES[kind]

@@ -6,12 +6,13 @@ from functools import reduce
 from typing import Any
 
 from medvlm_r1.console import notice
-from medvlm_r1.data.dataset import Dataset, check_images, load_dataset
+from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.leak import require_apart
 from medvlm_r1.data.views import VIEWS
-from medvlm_r1.errors import ConfigError, DataError, ImageError, MedVLMError, nearest
+from medvlm_r1.errors import ConfigError, DataError, nearest
 from medvlm_r1.models import adapt
 from medvlm_r1.models.policy import Policy
+from medvlm_r1.preflight.sifting import Lost, sift, told
 from medvlm_r1.reasoning import TEMPLATES, golds, render
 from medvlm_r1.rewards.rubric import BUILT_IN, Rubric
 from medvlm_r1.training import sft
@@ -61,13 +62,6 @@ def _value(config: Any, key: str) -> Any:
     return reduce(lambda inner, name: getattr(inner, name, None), key.split("."), config)
 
 
-def questions(spec: str) -> Dataset:
-    """The data set behind ``spec``, every image opened once before anything is trained."""
-    examples = load_dataset(spec)
-    check_images(examples)
-    return examples
-
-
 def check_apart(config: Config, examples: Sequence[Example]) -> None:
     """Raises DataError where a training question shares a picture or a group with the test set that the configuration names."""
     if config.test:
@@ -80,6 +74,34 @@ def used(config: Config, examples: Sequence[Example]) -> list[Example]:
     return [examples[row] for row in sorted({row for rows in steps for row in rows})]
 
 
+def usable(config: Config, policy: Policy, examples: Sequence[Example]) -> tuple[list[Example], list[Lost]]:
+    """The questions, without those that the run would put and this model cannot be asked, or has nothing to learn from.
+
+    Which it puts depends on how many there are, so that leaving some out asks for others, until all fit.
+    """
+    kept, lost = list(examples), []
+    proven: set[str] = set()
+    while True:
+        asked = [example for example in used(config, kept) if example.id not in proven]
+        policy.ahead(asked)
+        fit, unfit = sift(asked, lambda example: check_example(config, policy, example))
+        proven |= {example.id for example in fit}
+        lost += unfit
+        if not unfit:
+            return kept, lost
+        out = {question.id for question in unfit}
+        kept = [example for example in kept if example.id not in out]
+        if not kept:
+            return kept, lost
+
+
+def check_example(config: Config, policy: Policy, example: Example) -> None:
+    """Can this question be put, answered in full, and learnt from? Raises DataError or ImageError that names it by id."""
+    check_prompt(policy, example, config.template, config.sampling.max_tokens if isinstance(config, grpo.GRPOConfig) else 0)
+    if isinstance(config, sft.SFTConfig):
+        sft.target(policy, config, example)
+
+
 def prove(config: Config, policy: Policy, examples: Sequence[Example]) -> None:
     """Does every question fit the model, and can its gold answer earn every reward? Then no late step fails on one.
 
@@ -87,9 +109,7 @@ def prove(config: Config, policy: Policy, examples: Sequence[Example]) -> None:
     """
     policy.ahead(examples)
     for example in examples:
-        check_prompt(policy, example, config.template)
-        if isinstance(config, sft.SFTConfig):
-            sft.target(policy, config, example)
+        check_example(config, policy, example)
     if isinstance(config, grpo.GRPOConfig):
         check_gold(Rubric(config.rewards), [render(example, config.template) for example in examples])
 
@@ -115,27 +135,17 @@ def check_gold(rubric: Rubric, prompts: Sequence[Prompt]) -> None:
         notice(f'warning: the right answer earns nothing of "{name}" in {len(ids)} of {len(prompts)} questions, the first: "{ids[0]}"')
 
 
-def check_askable(policy: Policy, examples: Sequence[Example], template: str) -> None:
-    """``check_prompt`` for an evaluation: a picture that cannot be opened costs its question only."""
-    faults = []
-    for example in examples:
-        try:
-            check_prompt(policy, example, template)
-        except ImageError as error:
-            faults.append(f'question "{example.id}": {error}')
-    if faults:
-        notice(f"{len(faults)} of {len(examples)} questions will have no answer, the first: {faults[0]}")
+def check_askable(policy: Policy, examples: Sequence[Example], template: str, room: int = 0) -> None:
+    """``check_prompt`` for an evaluation: what cannot be asked costs its question only. Raises DataError where that is all of them."""
+    kept, lost = sift(examples, lambda example: check_prompt(policy, example, template, room))
+    budgets = [question.max_pixels for question in lost if question.max_pixels]
+    hint = f"; --max-pixels {min(budgets)} makes {'all' if len(budgets) == len(lost) else len(budgets)} of them fit" if len(budgets) > 1 else ""
+    if not kept:
+        raise DataError(f"no question can be asked, {told(lost, len(examples))}{hint}")
+    if lost:
+        notice(f"without an answer: {told(lost, len(examples))}{hint}")
 
 
-def check_prompt(policy: Policy, example: Example, template: str) -> None:
-    """Can this model be asked this question? Raises DataError or ImageError that names it by id."""
-    prompt = render(example, template)
-    tokens = policy.encoder.tokenizer.all_special_tokens
-    if found := next((token for token in tokens if token in prompt.text), None):
-        raise DataError(f'question "{example.id}" contains "{found}", which steers the model; take it out')
-    try:
-        policy.encoder.prompt_ids(prompt)
-    except MedVLMError:
-        raise
-    except ValueError as error:
-        raise ImageError(f'question "{example.id}": an image cannot be prepared ({error}); crop it, or drop the question') from error
+def check_prompt(policy: Policy, example: Example, template: str, room: int = 0) -> None:
+    """Can this model be asked this question, with ``room`` for so many tokens of an answer? Raises DataError or ImageError that names it by id."""
+    policy.encoder.prompt_ids(render(example, template), room)

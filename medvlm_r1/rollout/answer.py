@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from medvlm_r1.errors import ConfigError
+from medvlm_r1.errors import ConfigError, EngineError
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import read, render
 from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.guarded import Guarded
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.types import LETTERS, Completion, Example, Prompt, Rollout, RolloutGroup
 
@@ -51,9 +52,11 @@ def question(image: str, text: str, options: tuple[str, ...]) -> Example:
 
 
 def ask(policy: Policy, example: Example, template: str, max_tokens: int) -> Answer:
-    """Ask greedily."""
+    """Ask greedily. Raises EngineError where there is no answer."""
     prompt = render(example, template)
-    completion = LocalEngine(policy).generate([prompt], Sampling(1, 0.0, max_tokens))[0][0]
+    completion = Guarded(LocalEngine(policy), policy.encoder).generate([prompt], Sampling(1, 0.0, max_tokens))[0][0]
+    if completion.error:
+        raise EngineError(completion.error)
     found = read(completion.text, prompt)
     status = found.status if completion.finished or (found.answer and example.options) else "truncated"
     if not example.options:

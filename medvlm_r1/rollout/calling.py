@@ -23,17 +23,23 @@ from medvlm_r1.errors import ConfigError, EngineError
 PASSING = {408, 409, 429, 500, 502, 503, 504, 529}  # answers of a server that may answer better later
 LONGEST_WAIT_S = 60.0
 _SHOWN = 200  # characters of what a server says
+_SHOWN_OF_ANSWER = 80  # and of an answer that cannot be read
 
 
 class Fault(EngineError):
     """Why there is no answer. ``status``: the server's, 0 where it gave none.
 
     ``wait_s`` is how long it asks to be left alone, None where asking again cannot help.
+    ``said``: the server's own words, longer than a sentence for a person should be.
     """
 
-    def __init__(self, why: str, status: int = 0, wait_s: float | None = 0.0) -> None:
+    def __init__(self, why: str, status: int = 0, wait_s: float | None = 0.0, said: str = "") -> None:
         super().__init__(why)
-        self.status, self.wait_s = status, wait_s
+        self.status, self.wait_s, self.said = status, wait_s, said
+
+
+class WebPage(Fault):
+    """A page for people came in the place of an answer."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +105,24 @@ def call(endpoint: Endpoint, path: str, body: dict[str, Any] | None = None, time
     try:
         request = urllib.request.Request(f"{endpoint.url.rstrip('/')}/{path}", json.dumps(body).encode() if body else None, headers)
         with endpoint.opener.open(request, timeout=patience_s) as answer:
-            return json.loads(answer.read())
+            return _json(endpoint, answer.read())
     except urllib.error.HTTPError as error:
         raise _refusal(endpoint, error) from error
     except TimeoutError as error:
         raise Fault(f"no answer within {patience_s:g} s ({error})") from error
     except (OSError, http.client.HTTPException) as error:
         raise Fault(endpoint.hide(f"no connection ({getattr(error, 'reason', error)})")) from error
+
+
+def _json(endpoint: Endpoint, data: bytes) -> Any:
+    try:
+        return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise Fault(f"an answer that cannot be read ({error})", 200) from error
+        begins = " ".join(endpoint.hide(data[: 1 << 16].decode("utf-8", "replace")).split())[:_SHOWN_OF_ANSWER]
+        if begins.startswith("<"):
+            hint = "does the address end in /v1, and does no login stand before it?"
+            raise WebPage(f'an answer that cannot be read, since it is a web page ("{begins}"); {hint}', 200) from error
+        raise Fault(f'an answer that cannot be read ("{begins}": {error})', 200) from error
 
 
 def served_model(url: str, key: str = "", timeout_s: float = 30.0) -> str:
@@ -130,18 +145,19 @@ def check_up(endpoint: Endpoint, timeout_s: float = 30.0) -> None:
             raise EngineError(f'"{endpoint.url}" does not answer: {fault}; is the server up, and does the address end in /v1?') from fault
         if fault.status == 401:
             raise EngineError(f'"{endpoint.url}" refuses the key: {fault}; set the environment variable {endpoint.key_name}') from fault
-        if 300 <= fault.status < 400:
+        if 300 <= fault.status < 400 or isinstance(fault, WebPage):
             raise EngineError(f'"{endpoint.url}" is not the place: {fault}') from fault
 
 
 def _refusal(endpoint: Endpoint, error: urllib.error.HTTPError) -> Fault:
     """What the server says, without the key that some repeat."""
     place = error.headers.get("Location")
-    said = f'it redirects to "{place}"; give that address' if place and 300 <= error.code < 400 else _said(endpoint, error)
+    said = _said(endpoint, error)
+    why = f'it redirects to "{place}"; give that address' if place and 300 <= error.code < 400 else said[:_SHOWN]
     wait_s = _wanted_s(error.headers.get("Retry-After", "")) if error.code in PASSING else None
     if wait_s is not None and wait_s > LONGEST_WAIT_S:
-        said, wait_s = f"{said}; it wants to be left alone for {wait_s:.0f} s", None
-    return Fault(endpoint.hide(f"status {error.code} ({said})"), error.code, wait_s)
+        why, wait_s = f"{why}; it wants to be left alone for {wait_s:.0f} s", None
+    return Fault(endpoint.hide(f"status {error.code} ({why})"), error.code, wait_s, said)
 
 
 def _said(endpoint: Endpoint, error: urllib.error.HTTPError) -> str:
@@ -149,7 +165,7 @@ def _said(endpoint: Endpoint, error: urllib.error.HTTPError) -> str:
         text = error.read(1 << 16).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as broken:
         text = f"cut off: {broken}"
-    return " ".join(endpoint.hide(text).split())[:_SHOWN] or str(error.reason)
+    return " ".join(endpoint.hide(text).split()) or str(error.reason)
 
 
 def _wanted_s(retry_after: str) -> float:

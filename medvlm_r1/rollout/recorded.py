@@ -24,6 +24,7 @@ class Recorded:
 
     ``identity`` says who answers (a hash of the model; an address and a model's
     name), ``image_key`` gives a picture's content hash. Failed completions are not kept.
+    ``without`` gathers what of its requests an endpoint did not take, now or when an answer was recorded.
     The file is its own until ``close``; raises RunError where another has it.
     """
 
@@ -31,6 +32,7 @@ class Recorded:
     path: Path
     identity: str
     image_key: Callable[[str], str]
+    without: set[str] = field(default_factory=set, init=False)
     _known: dict[str, Completion] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,7 +66,9 @@ class Recorded:
             new = {keyed[p][k]: c for p, group in zip(rows, groups, strict=True) for k, c in enumerate(group)}
             self._keep({key: completion for key, completion in new.items() if not completion.error and key not in self._known})
             found |= new
-        return [[keys_G] * sampling.n if isinstance(keys_G, Completion) else [self._known.get(key) or found[key] for key in keys_G] for keys_G in keyed]
+        groups = [[keys_G] * sampling.n if isinstance(keys_G, Completion) else [self._known.get(key) or found[key] for key in keys_G] for keys_G in keyed]
+        self.without.update(name for group in groups for completion in group for name in completion.without)
+        return groups
 
     def _answered(self, missing: Sequence[int], prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[tuple[Sequence[int], Sequence[list[Completion]]]]:
         """The missing rows and their completions, as many at a time as the engine can be cut off after."""
@@ -88,7 +92,7 @@ class Recorded:
         return digest(text)[:32]
 
     def _keep(self, completions: dict[str, Completion]) -> None:
-        rows = ({"key": key, **asdict(c)} for key, c in completions.items())
+        rows = ({"key": key, **{name: value for name, value in asdict(c).items() if value or name != "without"}} for key, c in completions.items())
         self._file.append(utf8("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)))
         self._known |= completions
 

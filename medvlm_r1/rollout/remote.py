@@ -6,11 +6,10 @@ completion with an ``error``: one dead request must not cost the others.
 
 import base64
 import io
-import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from threading import Event
@@ -21,7 +20,9 @@ from PIL import Image
 from medvlm_r1.errors import EngineError, ImageError
 from medvlm_r1.files import utf8
 from medvlm_r1.rollout.calling import LONGEST_WAIT_S, Endpoint, Fault, call
+from medvlm_r1.rollout.dialect import Dialect, spoken
 from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.reading import read
 from medvlm_r1.types import Completion, Prompt
 
 FIRST_PAUSE_S = 1.0  # doubled from one attempt to the next
@@ -32,12 +33,14 @@ _SHOWN = 100  # characters of an answer that cannot be read
 class RemoteEngine:
     """Generates through an endpoint, ``concurrency`` requests at a time. ``wait`` lets a test skip the pauses.
 
+    ``dialect`` learns what of a request the endpoint does not take; such a refusal costs no attempt.
     Who has not answered through all attempts is gone: until something answers again, each request is tried once.
     """
 
     endpoint: Endpoint
     load_image: Callable[[str], Image.Image]
     wait: Callable[[float], Any] | None = None
+    dialect: Dialect = field(default_factory=lambda: Dialect(lambda text: None))
     _is_gone: bool = field(default=False, init=False)
 
     def sync(self, policy: Any) -> None:
@@ -74,18 +77,23 @@ class RemoteEngine:
             opening = {"add_generation_prompt": False, "continue_final_message": True}
         settings = {"temperature": sampling.temperature, "max_tokens": sampling.max_tokens, "top_p": 1.0}
         body = opening | {"model": self.endpoint.model, "messages": turns} | settings
-        return [body | {"seed": zlib.crc32(utf8(f"{sampling.seed}\n{prompt.example.id}\n{prompt.first + k}"))} for k in range(sampling.n)]
+        return [body | {"seed": seed_of(f"{sampling.seed}\n{prompt.example.id}\n{prompt.first + k}")} for k in range(sampling.n)]
 
     def _ask(self, stopped: Event, body: dict[str, Any] | Completion) -> Completion:
         if isinstance(body, Completion):
             return body
         attempt, pause_s = 0, FIRST_PAUSE_S
         while True:
+            without = self.dialect.without
+            sent = spoken(body, without)
             try:
-                completion = read(call(self.endpoint, "chat/completions", body))
+                completion = read(call(self.endpoint, "chat/completions", sent), body["max_tokens"])
+                self.dialect.answered(sent)
                 self._is_gone = False
-                return completion
+                return replace(completion, without=without)
             except Fault as error:
+                if self.dialect.learn(error, sent):
+                    continue
                 fault = error
             except ValueError as error:
                 fault = Fault(f"an answer that cannot be read ({self.endpoint.hide(str(error))[:_SHOWN]})", 200)
@@ -98,29 +106,13 @@ class RemoteEngine:
         return Completion((), (), "", False, f"{self.endpoint.url}: {fault}")  # a fault holds no key any more
 
 
-def read(answer: Any) -> Completion:
-    """The first choice. Raises ValueError where there is none.
+def seed_of(text: str) -> int:
+    """31 bits, since some servers read a seed as a number with a sign.
 
-    A server that keeps the thought apart gets it back in its tags. A refusal is an
-    answer like another, and an answer that a filter withheld or that spent all its
-    tokens on a thought it does not show is an empty one: asking again would bring the same.
-
-    >>> read({"choices": [{"message": {"content": "<answer>B</answer>", "reasoning_content": "Dark."}, "finish_reason": "stop"}]}).text
-    '<think>Dark.</think><answer>B</answer>'
-    >>> read({"choices": [{"message": {"content": None, "refusal": "I cannot help."}, "finish_reason": "stop"}]}).text
-    'I cannot help.'
+    >>> seed_of("0\\nq1\\n0") < 2**31
+    True
     """
-    try:
-        choice = answer["choices"][0]
-        message, reason = choice["message"], choice["finish_reason"]
-        content, thought = message.get("content") or message.get("refusal"), message.get("reasoning_content") or message.get("reasoning")
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"no choice in it: {json.dumps(answer)}") from error
-    is_empty = not content and not thought and reason in ("length", "content_filter")
-    text = "" if content is None and (is_empty or thought) else content
-    if not isinstance(text, str) or not (text or thought or is_empty):
-        raise ValueError(f"no text in it: {json.dumps(choice)}")
-    return Completion((), (), f"<think>{thought}</think>{text}" if thought else text, reason in ("stop", "content_filter"))
+    return zlib.crc32(utf8(text)) >> 1
 
 
 def data_url(image: Image.Image) -> str:
