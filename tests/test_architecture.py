@@ -32,7 +32,7 @@ OPEN_ROWS = (0,)
 LOOPS = {f"{PACKAGE}/training/grpo/trainer.py", f"{PACKAGE}/training/sft.py"}
 MAY_PRINT = {f"{PACKAGE}/commands/main.py"}
 MAY_READ_ENVIRONMENT = {f"{PACKAGE}/config.py", f"{PACKAGE}/training/distributed.py"}
-OPTIONAL = {"vllm", "fastapi", "pydicom", "wandb", "peft"}
+OPTIONAL = {"vllm", "fastapi", "pydicom", "wandb", "peft", "pyarrow"}
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -102,7 +102,7 @@ def test_a_folder_is_no_picture(tmp_path):
         load_image(str(tmp_path / "a.png"))
 
 
-@pytest.mark.parametrize("reference", ["phantm:mri/train/3", "https://example.org/a.png"])
+@pytest.mark.parametrize("reference", ["phantm:mri/train/3", "gopher://example.org/a.png"])
 def test_an_unknown_scheme_is_named(reference):
     with pytest.raises(ImageError, match="is of the unknown kind"):
         load_image(reference)

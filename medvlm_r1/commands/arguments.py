@@ -85,7 +85,7 @@ def parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
         sub = _add(commands, kind, what, runs[kind])
         sub.add_argument("recipe", help="a recipe's name; --dry-run shows what it says")
         sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
-        sub.add_argument("--data", help="a manifest, a folder with one, or phantom:mri")
+        sub.add_argument("--data", help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value; may be repeated")
         sub.add_argument("--run-dir", type=Path, help="where the run goes; runs/RECIPE-FINGERPRINT if left out")
         sub.add_argument("--resume", action="store_true", help="go on with the run that is in the run directory")
@@ -101,7 +101,7 @@ def parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
 def _evaluating(commands: argparse._SubParsersAction, runs: Mapping[str, Run]) -> None:
     sub = _add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", runs["eval"])
     _asking(sub, "an OpenAI-compatible address, ")
-    sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("--data", required=True, help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
     sub.add_argument("--arms", default=DEFAULT_ARMS, help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
     sub.add_argument("--train", metavar="DATA", help="what the text prior learns from; if left out, the other questions of --data")
     sub.add_argument("--in-domain", metavar="MODALITY", help="what the model was trained on: the gap to the others is measured")
@@ -146,7 +146,7 @@ def _reproducing(commands: argparse._SubParsersAction, run: Run) -> None:
 
 def _auditing(commands: argparse._SubParsersAction, run: Run) -> None:
     sub = _add(commands, "audit", "what a question set gives away without its pictures, and what its pictures repeat", run)
-    sub.add_argument("--data", required=True, help="the questions to audit: a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("--data", required=True, help="the questions to audit: a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
     sub.add_argument("--train", metavar="DATA", help="what a model is trained on; if left out, the split=train part of --data, else its other questions")
     sub.add_argument("--train-size", type=_whole(1), default=600, metavar="N", help="questions the text prior learns from (default: %(default)s)")
     sub.add_argument("--draws", type=_whole(1), default=20, metavar="K", help="how often they are drawn anew (default: %(default)s)")

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from medvlm_r1.audit.prior import TextPrior
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
+from medvlm_r1.data.parts import trained_on
 from medvlm_r1.errors import ConfigError, DataError, RunError, nearest
 from medvlm_r1.evaluation.asking.arms import ARMS, FORCED, Asked, prompts_of
 from medvlm_r1.evaluation.asking.meanings import DEFAULT_ARMS, MEANINGS
@@ -44,7 +45,10 @@ def run(arguments: Namespace) -> dict:
     """
     names = arm_names(arguments.arms)
     check_out(arguments.out)
-    examples, n_open = _closed(load_dataset(arguments.data), arguments.data)
+    data = load_dataset(arguments.data)
+    for note in filter(None, (*data.notes, trained_on(data, arguments.data))):
+        notice(note)
+    examples, n_open = _closed(data, arguments.data)
     _check_in_domain(arguments.in_domain, examples)
     train = load_dataset(arguments.train) if arguments.train else None
     with launch.memory_errors():

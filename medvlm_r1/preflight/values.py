@@ -5,8 +5,10 @@ from collections.abc import Iterable, Sequence
 from functools import reduce
 from typing import Any
 
-from medvlm_r1.data.dataset import Dataset, check_images, load_dataset
+from medvlm_r1.data.clean import torn
+from medvlm_r1.data.dataset import check_images, load_dataset, parsed
 from medvlm_r1.data.leak import require_apart
+from medvlm_r1.data.parts import to_train
 from medvlm_r1.data.views import VIEWS
 from medvlm_r1.errors import ConfigError, DataError, ImageError, MedVLMError, nearest
 from medvlm_r1.models import adapt
@@ -61,9 +63,12 @@ def _value(config: Any, key: str) -> Any:
     return reduce(lambda inner, name: getattr(inner, name, None), key.split("."), config)
 
 
-def questions(spec: str) -> Dataset:
-    """The data set behind ``spec``, every image opened once before anything is trained."""
-    examples = load_dataset(spec)
+def questions(spec: str) -> Sequence[Example]:
+    """What of the data set behind ``spec`` is trained on, every image opened once before: without a split in ``spec``, not its test part."""
+    data, (_, filters) = load_dataset(spec), parsed(spec)
+    examples, left_out = (data, "") if "split" in filters else to_train(data, spec)
+    for note in (*data.notes, *([left_out] if left_out else [])):
+        notice(note)
     check_images(examples)
     return examples
 
@@ -119,6 +124,8 @@ def check_askable(policy: Policy, examples: Sequence[Example], template: str) ->
 
 def check_prompt(policy: Policy, example: Example, template: str) -> None:
     """Can this model be asked this question? Raises DataError or ImageError that names it by id."""
+    if half := torn(example):
+        raise DataError(f'question "{example.id}": {half}, which no tokenizer takes; write the whole character, or take it out')
     prompt = render(example, template)
     tokens = policy.encoder.tokenizer.all_special_tokens
     if found := next((token for token in tokens if token in prompt.text), None):
