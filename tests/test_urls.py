@@ -155,7 +155,7 @@ def test_a_data_url_without_base64():
         ("data:image/png;base64,iVB*", "is no base64"),
         ("data:image/png;base64,", "holds no picture"),
         ("data:image/png;base64", "holds no picture"),
-        (data_url(b"GIF89a" + bytes(50), "image/gif"), 'has the unknown suffix ".bin"'),
+        (data_url(b"GIF89a" + bytes(50), "image/gif"), r"begins with b'GIF8', as no picture does that is read here; make it a PNG"),
         (data_url(encoded()[:-30]), r'image "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAA…" is truncated or corrupt'),
     ],
 )

@@ -175,7 +175,7 @@ def _placed(found: Iterable[Found], src: Path, out: Path, copy: bool) -> Iterato
 
 
 def _unpack(picture: bytes, out: Path) -> str:
-    path = out / "images" / f"{hashlib.sha256(picture).hexdigest()[:16]}{suffix_of(picture)}"
+    path = out / "images" / f"{hashlib.sha256(picture).hexdigest()[:16]}{suffix_of(picture) or '.bin'}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture)

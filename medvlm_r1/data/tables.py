@@ -8,6 +8,7 @@ from pathlib import Path
 
 from medvlm_r1.data.convert import sift
 from medvlm_r1.data.images import SCHEMES, place, scheme_of
+from medvlm_r1.data.lines import short
 from medvlm_r1.data.readers import CORPORA
 from medvlm_r1.data.readers.found import Found
 from medvlm_r1.errors import DataError
@@ -45,7 +46,7 @@ def read(src: Path, corpus: str, name: str) -> tuple[list[Example], list[str]]:
     if done.rejected:
         reasons = ", ".join(f"{n} {reason}" for reason, n in Counter(row.reason for row in done.rejected).most_common())
         first = done.rejected[0]
-        said = f'{reasons}; the first is {first.where} ("{first.detail}")'
+        said = f'{reasons}; the first is {first.where} ("{short(first.detail)}")'
         if not done.examples:
             raise DataError(f'"{name}" has no question that can be used: {said}; see docs/data.md')
         notes.append(f"{name}: {len(done.rejected)} of {n_rows} rows left out: {said}")

@@ -52,7 +52,10 @@ def open_data(url: str, load_image: LoadImage) -> Image.Image:
 
 def open_bytes(content: bytes, at: str, name: str, load_image: LoadImage) -> Image.Image:
     """A picture that is no file, through the loader of files: one of each kind, with all its rules. ``at`` is the place in it."""
-    with tempfile.NamedTemporaryFile(suffix=suffix_of(content)) as file:
+    suffix = suffix_of(content)
+    if not suffix:
+        raise ImageError(f'image "{name}" begins with {content[:4]!r}, as no picture does that is read here; make it a PNG, or drop the question')
+    with tempfile.NamedTemporaryFile(suffix=suffix) as file:
         file.write(content)
         file.flush()
         try:
@@ -62,14 +65,14 @@ def open_bytes(content: bytes, at: str, name: str, load_image: LoadImage) -> Ima
 
 
 def suffix_of(content: bytes) -> str:
-    """The suffix of a picture's kind by its first bytes; ".bin" where they are of no known kind.
+    """The suffix of a picture's kind by its first bytes; "" where they are of no known kind.
 
     >>> suffix_of(b"\\xff\\xd8\\xff\\xe0..JFIF"), suffix_of(bytes(128) + b"DICM"), suffix_of(b"GIF89a")
-    ('.jpg', '.dcm', '.bin')
+    ('.jpg', '.dcm', '')
     """
     if content[128:132] == b"DICM":
         return ".dcm"
-    return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), ".bin")
+    return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), "")
 
 
 def _decoded(url: str, name: str) -> bytes:
