@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "medvlm_r1"
 
 # Raising this is a reviewed change of one line.
-MAX_TOTAL_LINES = 19000
+MAX_TOTAL_LINES = 21500
 MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 80, 6
 
 # A unit imports from rows above its own and from itself. The first row is one unit: the vocabulary builds on itself.
@@ -37,7 +37,7 @@ FACE_OFFERS = {f"{PACKAGE}.{name}": f"{PACKAGE}.{home}" for name, home in medvlm
 LOOPS = {f"{PACKAGE}/training/grpo/trainer.py", f"{PACKAGE}/training/sft.py"}
 MAY_PRINT = f"{PACKAGE}/commands/"
 MAY_READ_ENVIRONMENT = {f"{PACKAGE}/config.py", f"{PACKAGE}/training/distributed.py"}
-OPTIONAL = {"vllm", "fastapi", "pydicom", "wandb", "peft"}
+OPTIONAL = {"vllm", "fastapi", "pydicom", "wandb", "peft", "pyarrow"}
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 

@@ -133,3 +133,7 @@ def test_an_unknown_template(words, capsys):
 def test_question_needs_a_text():
     with pytest.raises(ConfigError, match="empty"):
         question("a.png", "", OPTIONS)
+
+
+def test_half_a_character_on_the_command_line_is_named(words, refused):
+    refused([*words[:4], "side \udcff?", *words[5:]], 'question "ask": "question" holds half a character (\\udcff)')

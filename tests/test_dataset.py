@@ -2,8 +2,8 @@
 
 import gzip
 import json
-import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -144,7 +144,7 @@ def test_phantom_sets_load_and_filter():
         ("phantom:mri?splt=test", 'did you mean "split"|cannot filter by "splt"'),
         ("{dir}/manifest.jsnl", r'does not exist; did you mean ".*manifest.jsonl"'),
         ("{dir}/nothing/like/it", "does not exist; give a manifest .* or one of phantom:mri"),
-        ("{dir}/empty", "is a folder without manifest.jsonl"),
+        ("{dir}/empty", "is a folder without manifest.jsonl or parquet files"),
         ("{dir}/table.csv", "is no manifest; its name must end in .jsonl"),
     ],
 )
@@ -175,7 +175,8 @@ BAD_LINES = [
     (row(options=[], answer=" "), '"answer" is empty'),
     (row(), 'the id "mri-00017" already stands in line 1'),
     (row(id=""), '"id" is empty'),
-    (row(id=17), '"id" must be a text, got 17; put it in quotes'),
+    (row(id=True), '"id" must be a text, got true; put it in quotes'),
+    (row(question=7), '"question" must be a text, got 7; put it in quotes'),
     (row(question=None), '"question" must be a text, got null'),
     (row(modality="  "), '"modality" is empty'),
     (row(image=7), '"image" must be a path or a list of paths, got 7'),
@@ -219,7 +220,7 @@ def test_bytes_that_are_no_text(tmp_path):
 GZIPPED = gzip.compress("".join(json.dumps(row(id=str(i))) + "\n" for i in range(500)).encode())
 
 
-@pytest.mark.parametrize("data", [b"no gzip at all", GZIPPED[:-20], GZIPPED[:200] + b"\xff" * 40 + GZIPPED[240:]], ids=["none", "cut", "flipped"])
+@pytest.mark.parametrize("data", [GZIPPED[:-20], GZIPPED[:200] + b"\xff" * 40 + GZIPPED[240:]], ids=["cut", "flipped"])
 def test_a_broken_gzip(tmp_path, data):
     (tmp_path / "a.jsonl.gz").write_bytes(data)
     with pytest.raises(DataError, match="cannot be read .*copy the file again"):
@@ -252,15 +253,12 @@ def test_check_images_opens_each_picture_once(tmp_path):
     check_images(Deleting(shared))
 
 
-def test_100_000_lines_load_in_seconds_and_little_memory(tmp_path):
-    path = write(tmp_path / "big.jsonl", (json.dumps(row(id=f"mri-{i:06d}", image=f"images/{i:06d}.png")) for i in range(100_000)))
-    started_s = time.process_time()
-    data = load_dataset(path).shuffle(0).head(50_000)
-    assert len(data) == 50_000
-    assert time.process_time() - started_s < 15  # measured: 2.5
-    few = write(tmp_path / "few.jsonl", (json.dumps(row(id=f"mri-{i:06d}", image=f"images/{i:06d}.png")) for i in range(5_000)))
+def test_a_question_takes_little_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the length of the folder's name would count
+    path = write(Path("m.jsonl"), (json.dumps(row(id=f"mri-{i:06d}", image=f"images/{i:06d}.png")) for i in range(10_000)))
     tracemalloc.start()
-    data = load_dataset(few)
+    data = load_dataset(path)
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert kept_bytes / len(data) < 480  # measured: 405 bytes a question
+    assert len(data.shuffle(0).head(5_000)) == 5_000
+    assert kept_bytes / len(data) < 450  # measured: 421 bytes a question

@@ -140,15 +140,12 @@ def test_one_draw_that_is_missing_is_asked_again(endpoint, data, tmp_path, comma
     assert read_samples(out / "samples-image.jsonl")[2].sampled_answers == ("B",) * 3
 
 
-def test_half_a_surrogate_pair_is_kept_as_it_came(endpoint, data, tmp_path, command):
-    """In an answer and in a question's id; ``\\ud83d`` is the first half of an emoji."""
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
-    rows[0]["id"] = "q1 \ud83d"
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def test_half_a_surrogate_pair_in_an_answer_is_kept_as_it_came(endpoint, data, tmp_path, command):
+    """``\\ud83d`` is the first half of an emoji. In a question it is refused: ``tests/test_clean.py``."""
     server, out = endpoint(stumbles(says("<answer>A</answer> \ud83d"), "q1")), tmp_path / "eval"
     assert command(*eval_words(server.url, data, out, "--arms", "image,blank,noise,rotate", "--samples", "1"))[0] == 0
     first = read_samples(out / "samples-image.jsonl")[0]
-    assert (first.id, first.text, first.answer) == ("q1 \ud83d", "<answer>A</answer> \ud83d", "A")
+    assert (first.id, first.text, first.answer) == ("q1", "<answer>A</answer> \ud83d", "A")
     assert (out / "report.html").read_bytes().decode("utf-8")
 
 

@@ -1,148 +1,130 @@
-"""When an image is encoded, and that a backward pass through what the rollout encoded is exact."""
+"""Pictures of every kind, whole and broken."""
 
-from dataclasses import replace
-
+import numpy as np
 import pytest
-import torch
-from test_grpo import scored
+from PIL import Image
 
-from medvlm_r1.evaluation.asking.run import EvalConfig, evaluate
-from medvlm_r1.models.encode import Encoder
-from medvlm_r1.models.images import Images
-from medvlm_r1.models.kept import Kept
-from medvlm_r1.reasoning import render
-from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.local import LocalEngine
-from medvlm_r1.training.grpo.loss import LossConfig, sequence_mean
-from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
-from medvlm_r1.training.optim import OptimConfig, Optimizer
+from medvlm_r1.data.images import OPENERS, content_hash, load_image, scheme_of
+from medvlm_r1.errors import ImageError
 
-WHOLE, SINGLE = 10_000, 1  # tokens a micro-batch: all three groups together, each on its own
+RNG = np.random.default_rng(0)
+NOISE = RNG.integers(0, 256, (64, 48, 3), dtype=np.uint8)
 
 
-@pytest.fixture
-def encoded(policy):
-    """How many images each pass of the policy's tower has had."""
-    passes = []
-    policy.model.model.visual.register_forward_hook(lambda module, args, kwargs, out: passes.append(len(kwargs["grid_thw"])), with_kwargs=True)
-    return passes
+def save(path, pixels, **options):
+    Image.fromarray(pixels).save(path, **options)
+    return str(path)
 
 
-def learner_of(policy, budget, lr=1e-3):
-    return Learner(policy, None, Optimizer(policy.model, OptimConfig(lr=lr), 10), UpdateConfig(LossConfig(kl_beta=0.0), tokens_per_micro_batch=budget))
+@pytest.mark.parametrize("suffix", OPENERS)
+def test_every_kind_opens_as_rgb(tmp_path, suffix):
+    image = load_image(save(tmp_path / f"a{suffix}", NOISE))
+    assert (image.mode, image.size) == ("RGB", (48, 64))
+    lossy = suffix in (".jpg", ".jpeg")
+    assert lossy or (np.asarray(image) == NOISE).all()
 
 
-def roll_out(policy, examples):
-    """What an engine leaves behind that an update follows."""
-    LocalEngine(policy, learning=True).generate([render(example, "think") for example in examples], Sampling(n=2, max_tokens=3))
+def test_the_suffix_may_be_in_capitals(tmp_path):
+    assert load_image(save(tmp_path / "a.PNG", NOISE)).size == (48, 64)
 
 
-def gradients_of_update(policy, groups, advantages, budget):
-    learner, found = learner_of(policy, budget), {}
-    learner.optimizer.step = lambda: found.update({name: p.grad for name, p in policy.model.named_parameters()}) or 0.0
-    update(learner, groups, advantages)
-    policy.model.zero_grad()
-    policy.version -= 1  # nothing has moved
-    return found
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_16_bit_grey_levels_keep_their_order(tmp_path, suffix, top):
+    """Pillow's own conversion clips everything above 255 to white."""
+    ramp = np.linspace(100, top, 256 * 4).astype(np.uint16).reshape(4, 256)
+    levels = np.asarray(load_image(save(tmp_path / f"a{suffix}", ramp)))[..., 0].ravel().astype(int)
+    assert levels[0] == 0 and levels[-1] == 255
+    assert (np.diff(levels) >= 0).all() and len(set(levels)) == 256
 
 
-def naive_gradients(policy, parts, advantages):
-    """Of minus the mean over 9 rows of advantage times mean log-probability: backward through everything, group after group or all at once."""
-    for groups, advantages_R in zip(parts, advantages, strict=True):
-        batch = policy.encoder.groups(groups)
-        (-(sequence_mean(policy.logprobs(batch), batch.mask_RC) * torch.tensor(advantages_R)).sum() / 9).backward()
-    found = {name: p.grad for name, p in policy.model.named_parameters()}
-    policy.model.zero_grad()
-    return found
+def test_a_constant_16_bit_image_is_black(tmp_path):
+    assert np.asarray(load_image(save(tmp_path / "a.png", np.full((4, 4), 900, np.uint16)))).max() == 0
 
 
-@pytest.mark.parametrize("budget", [WHOLE, SINGLE])
-def test_the_update_encodes_nothing_again(policy, examples, encoded, budget):
-    groups, advantages = scored(policy, examples)
-    encoded.clear()
-    for _ in range(2):
-        roll_out(policy, examples)
-        update(learner_of(policy, budget), groups, advantages)
-    assert encoded == [3, 3]  # a.png, wide.png and b.png together, once a step
+def test_float_tiff_with_nan_is_refused(tmp_path):
+    with pytest.raises(ImageError, match="not finite"):
+        load_image(save(tmp_path / "a.tif", np.array([[0.0, np.nan]], np.float32)))
 
 
-@pytest.mark.parametrize("budget", [WHOLE, SINGLE])
-def test_gradients_are_those_of_one_backward_pass_through_everything(policy, examples, budget):
-    """a.png is shown in two of the three micro-batches; the second group teaches nothing, so wide.png is not reached."""
-    groups, advantages = scored(policy, examples)
-    advantages[1] = [0.0] * 3
-    naive = naive_gradients(policy, [[group] for group in groups], advantages)
-    roll_out(policy, examples)
-    found = gradients_of_update(policy, groups, advantages, budget)
-    for name, expected in naive.items():
-        assert expected.norm() > 0, name
-        assert (found[name] - expected).norm() <= 1e-5 * expected.norm(), name
+def test_transparency_is_laid_over_white(tmp_path):
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0, 0] = (10, 20, 30, 255)
+    image = load_image(save(tmp_path / "a.png", pixels))
+    assert (image.getpixel((0, 0)), image.getpixel((1, 1))) == ((10, 20, 30), (255, 255, 255))
 
 
-def test_where_one_micro_batch_holds_the_step_no_bit_depends_on_the_rollout(policy, examples):
-    groups, advantages = scored(policy, examples)
-    roll_out(policy, examples)
-    remembered, anew = (gradients_of_update(policy, groups, advantages, WHOLE) for _ in range(2))  # the first uses up what was remembered
-    assert all(torch.equal(remembered[name], anew[name]) for name in anew)
+def test_exif_rotation_is_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert load_image(save(tmp_path / "a.jpg", NOISE, exif=exif)).size == (64, 48)
 
 
-def test_a_backward_pass_that_nobody_cut_off_is_complete(policy, examples):
-    groups, advantages = scored(policy, examples)
-    naive = naive_gradients(policy, [[group] for group in groups], advantages)
-    roll_out(policy, examples)
-    again = naive_gradients(policy, [[group] for group in groups], advantages)
-    assert all(torch.equal(again[name], naive[name]) for name in naive)
+@pytest.mark.parametrize("suffix", OPENERS)
+@pytest.mark.parametrize("part", [0.02, 0.3, 0.6, 0.9])
+def test_a_truncated_file_is_noticed(tmp_path, suffix, part):
+    whole = tmp_path / f"whole{suffix}"
+    save(whole, NOISE)
+    data, cut = whole.read_bytes(), tmp_path / f"cut{suffix}"
+    cut.write_bytes(data[: int(len(data) * part)])
+    with pytest.raises(ImageError) as caught:
+        load_image(str(cut))
+    assert str(cut) in str(caught.value)
 
 
-def test_an_evaluation_encodes_each_picture_once(policy, examples, encoded):
-    engine = LocalEngine(policy)
-    for arm in ("image", "no-think"):
-        evaluate(engine, examples, EvalConfig("think", samples=4, max_tokens=3, arm=arm))
-    assert encoded == [3]
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("a.png", b"", "is empty"),
+        ("a.png", b"<html>404</html>" * 50, "is not an image"),
+        ("a.gif", b"GIF89a", 'unknown suffix ".gif"; convert it to one of .png'),
+        ("a", b"x", 'unknown suffix ""'),
+    ],
+)
+def test_a_file_that_is_no_picture(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ImageError, match=message) as caught:
+        load_image(str(tmp_path / name))
+    assert str(tmp_path / name) in str(caught.value)
 
 
-def test_new_weights_see_anew(policy, examples, encoded):
-    engine, prompts = LocalEngine(policy), [render(examples[0], "think")]
-    batch = policy.encoder.prompts(prompts)
-    with torch.no_grad():
-        before = policy.image_embeds(batch)
-        policy.model.model.visual.patch_embed.proj.weight.mul_(2)
-        policy.version += 1
-        assert (policy.image_embeds(batch) - before).abs().max() > 1e-3
-    engine.generate(prompts, Sampling(n=1, max_tokens=2))
-    assert encoded == [1, 1]
-    policy.load_weights({name: p.clone() for name, p in policy.model.state_dict().items()})
-    engine.generate(prompts, Sampling(n=1, max_tokens=2))
-    assert encoded == [1, 1, 1]
+def test_a_missing_file_is_named_with_its_neighbour(tmp_path):
+    save(tmp_path / "00017.png", NOISE)
+    with pytest.raises(ImageError, match=r'is missing; did you mean "00017.png"'):
+        load_image(str(tmp_path / "0017.png"))
+    with pytest.raises(ImageError, match="is missing; copy it into"):
+        load_image(str(tmp_path / "nowhere" / "x.png"))
 
 
-def test_what_is_kept_has_a_limit(policy, examples, encoded):
-    """Room for one image of 9 tokens and 192 numbers each."""
-    batches = [policy.encoder.prompts([render(example, "think")]) for example in examples[:2]]
-    size = 9 * policy.model.config.text_config.hidden_size * 4
-    policy.images = Images(policy.model, policy.encoder.family, limit=size)
-    with torch.no_grad():
-        policy.image_embeds(policy.encoder.prompts([render(example, "think") for example in examples]))
-        kept = policy.images._kept
-        assert kept.held == size and [item.untyped_storage().nbytes() for item, _ in kept._items.values()] == [size]  # not a part of the three
-        for batch in (*batches, batches[1]):
-            policy.image_embeds(batch)
-    assert encoded == [3, 1, 1]
+def test_a_folder_is_no_picture(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(ImageError, match="is no file"):
+        load_image(str(tmp_path / "a.png"))
 
 
-def test_a_key_that_is_put_twice_counts_once():
-    kept = Kept(10)
-    for size in (4, 4, 6):
-        kept.put("a", "x", size)
-    assert kept.held == 6
-    kept.put("b", "y", 4)
-    assert (kept.get("a"), kept.held) == ("x", 10)
+@pytest.mark.parametrize("reference", ["phantm:mri/train/3", "gopher://example.org/a.png"])
+def test_an_unknown_scheme_is_named(reference):
+    with pytest.raises(ImageError, match="is of the unknown kind"):
+        load_image(reference)
 
 
-def test_prompts_are_kept_up_to_a_number_of_tokens(policy, examples):
-    encoder = Encoder(policy.encoder.tokenizer, policy.encoder.image_processor, policy.encoder.load_image)
-    lengths = [len(encoder.prompt_ids(render(example, "think"))) for example in examples]
-    assert encoder._ids.held == sum(lengths)
-    encoder._ids.limit = lengths[0] + lengths[1]
-    assert encoder.prompt_ids(render(replace(examples[0], question="Which one?"), "think"))
-    assert encoder._ids.held <= encoder._ids.limit
+def test_a_path_with_a_colon_is_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "scan:1.png", NOISE)
+    assert scheme_of("scan:1.png") == "scan"
+    assert load_image("scan:1.png").size == (48, 64)
+
+
+def test_a_drawn_picture_opens_by_its_reference():
+    one, same, other = (load_image(f"phantom:mri/test/{n}") for n in (0, 0, 1))
+    assert one.mode == "RGB"
+    assert content_hash(one) == content_hash(same) != content_hash(other)
+
+
+def test_content_hash_sees_pixels_size_and_mode_but_not_the_file(tmp_path):
+    flat = Image.fromarray(NOISE)
+    assert content_hash(load_image(save(tmp_path / "a.png", NOISE))) == content_hash(load_image(save(tmp_path / "a.bmp", NOISE)))
+    variants = [flat, flat.resize((24, 128)), Image.frombytes("RGB", (64, 48), flat.tobytes()), flat.convert("L")]
+    changed = NOISE.copy()
+    changed[5, 5, 0] ^= 1
+    assert len({content_hash(image) for image in [*variants, Image.fromarray(changed)]}) == 5

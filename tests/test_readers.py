@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -246,24 +245,6 @@ def test_path_vqa(tmp_path):
     assert (rows["path-vqa-test-00000"]["options"], rows["path-vqa-test-00000"]["answer"]) == (["yes", "no"], "yes")
 
 
-def test_a_parquet_table_holds_its_pictures(tmp_path):
-    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    data = picture(tmp_path / "a.png").read_bytes()
-    (tmp_path / "src").mkdir()
-    table = arrow.Table.from_pylist([{"image": {"bytes": data, "path": "a.png"}, "question": "Are they large?", "answer": "yes"}])
-    parquet.write_table(table, tmp_path / "src/train-00000-of-00001.parquet")
-    rows, _, _ = converted("path-vqa", tmp_path / "src", tmp_path / "out")
-    (row,) = rows.values()
-    assert row["split"] == "train" and (tmp_path / "out" / row["image"][0]).read_bytes() == data
-
-
-def test_parquet_without_pyarrow_names_both_remedies(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    (tmp_path / "train.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"train.parquet.*pip install pyarrow, or export it"):
-        convert("path-vqa", tmp_path, tmp_path / "out")
-
-
 # ---------------------------------------------------------------- PMC-VQA
 
 
@@ -310,6 +291,156 @@ def test_sub_folders_name_the_labels(tmp_path):
     assert rejected == {"test/X-Ray/normal/6.png": "the only label of its modality"}
     again, _, _ = converted("image-folder", tmp_path / "src", tmp_path / "again")
     assert [row["options"] for row in again.values()] == [row["options"] for row in rows.values()]
+
+
+def folders(tmp_path, *names):
+    for name in names:
+        picture(tmp_path / "src" / name)
+    return tmp_path / "src"
+
+
+@pytest.mark.parametrize(
+    ("names", "layout"),
+    [
+        (("train/CT/cyst/patient-c0/1.png", "train/CT/mass/patient-m0/1.png"), ""),
+        (("train/CT/patient-c0/cyst/1.png", "train/CT/patient-m0/mass/1.png"), ""),
+        (("train/CT/cyst/Pat_c0/study-1/1.png", "train/CT/mass/sub-m0/ses-2/1.png"), ""),
+        (("train/CT/cyst/P0/1.png", "train/CT/mass/P1/1.png"), "split/modality/label/patient"),
+        (("train/CT/P0/cyst/1.png", "train/CT/P1/mass/1.png"), "split/modality/patient/label"),
+        (("train/CT/cyst/P0/T1/1.png", "train/CT/mass/P1/T2/1.png"), "split/modality/label/patient/-"),
+        (("cyst/CT/train/1.png", "mass/CT/train/1.png"), "label/modality/split"),
+        (("data/train/CT/cyst/1.png", "data/train/CT/mass/1.png"), ""),  # a folder too high
+        (("cyst/train/1.png", "mass/train/1.png"), ""),
+    ],
+)
+def test_whatever_the_nesting_the_label_is_the_label(tmp_path, names, layout):
+    rows, rejected, _ = converted("image-folder", folders(tmp_path, *names), tmp_path / "out", layout=layout)
+    assert [(row["answer"], sorted(row["options"])) for row in rows.values()] == [("cyst", ["cyst", "mass"]), ("mass", ["cyst", "mass"])]
+    assert {row["split"] for row in rows.values()} == {"train"} and rejected == {}
+    patients = [part for name in names for part in name.split("/") if part[0].lower() in "ps" and any(c.isdigit() for c in part) and "." not in part]
+    groups = [row["group"] for row in rows.values()]
+    assert groups == (patients if len(patients) == 2 else [p for p in patients if not p.startswith(("study", "ses"))] if patients else list(names))
+
+
+@pytest.mark.parametrize(
+    ("names", "readings"),
+    [
+        (("CT/cyst/P0/1.png", "CT/mass/P1/1.png"), ("modality/label/patient", "modality/patient/label")),
+        (("cyst/images/1.png", "cyst/masks/1.png", "mass/images/2.png"), ("label/patient", "patient/label")),
+        (("cyst/1.png", "mass/P1/1.png"), ("label/patient", "patient/label")),  # not all at one depth
+        (("a/MRI/1.png", "b/CT/2.png"), ("label/modality", "patient/label")),
+        (("a/P1/S1/1.dcm.png", "b/P2/S2/1.png"), ("-/label/patient", "-/patient/label")),
+    ],
+)
+def test_nesting_with_two_readings_is_refused_with_both(tmp_path, names, readings):
+    with pytest.raises(DataError, match="can be read in two ways: ") as caught:
+        convert("image-folder", folders(tmp_path, *names), tmp_path / "out")
+    assert all(f"(--layout {reading})" in str(caught.value) for reading in readings) and not (tmp_path / "out").exists()
+
+
+def test_a_folder_named_in_the_layout_is_the_only_one_taken(tmp_path):
+    src = folders(tmp_path, "COVID/images/a.png", "COVID/masks/a.png", "Normal/images/b.png", "Normal/c.png")
+    rows, rejected, _ = converted("image-folder", src, tmp_path / "out", layout="label/images")
+    assert [(id, row["answer"]) for id, row in rows.items()] == [("COVID/images/a.png", "COVID"), ("Normal/images/b.png", "Normal")]
+    assert rejected == dict.fromkeys(("COVID/masks/a.png", "Normal/c.png"), "not where the layout says")
+
+
+@pytest.mark.parametrize(
+    ("corpus", "layout", "message"),
+    [
+        ("image-folder", "modality/lable", 'names the label 0 times; .*did you mean "label"'),
+        ("image-folder", "label/label", "names the label 2 times"),
+        ("image-folder", "label/label/x", "names the label 2 times"),
+        ("slake", "label", 'a layout, "label", is of folders of pictures, and slake has its own'),
+    ],
+)
+def test_a_layout_that_cannot_be(tmp_path, corpus, layout, message):
+    with pytest.raises(DataError, match=message):
+        convert(corpus, folders(tmp_path, "cyst/1.png"), tmp_path / "out", layout=layout)
+
+
+@pytest.mark.parametrize("name", ["train/1.png", "patient-1/1.png", "test/patient-1/1.png"])
+def test_folders_that_name_no_label_are_refused(tmp_path, name):
+    with pytest.raises(DataError, match="lies in no folder that names a label; it wants labels.csv"):
+        convert("image-folder", folders(tmp_path, name), tmp_path / "out")
+
+
+def test_what_a_mac_leaves_beside_the_pictures_is_none(tmp_path):
+    src = folders(tmp_path, "cyst/1.png", "mass/2.png")
+    for name in ("__MACOSX/cyst/._1.png", "cyst/._1.png", ".Trash/x/3.png", "cyst/Thumbs.db"):
+        (src / name).parent.mkdir(parents=True, exist_ok=True)
+        (src / name).write_bytes(b"\0\5\x16\7")
+    rows, rejected, _ = converted("image-folder", src, tmp_path / "out")
+    assert list(rows) == ["cyst/1.png", "mass/2.png"] and rejected == {}
+
+
+def test_a_file_name_that_is_no_utf_8_is_rejected_by_name(tmp_path):
+    src = folders(tmp_path, "cyst/1.png", "mass/2.png")
+    (src / "cyst/1.png").rename(src / "cyst" / b"Ga\xf1o.png".decode("utf-8", "surrogateescape"))
+    picture(src / "cyst/3.png")
+    rows, rejected, _ = converted("image-folder", src, tmp_path / "out")
+    assert list(rows) == ["cyst/3.png", "mass/2.png"] and rejected == {"cyst/Ga\udcf1o.png": "half a character"}
+
+
+# ---------------------------------------------------------------- tables as programs write them
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_csv_table_of_any_program(tmp_path, delimiter, encoding, end):
+    folders(tmp_path, "1.png", "2.png")
+    lines = [("file", "label"), ("1.png", '"Zyste, groß"'), ("2.png", "Tumor")]
+    (tmp_path / "src/labels.csv").write_bytes((end.join(map(delimiter.join, lines)) + end).encode(encoding))
+    rows, _, _ = converted("image-folder", tmp_path / "src", tmp_path / "out")
+    assert [row["answer"] for row in rows.values()] == ["Zyste, groß", "Tumor"]
+
+
+def test_a_table_that_is_no_utf_8_says_to_save_it_so(tmp_path):
+    folders(tmp_path, "1.png")
+    (tmp_path / "src/labels.csv").write_bytes("file,label\n1.png,groß\n".encode("latin-1"))
+    with pytest.raises(DataError, match="labels.csv:2: not UTF-8 .*; save the file as UTF-8"):
+        convert("image-folder", tmp_path / "src", tmp_path / "out")
+
+
+def test_a_corpus_is_cleaned_as_a_manifest_is(tmp_path):
+    base = {"image": ["a.png"], "question": "<image>\nWhich?", "options": ["A. left", "B. right"], "answer": "B", "subset": "CT"}
+    rows = [base, base | {"question": "side \ud83d?"}, base | {"question": "In <image>, which?"}, base | {"answer": True}]
+    picture(tmp_path / "src/a.png")
+    (tmp_path / "src/set.json").write_text(json.dumps(rows))
+    rows, rejected, report = converted("huatuo-eval", tmp_path / "src", tmp_path / "out")
+    assert [(row["question"], row["options"], row["answer"]) for row in rows.values()] == [("Which?", ["left", "right"], "right")]
+    assert rejected == {"set-00001": "half a character", "set-00002": "picture tag inside a text", "set-00003": "no answer"}
+    assert report["repaired"] == {"picture tags taken out of the question": 1, "letters taken off the options": 1}
+
+
+def test_pictures_by_url_in_a_corpus(tmp_path):
+    base = {"question": "Which?", "options": ["left", "right"], "answer": "left", "subset": "CT"}
+    rows = [base | {"image": [image]} for image in ("https://example.org/a.png", f"file://{tmp_path}/src/a.png", "im\\b.png")]
+    picture(tmp_path / "src/a.png")
+    picture(tmp_path / "src/im/b.png")
+    (tmp_path / "src/set.json").write_text(json.dumps(rows))
+    rows, rejected, _ = converted("huatuo-eval", tmp_path / "src", tmp_path / "out")
+    assert [row["image"] for row in rows.values()] == [["../src/a.png"], ["../src/im/b.png"]]
+    assert rejected == {"set-00000": "image broken"}
+
+
+def test_any_table_of_questions(tmp_path):
+    base = {"id": "t1", "image": "a.png", "question": "Which?", "answer": "left", "modality": "MRI", "patient_id": "p7", "split": "dev"}
+    rows = [
+        base | {"options": ["left", "right"]},
+        base | {"id": "t2", "choices": {"A": "left", "B": "right"}, "answer": "B"},
+        base | {"id": "t3", "option_A": "left", "option_B": "right"},
+        base | {"id": "t4", "answer": "Yes"},
+        base | {"id": "t5", "answer": "meningioma"},
+    ]
+    picture(tmp_path / "src/a.png")
+    write_json(tmp_path / "src/questions.json", rows)
+    rows, _, _ = converted("table", tmp_path / "src", tmp_path / "out")
+    assert [(row["options"], row["answer"]) for row in rows.values()] == [
+        (["left", "right"], "left"), (["left", "right"], "right"), (["left", "right"], "left"), (["yes", "no"], "yes"), ([], "meningioma"),
+    ]  # fmt: skip
+    assert {(row["modality"], row["group"], row["split"]) for row in rows.values()} == {("mri", "p7", "dev")}
 
 
 def test_a_table_of_labels(tmp_path):
@@ -373,7 +504,7 @@ def test_a_folder_of_something_else_is_refused_with_the_layout(corpus, tmp_path)
 
 def test_a_broken_table_is_named(tmp_path):
     (tmp_path / "train.json").write_text('[{"img_name": ')
-    with pytest.raises(DataError, match="train.json: cannot be read"):
+    with pytest.raises(DataError, match=r"train.json: no JSON \(Expecting value at column 15\): .*copy the file again"):
         convert("slake", tmp_path, tmp_path / "out")
     (tmp_path / "train.json").write_text("[1, 2]")
     with pytest.raises(DataError, match="train.json: item 1 must be a JSON object"):

@@ -9,8 +9,10 @@ from medvlm_r1.audit.duplicates import duplicates
 from medvlm_r1.audit.giveaways import giveaways, groups_cut
 from medvlm_r1.audit.prior import TextPrior, chance, separate
 from medvlm_r1.audit.verdict import name, verdict
+from medvlm_r1.console import notice
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
+from medvlm_r1.data.parts import part_of
 from medvlm_r1.errors import DataError
 from medvlm_r1.types import Example
 
@@ -37,9 +39,11 @@ def sides(data: str, train: str | None) -> tuple[Sequence[Example], Sequence[Exa
     others, that part is what the others are held against.
     """
     examples = load_dataset(data)
+    for note in examples.notes:
+        notice(note)
     if train:
         return examples, load_dataset(train), {"data": data, "train": train}
-    parts = {is_train: [e for e in examples if (e.split == "train") == is_train] for is_train in (False, True)}
+    parts = {is_train: [e for e in examples if (part_of(e.split) == "train") == is_train] for is_train in (False, True)}
     if not (parts[False] and parts[True]):
         return examples, None, {"data": data, "train": None}
     return parts[False], parts[True], {"data": f"{data}, all but split=train", "train": f"{data}, split=train"}

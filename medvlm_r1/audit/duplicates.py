@@ -14,7 +14,7 @@ import numpy as np
 
 from medvlm_r1.audit.hashing import NEAR_BITS, Failure, Fingerprint, LoadImage, fingerprints, near_pairs
 from medvlm_r1.audit.prior import cluster, numbers
-from medvlm_r1.data.images import SCHEMES, scheme_of
+from medvlm_r1.data.images import DRAWN, SCHEMES, scheme_of
 from medvlm_r1.types import Example
 
 WHICH = ("files", "all", "none")
@@ -109,12 +109,12 @@ def _references(examples: Sequence[Example]) -> dict[str, Example]:
 
 def _fate(reference: str, which: str) -> str:
     """Why a picture is not opened, or ""."""
-    is_drawn = scheme_of(reference) in SCHEMES
+    is_drawn = scheme_of(reference) in DRAWN
     if which == "none":
         return "not_asked"
     if is_drawn:
         return "drawn" if which == "files" else ""
-    return "" if Path(reference.partition("#")[0]).exists() else "missing"
+    return "" if scheme_of(reference) in SCHEMES or Path(reference.partition("#")[0]).exists() else "missing"
 
 
 def _pictures(kept: Sequence[tuple[Fingerprint, bool]], sides: Sequence[dict[str, Example]]) -> Pictures:

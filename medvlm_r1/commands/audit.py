@@ -16,7 +16,7 @@ EXAMPLES = """
 def register(commands: Commands) -> None:
     """Which questions, held against which, and how deep."""
     sub = add(commands, "audit", "what a question set gives away without its pictures, and what its pictures repeat", EXAMPLES, run)
-    sub.add_argument("--data", required=True, help="the questions to audit: a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("--data", required=True, help="the questions to audit: a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
     trained_on = "what a model is trained on; if left out, the split=train part of --data, else its other questions"
     sub.add_argument("--train", metavar="DATA", help=trained_on)
     sub.add_argument("--train-size", type=whole(1), default=600, metavar="N", help="questions the text prior learns from (default: %(default)s)")

@@ -5,12 +5,15 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medvlm_r1.commands.options import Commands, add
 from medvlm_r1.errors import ConfigError, MedVLMError, RunError
 
-CORPORA = ("omnimedvqa", "huatuo-eval", "vqa-rad", "slake", "path-vqa", "pmc-vqa", "image-folder")  # readers.CORPORA, without its imports
+if TYPE_CHECKING:
+    from medvlm_r1.data.dataset import Dataset
+
+CORPORA = ("omnimedvqa", "huatuo-eval", "vqa-rad", "slake", "path-vqa", "pmc-vqa", "image-folder", "table")  # readers.CORPORA, without its imports
 CHECKS = ("quick", "full", "none")
 
 EXAMPLES = {
@@ -21,7 +24,9 @@ EXAMPLES = {
     "convert": """
   medvlm-r1 data convert omnimedvqa ./OmniMedVQA data/omnimedvqa
   medvlm-r1 data convert pmc-vqa ./PMC-VQA/test_2.csv data/pmc --check full
-  medvlm-r1 data convert image-folder ./my-scans data/mine --copy      sub-folders named by label, or labels.csv""",
+  medvlm-r1 data convert image-folder ./my-scans data/mine --copy      sub-folders named by label, or labels.csv
+  medvlm-r1 data convert image-folder ./export data/mine --layout split/modality/label/patient
+  medvlm-r1 data convert vqa-rad hub:flaviagiammarino/vqa-rad data/rad""",
     "inspect": """
   medvlm-r1 data inspect data/omnimedvqa
   medvlm-r1 data inspect "data/omnimedvqa?modality=mri" --json""",
@@ -42,15 +47,16 @@ def register(commands: Commands) -> None:
     sub = add(actions, "convert", "a corpus in its own layout becomes a manifest; wrong rows are rejected by id", EXAMPLES["convert"], run)
     sub.set_defaults(report=convert)
     sub.add_argument("corpus", metavar="CORPUS", choices=CORPORA, help=", ".join(CORPORA))
-    sub.add_argument("src", metavar="SRC", type=Path, help="the corpus's folder, or one of its tables")
+    sub.add_argument("src", metavar="SRC", type=Path, help="the corpus's folder, one of its tables, or hub:OWNER/NAME")
     sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl, rejected.jsonl and report.json")
     sub.add_argument(
         "--check", choices=CHECKS, default="quick", help="how deep pictures are looked into: header and end, every pixel, not at all (default: %(default)s)"
     )
     sub.add_argument("--copy", action="store_true", help="copy the pictures to OUT/images; they are named where they lie if left out")
+    sub.add_argument("--layout", default="", help="what each folder above a picture names, for image-folder: label/patient, modality/label, …")
     sub = add(actions, "inspect", "counts by modality, split, question type and options, and image sizes", EXAMPLES["inspect"], run)
     sub.set_defaults(report=inspect)
-    sub.add_argument("data", metavar="D", help="a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("data", metavar="D", help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
     sub = add(actions, "split", "train and test parts that cut no group and no picture, with checksums", EXAMPLES["split"], run)
     sub.set_defaults(report=split)
     sub.add_argument("data", metavar="D", help="a manifest, or a folder with one")
@@ -61,7 +67,7 @@ def register(commands: Commands) -> None:
     sub.add_argument("--test-set", metavar="T", help="with --paper: take the 900 from this manifest, or from the authors' JSON file")
     sub = add(actions, "harden", "distractors drawn anew from answers to questions of the same modality and type", EXAMPLES["harden"], run)
     sub.set_defaults(report=harden)
-    sub.add_argument("data", metavar="D", help="a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("data", metavar="D", help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
     sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl")
     sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     for sub in actions.choices.values():
@@ -79,7 +85,7 @@ def convert(arguments: argparse.Namespace) -> str:
     from medvlm_r1.data.convert import convert as converted
 
     with _writing(arguments.out):
-        report = converted(arguments.corpus, arguments.src, arguments.out, arguments.check, arguments.copy)
+        report = converted(arguments.corpus, arguments.src, arguments.out, arguments.check, arguments.copy, arguments.layout)
     if arguments.json:
         return json.dumps(report, indent=2)
     n_out = sum(report["rejected"].values())
@@ -90,11 +96,10 @@ def convert(arguments: argparse.Namespace) -> str:
 
 def inspect(arguments: argparse.Namespace) -> str:
     """``data inspect``: counts and image sizes."""
-    from medvlm_r1.data.dataset import load_dataset
     from medvlm_r1.data.probe import size_of
     from medvlm_r1.data.summary import ids_sha256, image_sizes, summary
 
-    examples = load_dataset(arguments.data)
+    examples = _load(arguments.data)
     found = summary(examples) | {"image_sizes": image_sizes(examples, size_of), "ids_sha256": ids_sha256(examples)}
     if arguments.json:
         return json.dumps(found, indent=2)
@@ -109,13 +114,12 @@ def inspect(arguments: argparse.Namespace) -> str:
 
 def split(arguments: argparse.Namespace) -> str:
     """``data split``: each part with its checksum."""
-    from medvlm_r1.data.dataset import load_dataset
     from medvlm_r1.data.split import paper_split, save
     from medvlm_r1.data.split import split as cut
 
     if arguments.test_set and not arguments.paper:
         raise ConfigError(f'--test-set "{arguments.test_set}" is for the paper\'s parts; add --paper, or drop it')
-    examples = load_dataset(arguments.data)
+    examples = _load(arguments.data)
     if arguments.paper:
         parts = paper_split(examples, arguments.seed, _questions(arguments.test_set))
     else:
@@ -135,9 +139,8 @@ def split(arguments: argparse.Namespace) -> str:
 def harden(arguments: argparse.Namespace) -> str:
     """``data harden``: how many questions have new distractors, and how many could have none."""
     from medvlm_r1.audit import harden as hard
-    from medvlm_r1.data.dataset import load_dataset
 
-    made = hard.harden(load_dataset(arguments.data), arguments.seed)
+    made = hard.harden(_load(arguments.data), arguments.seed)
     with _writing(arguments.out):
         hard.save(made, arguments.out)
     path = arguments.out / "manifest.jsonl"
@@ -163,14 +166,24 @@ def table(counts: dict[str, Any], names: Sequence[str]) -> list[str]:
     return lines
 
 
+def _load(spec: str) -> "Dataset":
+    """The question set, and word of what was cleaned in it."""
+    from medvlm_r1.console import notice
+    from medvlm_r1.data.dataset import load_dataset
+
+    examples = load_dataset(spec)
+    for note in examples.notes:
+        notice(note)
+    return examples
+
+
 def _questions(spec: str | None) -> list:
     from medvlm_r1.data.convert import sift
-    from medvlm_r1.data.dataset import load_dataset
     from medvlm_r1.data.readers import CORPORA as READERS
 
     if not spec:
         return []
-    return sift(READERS["huatuo-eval"](Path(spec))).examples if spec.endswith(".json") else list(load_dataset(spec))
+    return sift(READERS["huatuo-eval"](Path(spec))).examples if spec.endswith(".json") else list(_load(spec))
 
 
 @contextmanager

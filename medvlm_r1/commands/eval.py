@@ -24,7 +24,7 @@ def register(commands: Commands) -> None:
     """What may be asked, of whom, and where the answers go."""
     sub = add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", EXAMPLES, run)
     add_asking(sub, "an OpenAI-compatible address, ")
-    sub.add_argument("--data", required=True, help="a manifest, a folder with one, or phantom:mri")
+    sub.add_argument("--data", required=True, help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
     sub.add_argument("--arms", default=DEFAULT_ARMS, help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
     sub.add_argument("--train", metavar="DATA", help="what the text prior learns from; if left out, the other questions of --data")
     sub.add_argument("--in-domain", metavar="MODALITY", help="what the model was trained on: the gap to the others is measured")

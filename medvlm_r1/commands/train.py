@@ -26,7 +26,7 @@ def register(commands: Commands) -> None:
     for name, what, examples in (("train", "reinforcement learning (GRPO)", TRAIN), ("sft", "supervised fine-tuning, the baseline", SFT)):
         sub = add(commands, name, what, examples, run)
         sub.add_argument("recipe", help="a recipe's name; --dry-run shows what it says")
-        sub.add_argument("--data", help="a manifest, a folder with one, or phantom:mri")
+        sub.add_argument("--data", help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
         add_recipe(sub)
         sub.add_argument("--run-dir", type=Path, help="where the run goes; runs/RECIPE-FINGERPRINT if left out")
         sub.add_argument("--resume", action="store_true", help="go on with the run that is in the run directory")

@@ -8,20 +8,25 @@ import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.data.images import place
+from medvlm_r1.data import hub
+from medvlm_r1.data.clean import clean, misplaced, torn
+from medvlm_r1.data.images import SCHEMES, place, scheme_of
 from medvlm_r1.data.manifest import read_manifest, write_manifest
 from medvlm_r1.data.probe import PROBES
 from medvlm_r1.data.readers import CORPORA
 from medvlm_r1.data.readers.found import Found
+from medvlm_r1.data.readers.image_folder import image_folder
 from medvlm_r1.data.summary import ids_sha256, summary
+from medvlm_r1.data.urls import suffix_of
 from medvlm_r1.errors import DataError, ImageError, RunError, nearest
+from medvlm_r1.files import utf8
 from medvlm_r1.types import LETTERS, Example
 
 Fault = tuple[str, str]  # reason, detail
-_MAGIC = {b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tif", b"MM\x00*": ".tif", b"BM": ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,13 @@ class Converted:
     repaired: Counter[str] = field(default_factory=Counter)
 
 
-def convert(corpus: str, src: Path, out: Path, check: str = "quick", copy: bool = False) -> dict[str, Any]:
+def convert(corpus: str, src: Path, out: Path, check: str = "quick", copy: bool = False, layout: str = "") -> dict[str, Any]:
     """Write manifest.jsonl, rejected.jsonl and report.json to ``out``; returns the report.
 
     ``check`` is one of PROBES. Pictures stay where they are, named relative to the
     manifest, or go to ``out``/images with ``copy``; those that the source embeds always
-    go there. Raises DataError where the source as a whole cannot be used.
+    go there. ``src`` may be a set of the hub, ``hub:OWNER/NAME``. ``layout`` is for "image-folder"
+    alone. Raises DataError where the source as a whole cannot be used.
     """
     for name, known in ((corpus, CORPORA), (check, PROBES)):
         if name not in known:
@@ -64,16 +70,22 @@ def convert(corpus: str, src: Path, out: Path, check: str = "quick", copy: bool 
     for name in ("manifest.jsonl", "manifest.jsonl.gz"):
         if (out / name).exists():
             raise RunError(f'"{out}" already holds a manifest; choose another folder, or remove it')
-    done = sift(_placed(CORPORA[corpus](src), src, out, copy), check)
+    reader, name = CORPORA[corpus], str(src)
+    if layout and corpus != "image-folder":
+        raise DataError(f'a layout, "{layout}", is of folders of pictures, and {corpus} has its own; leave --layout out')
+    if layout:
+        reader = partial(image_folder, layout=layout)
+    if scheme_of(name) == "hub":
+        src = hub.fetch(name.removeprefix("hub:"))
+    done = sift(_placed(reader(src), src, out, copy), check)
     if not done.examples:
         first = f' (the first: {done.rejected[0].where}, {done.rejected[0].reason}, "{done.rejected[0].detail}")' if done.rejected else ""
-        raise DataError(f'no row of "{src}" can be used as {corpus}: {len(done.rejected)} rejected{first}; check the layout in docs/data.md')
+        raise DataError(f'no row of "{name}" can be used as {corpus}: {len(done.rejected)} rejected{first}; check the layout in docs/data.md')
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "rejected.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in done.rejected)
+    (out / "rejected.jsonl").write_bytes(utf8("".join(json.dumps(row.to_dict(), ensure_ascii=False) + "\n" for row in done.rejected)))
     write_manifest(out / "manifest.jsonl", done.examples)
     read_manifest(out / "manifest.jsonl", {})  # it passes the check that every later command makes
-    report = _report(corpus, src, check, done)
+    report = _report(corpus, Path(name), check, done)
     (out / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return report
 
@@ -82,7 +94,7 @@ def sift(found: Iterable[Found], check: str = "none") -> Converted:
     """Sort the rows of a source into questions and rejected ones, by the rules of ``fault_of`` and ``_identify``."""
     done, row_of_id, probed = Converted(), {}, {}
     for row in found:
-        example, kinds = repair(row.example)
+        example, kinds = clean(row.example)
         fault = (row.fault, example.answer) if row.fault else fault_of(example) or _picture_fault(example, check, probed)
         if not fault:
             example, fault = _identify(example, row_of_id, row.where)
@@ -92,20 +104,6 @@ def sift(found: Iterable[Found], check: str = "none") -> Converted:
         done.repaired.update([*kinds, *(["id repeated, numbered"] if example.id != row.example.id else [])])
         done.examples.append(example)
     return done
-
-
-def repair(example: Example) -> tuple[Example, list[str]]:
-    """The answer as its option spells it, and what was changed.
-
-    >>> e = Example("q1", ("a.png",), "Finding?", ("Pleural effusion.", "Mass"), "pleural Effusion", "xray")
-    >>> repaired, kinds = repair(e)
-    >>> repaired.answer, kinds
-    ('Pleural effusion.', ['answer spelled otherwise'])
-    """
-    if not example.options or example.answer in example.options:
-        return example, []
-    same = [option for option in example.options if _normal(option) == _normal(example.answer)]
-    return (replace(example, answer=same[0]), ["answer spelled otherwise"]) if len(set(same)) == 1 else (example, [])
 
 
 def fault_of(example: Example) -> Fault | None:
@@ -124,6 +122,7 @@ def fault_of(example: Example) -> Fault | None:
     """
     n_options = len(example.options)
     faults = (
+        (bool(half := torn(example)), "half a character", half),
         (not example.id, "no id", example.question),
         (not example.question, "no question", ""),
         (not example.answer, "no answer", example.question),
@@ -131,6 +130,7 @@ def fault_of(example: Example) -> Fault | None:
         (n_options == 1, "fewer than 2 options", " | ".join(example.options)),
         (n_options > len(LETTERS), f"more than {len(LETTERS)} options", str(n_options)),
         (n_options and example.answer not in example.options, "answer not among the options", example.answer),
+        (bool(tag := misplaced(example)), "picture tag inside a text", tag),
         (example.options.count(example.answer) > 1, "answer stands twice among the options", example.answer),
     )
     return next(((reason, detail) for is_wrong, reason, detail in faults if is_wrong), None)
@@ -143,7 +143,8 @@ def _picture_fault(example: Example, check: str, probed: dict[str, Fault | None]
                 PROBES[check](reference)
                 probed[reference] = None
             except ImageError as error:
-                probed[reference] = ("image missing" if not Path(place(reference)[0]).exists() else "image broken", str(error))
+                is_here = scheme_of(reference) in SCHEMES or Path(place(reference)[0]).exists()
+                probed[reference] = ("image broken" if is_here else "image missing", str(error))
         if probed[reference]:
             return probed[reference]
     return None
@@ -167,15 +168,14 @@ def _placed(found: Iterable[Found], src: Path, out: Path, copy: bool) -> Iterato
     base = src if src.is_dir() else src.parent
     done: set[str] = set()
     for row in found:
-        images = tuple(_unpack(picture, out) for picture in row.embedded) + row.example.images
+        images = tuple(_unpack(picture.data, out) for picture in row.embedded) + row.example.images
         if copy:
             images = tuple(_copy(reference, base, out, done) for reference in images)
         yield replace(row, example=replace(row.example, images=images))
 
 
 def _unpack(picture: bytes, out: Path) -> str:
-    suffix = next((suffix for magic, suffix in _MAGIC.items() if picture.startswith(magic)), ".bin")
-    path = out / "images" / f"{hashlib.sha256(picture).hexdigest()[:16]}{suffix}"
+    path = out / "images" / f"{hashlib.sha256(picture).hexdigest()[:16]}{suffix_of(picture) or '.bin'}"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture)
@@ -183,6 +183,8 @@ def _unpack(picture: bytes, out: Path) -> str:
 
 
 def _copy(reference: str, base: Path, out: Path, done: set[str]) -> str:
+    if scheme_of(reference) in SCHEMES:
+        return reference
     name, _ = place(reference)
     target = out / "images" / re.sub(r"^(\.\./)+", "", Path(os.path.relpath(name, base)).as_posix())
     if name not in done and Path(name).is_file() and not target.exists():
@@ -190,10 +192,6 @@ def _copy(reference: str, base: Path, out: Path, done: set[str]) -> str:
         shutil.copyfile(name, target)
     done.add(name)
     return f"{target}{reference[len(name) :]}" if Path(name).is_file() else reference
-
-
-def _normal(answer: str) -> str:
-    return " ".join(answer.casefold().rstrip(". ").split())
 
 
 def _report(corpus: str, src: Path, check: str, done: Converted) -> dict[str, Any]:

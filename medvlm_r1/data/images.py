@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from medvlm_r1.data import parquet, urls
 from medvlm_r1.data.views import VIEWS
 from medvlm_r1.data.window import window
 from medvlm_r1.errors import ImageError, nearest
@@ -187,4 +188,10 @@ def _viewed(reference: str) -> Image.Image:
 
 OPENERS: dict[str, Callable[[Path], Image.Image]] = dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _open_pillow)
 PLACED = {".dcm": _dicom, ".dicom": _dicom, ".nii": _nifti, ".nii.gz": _nifti}  # imported when first needed
-SCHEMES: dict[str, Callable[[str], Image.Image]] = {"phantom": _phantom, **dict.fromkeys(VIEWS, _viewed)}
+DRAWN: dict[str, Callable[[str], Image.Image]] = {"phantom": _phantom, **dict.fromkeys(VIEWS, _viewed)}
+SCHEMES: dict[str, Callable[[str], Image.Image]] = DRAWN | {
+    "file": lambda reference: urls.open_file(reference, load_image),
+    "data": lambda reference: urls.open_data(reference, load_image),
+    "parquet": lambda reference: urls.open_bytes(*parquet.picture(reference), reference, load_image),
+    **dict.fromkeys(urls.WEB, urls.from_web),
+}

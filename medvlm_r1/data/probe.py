@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from medvlm_r1.data.images import OPENERS, kind_of, load_image
+from medvlm_r1.data.images import OPENERS, SCHEMES, kind_of, load_image, scheme_of
 from medvlm_r1.errors import ImageError
 
 _END = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
@@ -15,7 +15,7 @@ _TAIL_BYTES = 64
 def quick(reference: str) -> None:
     """A readable header, and the mark that ends a PNG or JPEG file; everything else, and all in doubt, is decoded."""
     path = Path(reference)
-    end = _END.get(kind_of(path))
+    end = None if scheme_of(reference) in SCHEMES else _END.get(kind_of(path))
     if end is None or not path.is_file() or not _is_whole(path, end):
         load_image(reference)  # says what is wrong, or that nothing is
 
@@ -42,7 +42,7 @@ def none(reference: str) -> None:
 
 def size_of(reference: str) -> tuple[int, int]:
     """(width, height) in pixels; of a PNG, JPEG, TIFF or BMP file by its header alone. Raises ImageError where there is none."""
-    if kind_of(Path(reference)) in OPENERS and Path(reference).is_file():
+    if scheme_of(reference) not in SCHEMES and kind_of(Path(reference)) in OPENERS and Path(reference).is_file():
         try:
             with Image.open(reference) as image:
                 return image.size

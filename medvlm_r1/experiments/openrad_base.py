@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from medvlm_r1.data.images import load_image
-from medvlm_r1.data.readers.modality import DISPLAY
+from medvlm_r1.data.modality import DISPLAY
 from medvlm_r1.experiments import nano_lessons as lessons
 from medvlm_r1.experiments.nano_base import Classroom, NanoConfig, Pool, Stage, save, train
 from medvlm_r1.launch.loading import load_model

@@ -14,6 +14,7 @@ from medvlm_r1.audit.prior import TextPrior
 from medvlm_r1.console import notice
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
+from medvlm_r1.data.parts import trained_on
 from medvlm_r1.errors import ConfigError, RunError, nearest
 from medvlm_r1.evaluation.asking.arms import ARMS, FORCED, Asked, prompts_of
 from medvlm_r1.evaluation.asking.meanings import DEFAULT_ARMS, MEANINGS
@@ -73,6 +74,8 @@ def evaluate(request: Request, loaded: Policy | None = None) -> dict[str, Any]:
     names = arm_names(request.arms)
     check_out(request)
     examples, record = load_dataset(request.data), request.cache or request.out / "completions.jsonl"
+    for note in filter(None, (*examples.notes, trained_on(examples, request.data))):
+        notice(note)
     closed, free = Part("samples", [e for e in examples if e.options]), Part("open", [e for e in examples if not e.options])
     _check_in_domain(request.in_domain, closed.examples or free.examples)
     if request.judge and not free.examples:

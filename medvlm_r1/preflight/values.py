@@ -6,8 +6,10 @@ from functools import reduce
 from typing import Any
 
 from medvlm_r1.console import notice
-from medvlm_r1.data.dataset import load_dataset
+from medvlm_r1.data.clean import torn
+from medvlm_r1.data.dataset import load_dataset, parsed
 from medvlm_r1.data.leak import require_apart
+from medvlm_r1.data.parts import to_train
 from medvlm_r1.data.views import VIEWS
 from medvlm_r1.errors import ConfigError, DataError, nearest
 from medvlm_r1.models import adapt
@@ -60,6 +62,15 @@ def check(config: Config) -> None:
 
 def _value(config: Any, key: str) -> Any:
     return reduce(lambda inner, name: getattr(inner, name, None), key.split("."), config)
+
+
+def questions(spec: str) -> Sequence[Example]:
+    """What of the data set behind ``spec`` is trained on: without a split in ``spec``, not its test part."""
+    data, (_, filters) = load_dataset(spec), parsed(spec)
+    examples, left_out = (data, "") if "split" in filters else to_train(data, spec)
+    for note in (*data.notes, *([left_out] if left_out else [])):
+        notice(note)
+    return examples
 
 
 def check_apart(config: Config, examples: Sequence[Example]) -> None:
@@ -148,4 +159,6 @@ def check_askable(policy: Policy, examples: Sequence[Example], template: str, ro
 
 def check_prompt(policy: Policy, example: Example, template: str, room: int = 0) -> None:
     """Can this model be asked this question, with ``room`` for so many tokens of an answer? Raises DataError or ImageError that names it by id."""
+    if half := torn(example):
+        raise DataError(f'question "{example.id}": {half}, which no tokenizer takes; write the whole character, or take it out')
     policy.encoder.prompt_ids(render(example, template), room)

@@ -10,6 +10,7 @@ from medvlm_r1.data.readers.omnimedvqa import omnimedvqa
 from medvlm_r1.data.readers.path_vqa import path_vqa
 from medvlm_r1.data.readers.pmc_vqa import pmc_vqa
 from medvlm_r1.data.readers.slake import slake
+from medvlm_r1.data.readers.table import table
 from medvlm_r1.data.readers.vqa_rad import vqa_rad
 
 Reader = Callable[[Path], Iterator[Found]]
@@ -22,4 +23,5 @@ CORPORA: dict[str, Reader] = {
     "path-vqa": path_vqa,
     "pmc-vqa": pmc_vqa,
     "image-folder": image_folder,
+    "table": table,
 }

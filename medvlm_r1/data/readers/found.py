@@ -1,18 +1,22 @@
 """What a reader hands over, and how it reads tables: JSON, JSON Lines, CSV, and parquet where pyarrow is installed."""
 
 import csv
+import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from medvlm_r1.data import parquet
+from medvlm_r1.data.lines import document, objects, text_lines
+from medvlm_r1.data.parquet import Embedded
 from medvlm_r1.errors import DataError
 from medvlm_r1.types import Example
 
 TABLES = (".json", ".jsonl", ".csv", ".parquet")
-_SPLIT = re.compile(r"(?<![a-z])(train|test|val|valid|validation|dev)(?:ing)?(?![a-z])")
 csv.field_size_limit(2**24)  # captions of figures run beyond the default of 128 KiB
 
 
@@ -30,7 +34,7 @@ class Found:
 
     where: str
     example: Example
-    embedded: tuple[bytes, ...] = ()
+    embedded: tuple[Embedded, ...] = ()
     fault: str = ""
 
 
@@ -48,14 +52,15 @@ def tables(src: Path, suffixes: tuple[str, ...] = TABLES, layout: str = "") -> l
 
 def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) of every row of a table. Raises DataError, naming the place, where the file itself is broken."""
-    if path.suffix.lower() not in _READ:
+    kind = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if kind not in _READ:
         raise DataError(f'"{path}" is no table; give one of {", ".join(TABLES)}')
     try:
-        for number, row in enumerate(_READ[path.suffix.lower()](path), start=1):
+        for number, row in enumerate(_READ[kind](path), start=1):
             if not isinstance(row, dict):
                 raise DataError(f"{path}: item {number} must be a JSON object {{…}}, got {json.dumps(row)[:60]}")
             yield f"{path.name}: item {number}", row
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise DataError(f"{path}: cannot be read ({error}); copy the file again from its source") from error
 
 
@@ -66,24 +71,31 @@ def text(row: dict[str, Any], *names: str) -> str:
     'MR'
     >>> text({"n": 3}, "n"), text({"option_C": None}, "option_C"), text({"option_D": float("nan")}, "option_D")
     ('3', '', '')
+    >>> text({"answer": True}, "answer")  # to "Is it normal?", or to "True or false?"
+    ''
     """
     for name in names:
         value = row.get(name)
-        if value is not None and value == value and str(value).strip():  # a missing cell of a CSV or parquet file is NaN
+        if value is not None and value == value and not isinstance(value, bool) and str(value).strip():  # a missing cell of a CSV or parquet file is NaN
             return str(value).strip()
     return ""
 
 
-def pictures(value: Any) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+def pictures(value: Any) -> tuple[tuple[str, ...], tuple[Embedded, ...]]:
     """(paths, encoded pictures) of an image cell: a path, several, or what the hub keeps in parquet.
 
-    >>> pictures("a.png"), pictures({"bytes": b"...", "path": "a.png"})
-    ((('a.png',), ()), ((), (b'...',)))
+    >>> pictures("a.png"), pictures([{"bytes": None, "path": "a.png"}])
+    ((('a.png',), ()), (('a.png',), ()))
     """
     cells = value if isinstance(value, list | tuple) else [value]
-    embedded = tuple(cell["bytes"] for cell in cells if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes))
+    embedded = tuple(cell for cell in cells if isinstance(cell, Embedded))
     paths = [cell.get("path") if isinstance(cell, dict) else cell for cell in cells]
     return (() if embedded else tuple(path for path in paths if isinstance(path, str) and path)), embedded
+
+
+def group_of(paths: Sequence[str], embedded: Sequence[Embedded]) -> str:
+    """The group of a question whose patient nobody knows: its first picture, by name or content."""
+    return hashlib.sha256(embedded[0].data).hexdigest()[:16] if embedded else (*paths, "")[0]
 
 
 def closed(answer: str) -> tuple[tuple[str, ...], str]:
@@ -96,16 +108,6 @@ def closed(answer: str) -> tuple[tuple[str, ...], str]:
     return (("yes", "no"), plain) if plain in ("yes", "no") else ((), answer)
 
 
-def split_of(path: Path) -> str:
-    """The split that a file's name tells.
-
-    >>> [split_of(Path(name)) for name in ("train.json", "test_clean.csv", "validation-00000-of-00001.parquet", "trained.json")]
-    ['train', 'test', 'validation', '']
-    """
-    match = _SPLIT.search(path.name.lower())
-    return {"val": "validation", "valid": "validation", "dev": "validation"}.get(match[1], match[1]) if match else ""
-
-
 def plain(name: str) -> str:
     """A name as a filter can be typed.
 
@@ -116,27 +118,18 @@ def plain(name: str) -> str:
 
 
 def _json(path: Path) -> Iterator[Any]:
-    content = json.loads(path.read_text("utf-8-sig"))
+    content = document(path)
     return iter(content if isinstance(content, list) else [content])
 
 
 def _jsonl(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig") as file:
-        yield from (json.loads(line) for line in file if line.strip())
+    return (row for _, row in objects(path))
 
 
 def _csv(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        yield from csv.DictReader(file)
+    lines = (f"{line}\n" for _, line in text_lines(path))
+    head = next(lines, "")
+    yield from csv.DictReader(chain([head], lines), delimiter=max(",;\t", key=head.count))  # where the comma stands in numbers, tables have semicolons
 
 
-def _parquet(path: Path) -> Iterator[Any]:
-    try:
-        from pyarrow import parquet
-    except ModuleNotFoundError as error:
-        raise DataError(f'"{path}" is a parquet file; pip install pyarrow, or export it to JSON Lines with the pictures beside it') from error
-    for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
-        yield from batch.to_pylist()
-
-
-_READ = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+_READ = {".json": _json, ".jsonl": _jsonl, ".csv": _csv, ".parquet": parquet.rows}

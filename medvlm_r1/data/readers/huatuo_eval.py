@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from medvlm_r1.data.readers.found import Found, pictures, rows, split_of, tables, text
-from medvlm_r1.data.readers.modality import modality_of
+from medvlm_r1.data.modality import modality_of
+from medvlm_r1.data.parts import split_of
+from medvlm_r1.data.readers.found import Found, group_of, pictures, rows, tables, text
+from medvlm_r1.data.references import resolved
 from medvlm_r1.types import Example
 
 LAYOUT = "the evaluation set is one JSON file beside images/"
@@ -20,12 +22,12 @@ def huatuo_eval(src: Path) -> Iterator[Found]:
                 where,
                 Example(
                     id=f"{path.stem}-{number:05d}",
-                    images=tuple(str(path.parent / picture) for picture in paths),
+                    images=tuple(resolved(picture, path.parent) for picture in paths),
                     question=text(row, "question"),
                     options=tuple(str(option).strip() for option in options) if isinstance(options, list) else (),
                     answer=text(row, "answer"),
                     modality=modality_of(text(row, "subset", "modality")),
-                    group=paths[0] if paths else "",
+                    group=group_of(paths, embedded),
                     source=text(row, "dataset"),
                     split=split_of(path),
                 ),

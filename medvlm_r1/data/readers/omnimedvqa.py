@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from medvlm_r1.data.modality import modality_of
 from medvlm_r1.data.readers.found import Found, plain, rows, tables, text
-from medvlm_r1.data.readers.modality import modality_of
 from medvlm_r1.types import Example
 
 LAYOUT = "OmniMedVQA has Images/ and QA_information/{Open-access,Restricted-access}/SET.json"

@@ -1,10 +1,11 @@
 """PathVQA (He et al. 2020), as the hub's tables or an export of them."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from medvlm_r1.data.readers.found import Found, closed, pictures, rows, split_of, tables, text
+from medvlm_r1.data.parts import split_of
+from medvlm_r1.data.readers.found import Found, closed, group_of, pictures, rows, tables, text
+from medvlm_r1.data.references import resolved
 from medvlm_r1.types import Example
 
 LAYOUT = "PathVQA has tables of image, question, answer, one per split (its pickled archive is not read: unpickling runs code)"
@@ -20,12 +21,12 @@ def path_vqa(src: Path) -> Iterator[Found]:
                 where,
                 Example(
                     id=f"path-vqa-{path.stem}-{number:05d}",
-                    images=tuple(str(path.parent / picture) for picture in paths),
+                    images=tuple(resolved(picture, path.parent) for picture in paths),
                     question=text(row, "question"),
                     options=options,
                     answer=answer,
                     modality="pathology",
-                    group=hashlib.sha256(embedded[0]).hexdigest()[:16] if embedded else (paths or ("",))[0],
+                    group=group_of(paths, embedded),
                     source="PathVQA",
                     split=split_of(path),
                 ),

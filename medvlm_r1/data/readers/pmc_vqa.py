@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from medvlm_r1.data.readers.found import Found, rows, split_of, tables, text
+from medvlm_r1.data.parts import split_of
+from medvlm_r1.data.readers.found import Found, rows, tables, text
 from medvlm_r1.types import Example
 
 LAYOUT = "PMC-VQA has train.csv, test.csv or their _2 and _clean variants, and images/"

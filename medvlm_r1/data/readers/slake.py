@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from medvlm_r1.data.readers.found import Found, closed, plain, rows, split_of, tables, text
-from medvlm_r1.data.readers.modality import modality_of
+from medvlm_r1.data.modality import modality_of
+from medvlm_r1.data.parts import split_of
+from medvlm_r1.data.readers.found import Found, closed, plain, rows, tables, text
 from medvlm_r1.types import Example
 
 LAYOUT = "SLAKE has train.json, validation.json, test.json and imgs/"

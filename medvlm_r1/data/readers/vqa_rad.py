@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from medvlm_r1.data.readers.found import Found, closed, pictures, plain, rows, split_of, tables, text
+from medvlm_r1.data.parts import split_of
+from medvlm_r1.data.readers.found import Found, closed, group_of, pictures, plain, rows, tables, text
+from medvlm_r1.data.references import resolved
 from medvlm_r1.types import Example
 
 LAYOUT = 'VQA-RAD has "VQA_RAD Dataset Public.json" and "VQA_RAD Image Folder/"; the hub\'s copy has tables of image, question, answer'
@@ -23,13 +25,13 @@ def vqa_rad(src: Path) -> Iterator[Found]:
                 where,
                 Example(
                     id=f"vqa-rad-{text(row, 'qid') or f'{path.stem}-{number:05d}'}",
-                    images=tuple(str((folder if folder.is_dir() else path.parent) / picture) for picture in paths),
+                    images=tuple(resolved(picture, folder if folder.is_dir() else path.parent) for picture in paths),
                     question=text(row, "question"),
                     options=options,
                     answer=answer,
                     modality=_MODALITY.get(text(row, "image_organ"), "unknown"),
                     question_type=plain(text(row, "question_type")),
-                    group=paths[0] if paths else "",
+                    group=group_of(paths, embedded),
                     source="VQA-RAD",
                     split=split if "phrase_type" in row else split_of(path),
                 ),

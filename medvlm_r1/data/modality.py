@@ -1,6 +1,7 @@
 """One name per modality, whatever a corpus calls it."""
 
 import re
+from functools import lru_cache
 
 MODALITIES = {
     "mri": ("mri", "mr", "magnetic resonance", "mr magnetic resonance imaging", "magnetic resonance imaging"),
@@ -24,13 +25,14 @@ _NAME = {variant: name for name, variants in MODALITIES.items() for variant in v
 DISPLAY = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "oct": "OCT", "pet": "PET"}
 
 
+@lru_cache(maxsize=4096)
 def modality_of(written: str) -> str:
     """The one name of a modality; a name that is not in MODALITIES is kept in lower case, and "" is "unknown".
 
-    >>> [modality_of(m) for m in ("MR (Mag-netic Resonance Imaging)", "CT(Computed Tomography)", "X-Ray", "Fundus Photography", "EEG trace", "")]
-    ['mri', 'ct', 'xray', 'fundus', 'eeg-trace', 'unknown']
+    >>> [modality_of(m) for m in ("MR (Mag-netic Resonance Imaging)", "CT(Computed Tomography)", "X-Ray", "Fundus Photography", "EEG trace", "МРТ", "")]
+    ['mri', 'ct', 'xray', 'fundus', 'eeg-trace', 'мрт', 'unknown']
     """
-    words = re.findall(r"[a-z0-9]+", written.lower().replace("mag-netic", "magnetic"))
+    words = re.findall(r"[^\W_]+", written.lower().replace("mag-netic", "magnetic"))
     return _NAME.get(" ".join(words)) or "-".join(words) or "unknown"
 
 

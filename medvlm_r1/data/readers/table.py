@@ -1,0 +1,54 @@
+"""Any table of questions with the columns that most sets of the hub have."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medvlm_r1.data.modality import modality_of
+from medvlm_r1.data.parquet import PICTURES
+from medvlm_r1.data.parts import split_of
+from medvlm_r1.data.readers.found import Found, closed, group_of, pictures, plain, rows, tables, text
+from medvlm_r1.data.references import resolved
+from medvlm_r1.types import LETTERS, Example
+
+LAYOUT = "a table has the columns image, question, answer and, where there are, options, modality, question_type, group, split, id"
+
+
+def table(src: Path) -> Iterator[Found]:
+    """Tables of ``image``, ``question``, ``answer``; without ``options`` yes/no questions get theirs, others stay open."""
+    for path in tables(src, layout=LAYOUT):
+        for number, (where, row) in enumerate(rows(path)):
+            paths, embedded = pictures(next((row[name] for name in PICTURES if row.get(name) is not None), None))
+            written = _options(row)
+            options, answer = (written, text(row, "answer", "gt_answer")) if written else closed(text(row, "answer", "gt_answer"))
+            yield Found(
+                where,
+                Example(
+                    id=text(row, "id", "qid", "question_id") or f"{path.stem}-{number:05d}",
+                    images=tuple(resolved(picture, path.parent) for picture in paths),
+                    question=text(row, "question"),
+                    options=options,
+                    answer=answer,
+                    modality=modality_of(text(row, "modality", "modality_type", "subset")),
+                    question_type=plain(text(row, "question_type")),
+                    group=text(row, "group", "patient_id") or group_of(paths, embedded),
+                    source=text(row, "source", "dataset"),
+                    split=text(row, "split") or split_of(path),
+                ),
+                embedded,
+                fault="the answer is a number, which may count from 0 or from 1" if written and isinstance(row.get("answer"), int | float) else "",
+            )
+
+
+def _options(row: dict[str, Any]) -> tuple[str, ...]:
+    """Options as a list, as an object of letters, or one a column.
+
+    >>> _options({"options": ["left ", "right"]}), _options({"choices": {"A": "left", "B": "right"}}), _options({"option_A": "left", "option_B": "right"})
+    (('left', 'right'), ('A) left', 'B) right'), ('left', 'right'))
+    """
+    written = row.get("options") or row.get("choices")
+    if isinstance(written, dict):
+        return tuple(f"{letter}) {option}" for letter, option in written.items() if option is not None)
+    if isinstance(written, list):
+        return tuple(str(option).strip() for option in written)
+    return tuple(option for letter in LETTERS if (option := text(row, f"option_{letter}", f"Choice {letter}")))
