@@ -24,6 +24,8 @@ from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.scripted import ScriptedEngine
 from medvlm_r1.training.grpo import trainer as grpo
+from medvlm_r1.training.grpo.loss import LossConfig
+from medvlm_r1.training.grpo.update import UpdateConfig
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.types import Completion, Example, Rollout, RolloutGroup
 
@@ -107,8 +109,8 @@ def taught_letters(tokenizer, examples):
         ids = [(tokenizer.convert_tokens_to_ids(letter), policy.stop_ids[0]) for letter in "ABC"[: len(example.options)]]
         rollouts = tuple(Rollout(Completion(pair, (0.0, 0.0), "", True), {}) for pair in ids)
         groups.append(RolloutGroup(render(example, "paper-direct"), rollouts))
-    optimizer, batch = Optimizer(policy.model, OptimConfig(lr=3e-3, schedule="constant"), 12), policy.encoder.groups(groups)
-    for _ in range(12):
+    optimizer, batch = Optimizer(policy.model, OptimConfig(lr=3e-3, schedule="constant"), 10), policy.encoder.groups(groups)
+    for _ in range(10):
         (-policy.logprobs(batch).sum() / batch.n_tokens).backward()
         optimizer.step()
         policy.version += 1
@@ -121,11 +123,11 @@ def test_grpo_learns_from_bare_letters(tokenizer, examples, tmp_path):
     policy = taught_letters(tokenizer, [examples[1]])
     config = grpo.GRPOConfig(
         template="paper-direct", rewards={"direct_format": 1.0, "strict_accuracy": 1.0}, steps=8, prompts_per_step=1,
-        sampling=Sampling(n=16, max_tokens=3), optim=OptimConfig(lr=3e-3), save_every=100,
+        sampling=Sampling(n=12, max_tokens=2), update=UpdateConfig(loss=LossConfig(kl_beta=0.0)), optim=OptimConfig(lr=3e-3), save_every=100,
     )  # fmt: skip
     assert grpo.train(config, policy, LocalEngine(policy, learning=True), [examples[1]], Rubric(config.rewards), tmp_path)
     rows = read_rows(tmp_path / "metrics.jsonl")
-    assert rows[0]["reward/strict_accuracy"] < 0.5 and rows[-1]["reward/strict_accuracy"] == rows[-1]["reward/direct_format"] == 1.0
+    assert rows[0]["reward/strict_accuracy"] < 0.5 and rows[-1]["reward/strict_accuracy"] > 0.8 and rows[-1]["reward/direct_format"] > 0.8
 
 
 # ---------------------------------------------------------------- what a reward may return
