@@ -168,10 +168,11 @@ def parse_open(text: str) -> Reasoned:
     return Reasoned(think, None, "abstained") if _abstains(body) else Reasoned(think, body, "answered")
 
 
-def read(text: str, prompt: Prompt) -> Reasoned:
+def read(text: str, prompt: Prompt, finished: bool = True) -> Reasoned:
     """Read all that stands in the assistant's turn. Where no tags were asked for and none came, the whole of it is the answer's body.
 
-    Without options that is what stands behind the thought, if there is one.
+    Without options that is what stands behind the thought, if there is one; and where the token limit cut
+    it off (not ``finished``) it is truncated, as nobody knows how a text would have ended.
 
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> read("B", render(e, "paper-direct")).answer, read("B", render(e, "paper-eval")).answer
@@ -183,7 +184,7 @@ def read(text: str, prompt: Prompt) -> Reasoned:
     if prompt.example.options:
         return parse(f"<answer>{text}</answer>" if is_bare else text, len(prompt.example.options))
     thought, end, rest = text.rpartition("</think>")
-    return parse_open(f"{thought}{end}<answer>{rest}</answer>" if is_bare else text)
+    return parse_open(f"{thought}{end}<answer>{rest}{'</answer>' if finished else ''}" if is_bare else text)
 
 
 def _parts(text: str) -> tuple[str, str | None, str]:

@@ -184,12 +184,18 @@ def test_the_three_rewards(body, example, exact, f1, says_so):
     assert found == {"exact": exact, "f1": pytest.approx(f1), "yes_no": 2.0 * says_so}
 
 
-def test_what_pays_in_training_counts_as_right_in_evaluation():
+@pytest.mark.parametrize("template", ["think", "plain", "paper-direct"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_pays_in_training_counts_as_right_in_evaluation(template, finished):
+    """Tagged or not, cut off or not: what no tag ends is an answer only where no tags were asked for and the model had finished."""
     for body in ("Left lung.", "lung", "no", "No, small", "yes", "B"):
         for example, reward in ((WHERE, "exact"), (LARGE, "yes_no")):
-            completion = says(f"<answer>{body}</answer>")
-            prompt = render(example, "think")
-            assert bool(REWARDS[reward](completion, prompt)) == score(prompt, completion, [], "image").correct
+            for text in (body, f"<answer>{body}</answer>"):
+                prompt, completion = render(example, template), says(text, finished)
+                sample = score(prompt, completion, [completion], "image")
+                assert bool(REWARDS[reward](completion, prompt)) == sample.correct == sample.sampled_correct[0]
+                if text == body and (template == "think" or not finished):
+                    assert not sample.correct and not REWARDS["direct_format"](completion, prompt)
 
 
 def test_the_gold_answer_must_be_able_to_earn_every_reward():

@@ -42,5 +42,6 @@ def direct_format(completion: Completion, prompt: Prompt) -> float:
     >>> [[direct_format(c, Prompt(e, "…", bare=is_bare)) for c in (bare, tagged)] for is_bare in (True, False)]
     [[1.0, 1.0], [0.0, 1.0]]
     """
-    is_bare = prompt.bare and "<answer>" not in completion.text and read(completion.text, prompt).status == "answered"
+    is_untagged = prompt.bare and "<answer>" not in completion.text
+    is_bare = is_untagged and read(completion.text, prompt, completion.finished).status == "answered"
     return float(is_bare or _DIRECT.fullmatch(completion.text) is not None)

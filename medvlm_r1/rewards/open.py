@@ -48,4 +48,4 @@ def yes_no(completion: Completion, prompt: Prompt) -> float:
 
 
 def _answer(completion: Completion, prompt: Prompt) -> str:
-    return read(completion.text, prompt).answer or ""
+    return read(completion.text, prompt, completion.finished).answer or ""

@@ -63,7 +63,7 @@ def score(prompt: Prompt, greedy: Completion, drawn: Sequence[Completion], arm: 
     example = prompt.example
     error = next((c.error for c in (greedy, *drawn) if c.error), "")
     text = prompt.opening + greedy.text
-    found = Reasoned("", None, "failed") if error else _read(prompt, greedy)
+    found = Reasoned("", None, "failed") if error else read(text, prompt, greedy.finished)
     is_cut_off = not (error or greedy.finished or found.answer)
     return Sample(
         id=example.id,
@@ -80,14 +80,7 @@ def score(prompt: Prompt, greedy: Completion, drawn: Sequence[Completion], arm: 
         status="truncated" if is_cut_off else found.status,
         correct=found.answer == example.letter if example.options else is_right(found.answer, example.answer),
         n_tokens=len(greedy.token_ids),
-        sampled_answers=tuple(_read(prompt, completion).answer for completion in drawn),
+        sampled_answers=tuple(read(prompt.opening + c.text, prompt, c.finished).answer for c in drawn),
         sampled_texts=tuple(prompt.opening + completion.text for completion in drawn),
         option_probs=option_probs,
     )
-
-
-def _read(prompt: Prompt, completion: Completion) -> Reasoned:
-    """By the one rule; a free text that no tag ends and that was cut off is not whole, and no answer."""
-    text = prompt.opening + completion.text
-    is_part = prompt.bare and not prompt.example.options and not completion.finished and "</answer>" not in text
-    return Reasoned("", None, "truncated") if is_part else read(text, prompt)
