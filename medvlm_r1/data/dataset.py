@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
-from medvlm_r1.data.images import load_image, scheme_of
+from medvlm_r1.data.images import scheme_of
 from medvlm_r1.data.manifest import FIELDS, read_manifest
 from medvlm_r1.data.phantom import sets
-from medvlm_r1.errors import DataError, ImageError, nearest
+from medvlm_r1.errors import DataError, nearest
 from medvlm_r1.types import Example
 
 
@@ -105,20 +105,6 @@ def load_dataset(spec: str) -> Dataset:
         examples = LOADERS[scheme](name.removeprefix(f"{scheme}:"), filters.pop("split", None))
         return Dataset(examples).where(**filters)
     return Dataset(read_manifest(_manifest_of(name), filters))
-
-
-def check_images(dataset: Dataset) -> None:
-    """Opens every picture once. Raises ImageError that names the first question whose picture fails, by id."""
-    seen: set[str] = set()
-    for example in dataset:
-        for reference in example.images:
-            if reference in seen:
-                continue
-            seen.add(reference)
-            try:
-                load_image(reference)
-            except ImageError as error:
-                raise ImageError(f'question "{example.id}": {error}') from error
 
 
 def _filters(query: str, spec: str) -> dict[str, str]:

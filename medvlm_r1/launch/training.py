@@ -5,7 +5,6 @@ from pathlib import Path
 
 from medvlm_r1.config import fingerprint
 from medvlm_r1.console import notice
-from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.views import viewed
 from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.models.adapt import adapt, table
@@ -13,7 +12,7 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import forecast, rehearsal, sifting
 from medvlm_r1.preflight.machine import this_device
 from medvlm_r1.preflight.memory import ModelShape
-from medvlm_r1.preflight.values import Config, check, check_apart, prove, usable, used
+from medvlm_r1.preflight.values import Config, check, check_apart, prove, questions, usable, used
 from medvlm_r1.rewards.rubric import Rubric
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training import checkpoint, sft
@@ -25,7 +24,7 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
     """Train; True when all steps are done, False when stopped before (resume to go on)."""
     check(config)
     checkpoint.check_run(run_dir, config, resume)
-    everything = load_dataset(config.data)
+    everything = questions(config.data)
     examples, lost = sifting.openable(everything)
     sifting.require_enough(lost, len(everything))
     check_apart(config, examples)

@@ -62,6 +62,11 @@ def _value(config: Any, key: str) -> Any:
     return reduce(lambda inner, name: getattr(inner, name, None), key.split("."), config)
 
 
+def questions(spec: str) -> Sequence[Example]:
+    """What of the data set behind ``spec`` is trained on."""
+    return load_dataset(spec)
+
+
 def check_apart(config: Config, examples: Sequence[Example]) -> None:
     """Raises DataError where a training question shares a picture or a group with the test set that the configuration names."""
     if config.test:
