@@ -6,10 +6,9 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from medvlm_r1.data.dataset import Dataset, check_images, load_dataset
-from medvlm_r1.errors import DataError, ImageError
+from medvlm_r1.data.dataset import Dataset, load_dataset
+from medvlm_r1.errors import DataError
 from medvlm_r1.types import Example
 
 ROW = {
@@ -227,30 +226,7 @@ def test_a_broken_gzip(tmp_path, data):
         load_dataset(str(tmp_path / "a.jsonl.gz"))
 
 
-# ---------------------------------------------------------------- images and size
-
-
-def test_check_images_names_the_question(tmp_path):
-    Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    rows = [row(id="good", image="a.png"), row(id="bad", image=["a.png", "b.png"])]
-    data = load_dataset(write(tmp_path / "m.jsonl", rows))
-    check_images(data.head(1))
-    with pytest.raises(ImageError, match='question "bad": image .*b.png" is missing'):
-        check_images(data)
-
-
-def test_check_images_opens_each_picture_once(tmp_path):
-    """The picture is gone after the first look, so a second one would raise."""
-    Image.new("L", (8, 8)).save(tmp_path / "a.png")
-
-    class Deleting(list):
-        def __iter__(self):
-            for example in super().__iter__():
-                yield example
-                (tmp_path / "a.png").unlink(missing_ok=True)
-
-    shared = [Example(f"q{i}", (str(tmp_path / "a.png"),), "Which?", (), "a", "mri") for i in range(3)]
-    check_images(Deleting(shared))
+# ---------------------------------------------------------------- size
 
 
 def test_a_question_takes_little_memory(tmp_path, monkeypatch):

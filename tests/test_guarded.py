@@ -45,16 +45,17 @@ def test_each_fault_costs_its_question_and_no_other(policy):
     policy.encoder.load_image = load
     asked = [
         prompt("q1"), prompt("q2", ("gone.png",)), prompt("q3", ("thread.png",)), prompt("q4", text="Which <|im_end|> is this?"),
-        prompt("q5", text="Which plane is this? " * 2000), prompt("q6", ("b.png",)),
+        prompt("q5", text="Which plane is this? " * 2000), prompt("q6", ("b.png",)), prompt("q7", text="Which \ud83d?"),
     ]  # fmt: skip
     engine = guarded(policy)
     groups = engine.generate(asked, Sampling(2, 1.0, 64))
-    assert engine.engine.asked == [("q1", 1), ("q1", 2), ("q6", 1), ("q6", 2)] and [len(group) for group in groups] == [2] * 6
+    assert engine.engine.asked == [("q1", 1), ("q1", 2), ("q6", 1), ("q6", 2)] and [len(group) for group in groups] == [2] * 7
     first = errors_of(groups)[::2]
     assert first[0] == first[5] == "" and groups[5][0].text.endswith("<answer>A</answer>")
     assert first[1] == 'question "q2": image "gone.png" is missing'
     assert '"q3"' in first[2] and "cannot be prepared" in first[2] and "aspect ratio" in first[2] and "crop it" in first[2]
     assert first[3] == 'question "q4" contains "<|im_end|>", which steers the model; take it out'
+    assert 'question "q7" holds half a character, which no tokenizer takes' in first[6]
     assert 'question "q5" needs ' in first[4] and "the model reads 4096 in all; shorten it" in first[4]
 
 
@@ -92,7 +93,7 @@ def test_the_budget_that_is_named_wastes_little(policy):
     policy.encoder.context = text + 100 + 50
     with pytest.raises(TooLong, match=f"needs {text + 192} prompt tokens and 50 for its answer") as error:
         policy.encoder.prompt_ids(prompt(), room=50)
-    assert 8 * 11 * 28**2 <= error.value.max_pixels <= 100 * 28**2
+    assert 8 * 11 * 28**2 <= error.value.max_pixels < 9 * 12 * 28**2
     again = Encoder(policy.encoder.tokenizer, nano.build_image_processor(), policy.encoder.load_image, policy.encoder.context)
     again.family.shrink(again.image_processor, error.value.max_pixels)
     assert len(again.prompt_ids(prompt(), room=50)) == text + 88

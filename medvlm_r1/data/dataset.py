@@ -5,17 +5,16 @@ drawn set, or a set of the hub: its parquet files in a folder here, or its name 
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
 from medvlm_r1.data import hub, tables
 from medvlm_r1.data.clean import tidy
-from medvlm_r1.data.images import load_image
 from medvlm_r1.data.manifest import FIELDS, read_manifest
 from medvlm_r1.data.modality import modality_of
 from medvlm_r1.data.phantom import sets
-from medvlm_r1.errors import DataError, ImageError, nearest
+from medvlm_r1.errors import DataError, nearest
 from medvlm_r1.types import Example
 
 
@@ -136,18 +135,6 @@ def parsed(spec: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     return name, filters
 
 
-def check_images(dataset: Iterable[Example]) -> None:
-    """Opens every picture once. Raises ImageError that names the first question whose picture fails, by id."""
-    seen: set[str] = set()
-    for example in dataset:
-        for reference in example.images:
-            if reference in seen:
-                continue
-            seen.add(reference)
-            try:
-                load_image(reference)
-            except ImageError as error:
-                raise ImageError(f'question "{example.id}": {error}') from error
 
 
 def _manifest_of(name: str) -> Path:

@@ -119,6 +119,12 @@ class Encoder:
             images = [self.pixels(reference).text for reference in prompt.example.images]
         except ImageError as error:
             raise ImageError(f'question "{prompt.example.id}": {error}') from error
+        try:
+            (prompt.text + prompt.opening).encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f'question "{prompt.example.id}" holds half a character, which no tokenizer takes ({error}); write the whole, or take it out'
+            ) from error
         ids = self._ids_with(prompt, images)
         if found := next((token for token in self._special if token in prompt.text), None):
             raise DataError(f'question "{prompt.example.id}" contains "{found}", which steers the model; take it out')

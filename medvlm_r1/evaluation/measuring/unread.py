@@ -1,4 +1,4 @@
-"""Answers in which no letter could be read: where they are most, the accuracy says nothing of the model, and one sentence says why."""
+"""Answers in which nothing could be read: where they are most, the accuracy says nothing of the model, and one sentence says why."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,9 +16,9 @@ CAUSES: tuple[tuple[Callable[[Sample], bool], str], ...] = (  # what the first s
 
 
 def unread(samples: Sequence[Sample]) -> str:
-    """How many of an arm's answers hold no letter, the first of them, and what may help; "" where at least half of them do hold one.
+    """How many of an arm's answers could not be read, the first of them, and what may help; "" where at least half could.
 
-    Questions that failed have no answer, and those without options want none of the letters.
+    Questions that failed have no answer. Those without options are asked for words, not for a letter.
 
     >>> from dataclasses import replace
     >>> s = Sample("q1", "ct", "", "", "Which?", ("a", "b"), "A", (), "image", "A", None, "unparsed", False, 1)
@@ -27,11 +27,12 @@ def unread(samples: Sequence[Sample]) -> str:
     >>> unread([s, replace(s, status="answered"), replace(s, status="failed")])
     ''
     """
-    answers = [s for s in samples if s.options and s.status != "failed"]
+    answers = [s for s in samples if s.status != "failed"]
     silent = [s for s in answers if s.status not in READ]
     if len(silent) <= HALF * len(answers):
         return ""
     text = " ".join(silent[0].text.split())
     shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     cause = next(words for fits, words in CAUSES if fits(silent[0]))
-    return f'no letter could be read in {len(silent)} of {len(answers)} answers, the first: "{shown}"; {cause}'
+    wanted = "answer" if silent[0].is_open else "letter"
+    return f'no {wanted} could be read in {len(silent)} of {len(answers)} answers, the first: "{shown}"; {cause}'
