@@ -9,6 +9,8 @@ import json
 import os
 import types
 import typing
+from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from medvlm_r1.errors import ConfigError, nearest
@@ -36,7 +38,22 @@ def override(config: Any, assignments: list[str]) -> Any:
     return config
 
 
-def _replace(config: Any, path: list[str], value: str, key: str) -> Any:
+def changed(config: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of ``config`` with these values, dots descending: Python's own, or text as it stands behind ``--set``.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config:
+    ...     steps: int = 300
+    ...     betas: tuple[float, float] = (0.9, 0.99)
+    >>> changed(Config(), {"steps": 10, "betas": [0.9, 1]})
+    Config(steps=10, betas=(0.9, 1.0))
+    """
+    for key, value in values.items():
+        config = _replace(config, key.split("."), value, key)
+    return config
+
+
+def _replace(config: Any, path: list[str], value: Any, key: str) -> Any:
     kinds = typing.get_type_hints(type(config))
     if path[0] not in kinds:
         raise ConfigError(f'unknown key "{key}": no "{path[0]}" here{nearest(path[0], kinds)}')
@@ -44,18 +61,22 @@ def _replace(config: Any, path: list[str], value: str, key: str) -> Any:
     if len(path) > 1 and not dataclasses.is_dataclass(old):
         raise ConfigError(f'unknown key "{key}": "{path[0]}" is a value and has no keys of its own')
     if len(path) == 1 and dataclasses.is_dataclass(old):
+        if type(value) is type(old):
+            return dataclasses.replace(config, **{key.rpartition(".")[2]: value})
         inside = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(old))
         raise ConfigError(f'"{key}" is a group of keys; set one of {inside}')
     new = _replace(old, path[1:], value, key) if len(path) > 1 else _convert(value, kinds[path[0]], key)
     return dataclasses.replace(config, **{path[0]: new})
 
 
-def _convert(value: str, kind: Any, key: str) -> Any:
+def _convert(value: Any, kind: Any, key: str) -> Any:
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        if value.lower() == "none":
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
             return None
         kind = next(k for k in typing.get_args(kind) if k is not types.NoneType)
     try:
+        if not isinstance(value, str):
+            return _checked(value, kind)
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[value.lower()]
         if kind is int:
@@ -78,16 +99,18 @@ def _whole(value: str) -> int:
 
 
 def _checked(value: Any, kind: Any) -> Any:
-    """A JSON value as ``kind`` wants it; ValueError where it does not fit."""
+    """A value of JSON or Python as ``kind`` wants it; ValueError where it does not fit."""
     origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
-    if origin is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, (list, tuple)):
         kinds = inner or (Any, ...)
         kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
         return tuple(_checked(item, want) for item, want in zip(value, kinds, strict=True))
     if origin is dict and isinstance(value, dict):
         return {key: _checked(item, inner[1] if inner else Any) for key, item in value.items()}
-    if origin is float and type(value) is int:
+    if origin is float and isinstance(value, Real) and not isinstance(value, bool):
         return float(value)
+    if origin is int and isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)  # numpy's too, of which sweeps are made
     if origin is Any or type(value) is origin:
         return value
     raise ValueError(f"{value!r} is no {kind}")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import medvlm_r1
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "medvlm_r1"
 
@@ -29,6 +31,9 @@ ROWS = (
     {"__main__"},
 )
 OPEN_ROWS = (0,)
+# The package's face: it tells type checkers what it offers, and imports a home when its name is first used (tests/test_api.py). Nobody inside may ask it.
+FACE = f"{PACKAGE}/__init__.py"
+FACE_OFFERS = {f"{PACKAGE}.{name}": f"{PACKAGE}.{home}" for name, home in medvlm_r1._HOMES.items()}
 LOOPS = {f"{PACKAGE}/training/grpo/trainer.py", f"{PACKAGE}/training/sft.py"}
 MAY_PRINT = f"{PACKAGE}/commands/"
 MAY_READ_ENVIRONMENT = {f"{PACKAGE}/config.py", f"{PACKAGE}/training/distributed.py"}
@@ -41,16 +46,23 @@ FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def imported_names(path: str, source: str) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of everything imported, at whatever depth; ``from a import b`` is a.b."""
+    """(line, dotted name) of everything imported, at whatever depth; ``from a import b`` is a.b, a name of the face is its home."""
     package = path.removesuffix(".py").removesuffix("/__init__").split("/")
     package = package if path.endswith("__init__.py") else package[:-1]
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(source)
+    seen_by_checkers_only = {id(line) for node in tree.body if path == FACE and _is_type_checking(node) for line in node.body}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and id(node) not in seen_by_checkers_only:
             above = package[: len(package) - node.level + 1] if node.level else []
             base = [*above, *(node.module or "").split(".")] if node.module else above
-            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+            names = (".".join([*base, alias.name]) for alias in node.names)
+            yield from ((node.lineno, FACE_OFFERS.get(name, name)) for name in names)
+
+
+def _is_type_checking(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def unit_of(module: str) -> str:
@@ -256,6 +268,10 @@ BAD = [
     (check_layers, f"{PACKAGE}/reasoning.py", "from medvlm_r1 import data"),
     (check_layers, f"{PACKAGE}/training/grpo/x.py", "from medvlm_r1.commands import main"),
     (check_layers, f"{PACKAGE}/utils/x.py", ""),  # in no row
+    (check_layers, f"{PACKAGE}/data/x.py", "from medvlm_r1 import load"),  # upwards through the face
+    (check_layers, f"{PACKAGE}/data/x.py", "if TYPE_CHECKING:\n    from medvlm_r1.launch.asking import load"),  # the face alone may
+    (check_layers, FACE, "def f():\n    from medvlm_r1.launch.asking import load"),  # and only to type checkers
+    (check_layers, FACE, "if TYPE_CHECKING:\n    pass\nelse:\n    from medvlm_r1.launch.asking import load"),
     (check_module_length, f"{PACKAGE}/x.py", "\n" * 301),
     (check_functions, f"{PACKAGE}/x.py", "def f():\n" + "    a = 1\n" * 60),
     (check_functions, f"{PACKAGE}/training/grpo/trainer.py", "def f():\n" + "    a = 1\n" * 80),
@@ -278,6 +294,7 @@ BAD = [
 GOOD = [
     (check_layers, f"{PACKAGE}/data/phantom/x.py", "import torch\nfrom medvlm_r1.data import images\nfrom medvlm_r1.errors import DataError"),
     (check_layers, f"{PACKAGE}/serving/x.py", "from medvlm_r1 import INTENDED_USE\nfrom medvlm_r1.rollout.engine import Engine"),
+    (check_layers, FACE, "if TYPE_CHECKING:\n    from medvlm_r1.launch.asking import load"),
     (check_layers, f"{PACKAGE}/commands/x.py", "from medvlm_r1 import recipes\nfrom medvlm_r1.experiments import demo"),
     (check_module_length, f"{PACKAGE}/x.py", "\n" * 300),
     (check_functions, f"{PACKAGE}/x.py", "def f(self, a, b, c, *, d, e, f):\n" + "    a = 1\n" * 59),

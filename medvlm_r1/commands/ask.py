@@ -24,17 +24,13 @@ def register(commands: Commands) -> None:
 
 def run(arguments: Namespace) -> int:
     """Reasoning, answer and option probabilities."""
-    from medvlm_r1.launch.loading import load_model, memory_errors
-    from medvlm_r1.preflight.values import check_prompt
-    from medvlm_r1.rollout.answer import ask, question
+    from medvlm_r1.launch.asking import load
+    from medvlm_r1.rollout.answer import question
 
     presets.apply(arguments)
-    example = question(arguments.image, arguments.question, tuple(arguments.options))
-    with memory_errors():
-        policy = load_model(arguments.model, arguments.dtype, arguments.max_pixels)
-        template = arguments.template or (policy.template if example.options else "plain")
-        check_prompt(policy, example, template)
-        answer = ask(policy, example, template, arguments.max_tokens)
+    question(arguments.image, arguments.question, tuple(arguments.options))  # what cannot be asked need not wait for the model
+    model = load(arguments.model, dtype=arguments.dtype, max_pixels=arguments.max_pixels)
+    answer = model.ask(arguments.image, arguments.question, arguments.options, template=arguments.template, max_tokens=arguments.max_tokens)
     if arguments.json:
         print(json.dumps(answer.to_dict() | {"intended_use": INTENDED_USE}, indent=2))
         return 0

@@ -28,29 +28,12 @@ def register(commands: Commands) -> None:
 
 def run(arguments: Namespace) -> int:
     """The verdict, or everything as JSON; the page in --html."""
-    from rich.console import Console
-    from rich.progress import Progress
+    from medvlm_r1.audit.checks import AuditConfig, summary
+    from medvlm_r1.launch.auditing import audit
 
-    from medvlm_r1.audit import checks
-    from medvlm_r1.audit.duplicates import n_pictures
-    from medvlm_r1.data.images import load_image
-    from medvlm_r1.files import writing
-    from medvlm_r1.report.audit_page import render_audit
-
-    examples, train, names = checks.sides(arguments.data, arguments.train)
-    config = checks.AuditConfig(arguments.train_size, arguments.draws, arguments.images)
     page: Path | None = arguments.html
-    if page:
-        with writing(page.parent, "--html"):
-            page.parent.mkdir(parents=True, exist_ok=True)
-    with Progress(console=Console(stderr=True)) as progress:
-        total = n_pictures(examples, train, config.images)
-        bar = progress.add_task("pictures", total=total, visible=total > 0)
-        report = names | checks.audit(examples, train, config, lambda n: progress.advance(bar, n))
-    if page:
-        with writing(page, "--html"):
-            page.write_text(render_audit(report, load_image), encoding="utf-8")
-    print(json.dumps(report, indent=2) if arguments.json else checks.summary(report))
+    report = audit(arguments.data, arguments.train, AuditConfig(arguments.train_size, arguments.draws, arguments.images), page)
+    print(json.dumps(report, indent=2) if arguments.json else summary(report))
     if page and not arguments.json:
         print(f"\nreport: {page}")
     return 0

@@ -13,6 +13,7 @@ from medvlm_r1.evaluation.asking.run import Probe
 from medvlm_r1.launch.loading import load_model
 from medvlm_r1.launch.request import Request
 from medvlm_r1.models.families import locate
+from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import values as preflight
 from medvlm_r1.rollout.answer import option_probs
 from medvlm_r1.rollout.calling import Endpoint, check_up, served_model
@@ -39,13 +40,13 @@ class Answerer:
     unused: tuple[str, ...] = ()
 
 
-def answerer(request: Request, examples: Sequence[Example], record: Path) -> Answerer:
-    """The one that ``--model`` names, with its ``record``. Raises where a question cannot be put to it."""
-    return _endpoint(request, record) if "://" in request.model else _local(request, examples, record)
+def answerer(request: Request, examples: Sequence[Example], record: Path, loaded: Policy | None = None) -> Answerer:
+    """The one that ``--model`` names, ``loaded`` already or not, with its ``record``. Raises where a question cannot be put to it."""
+    return _endpoint(request, record) if "://" in request.model else _local(request, examples, record, loaded)
 
 
-def _local(request: Request, examples: Sequence[Example], record: Path) -> Answerer:
-    policy = load_model(request.model, request.dtype, request.max_pixels)
+def _local(request: Request, examples: Sequence[Example], record: Path, loaded: Policy | None) -> Answerer:
+    policy = loaded or load_model(request.model, request.dtype, request.max_pixels)
     template = request.template or policy.template
     preflight.check_askable(policy, examples, template)
     name = f"{model_sha256(locate(request.model))} {request.dtype}"

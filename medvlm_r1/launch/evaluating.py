@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 
 from medvlm_r1.audit.prior import TextPrior
-from medvlm_r1.console import notice
+from medvlm_r1.console import notice, stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, RunError, nearest
@@ -61,13 +60,14 @@ class Part:
         return Asked(self.examples, template, {sample.id: sample for sample in self.arms.get("image", ())})
 
 
-def evaluate(request: Request) -> dict[str, Any]:
+def evaluate(request: Request, loaded: Policy | None = None) -> dict[str, Any]:
     """Evaluate every arm, write samples, summary.json and report.html; returns the summary.
 
-    Completions are recorded as they come: the same command again asks only for those that are missing.
+    Completions are recorded as they come: the same request again asks only for those that are missing.
+    ``loaded``: the request's model, where it is in memory already.
     """
     names = arm_names(request.arms)
-    check_out(request.out)
+    check_out(request)
     examples, record = load_dataset(request.data), request.cache or request.out / "completions.jsonl"
     closed, free = Part("samples", [e for e in examples if e.options]), Part("open", [e for e in examples if not e.options])
     _check_in_domain(request.in_domain, closed.examples or free.examples)
@@ -76,7 +76,7 @@ def evaluate(request: Request) -> dict[str, Any]:
     train = load_dataset(request.train) if request.train else None
     judges = judge_at(request.judge, request.timeout) if request.judge else None
     with memory_errors():
-        asked = answerer(request, examples, record)
+        asked = answerer(request, examples, record, loaded)
         with closing(asked.engine):
             _check_arms(asked, (closed, free), names, request.arms)
             with writing(request.out):
@@ -155,7 +155,7 @@ def _check_in_domain(modality: str | None, examples: Sequence[Example]) -> None:
 
 def _ask_all(asked: Answerer, parts: Sequence[Part], names: Sequence[str], request: Request) -> None:
     """Fill each part's arms; samples are written as soon as an arm of a part is done."""
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=stderr()) as progress:
         for name in names:
             askable = _askable(name, parts, asked.template, request.arms)
             if not askable:
@@ -197,24 +197,36 @@ def arm_names(text: str) -> list[str]:
     return sorted(dict.fromkeys(names), key=list(ARMS).index)
 
 
-def check_out(out: Path) -> None:
-    """Raises RunError unless ``out`` is new, empty, or what an evaluation left that was stopped or had failures."""
+def check_out(request: Request) -> None:
+    """Raises RunError unless ``out`` is new, empty, or what this very evaluation left, or one that was stopped or had failures."""
+    out = request.out
     with writing(out):
-        if (out / "summary.json").exists() and not _has_failures(out / "summary.json"):
+        if (out / "summary.json").exists() and not _goes_on(out / "summary.json", request):
             spare = f"; with --cache {record} nothing is asked twice" if (record := out / "completions.jsonl").exists() else ""
-            raise RunError(f"{out} already holds an evaluation or a run; choose another --out{spare}")
+            raise RunError(f"{out} already holds another evaluation, or a run; choose another --out{spare}")
         ours = ("samples-*.jsonl", "open-*.jsonl", "completions.jsonl", "summary.json", "report.html", "export")
         others = [file.name for file in out.iterdir() if not any(map(file.match, ours))] if out.exists() else []
     if others:
         raise RunError(f'{out} is not empty (it holds "{others[0]}"); choose another --out')
 
 
-def _has_failures(summary: Path) -> bool:
+def _goes_on(summary: Path, request: Request) -> bool:
+    """Had it failures, or is it of this request? A notebook's cells are run again, and the answers come from the record."""
     try:
-        found = json.loads(summary.read_text())
-        return any(found["failed"].values()) or bool((found.get("open", {}).get("judged_by") or {}).get("failed"))
+        found = json.loads(summary.read_text(encoding="utf-8"))
+        failed = any(found["failed"].values()) or (found.get("open", {}).get("judged_by") or {}).get("failed")
+        return bool(failed) or _is_of(found, request)
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # not ours
+
+
+def _is_of(found: dict[str, Any], request: Request) -> bool:
+    """Would the request lose no arm and change no setting?"""
+    settings, arms = {"in_domain": None} | found["settings"], {*found["arms"], *found.get("open", {}).get("arms", ())}
+    asked = {key: getattr(request, key) for key in (*SETTINGS, "in_domain")} | {"template": request.template or settings["template"]}
+    judge = settings.get("judge")
+    by_same = request.judge in ((judge, judge.partition("#")[0]) if judge else (None,))
+    return by_same and all(settings.get(key, value) == value for key, value in asked.items()) and arms <= set(arm_names(request.arms))
 
 
 def evaluate_policy(policy: Policy, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None]) -> list[Sample]:

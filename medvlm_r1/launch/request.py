@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from medvlm_r1.evaluation.asking.meanings import DEFAULT_ARMS
 
@@ -36,3 +37,19 @@ class Request:
     cache: Path | None = None
     timeout: float = 300.0
     judge: str | None = None
+
+
+class Settings(TypedDict, total=False):
+    """What may be set beside model, data, place, arms and samples, where Python asks; each is a field of Request.
+
+    >>> set(Settings.__annotations__) < set(Request.__dataclass_fields__)
+    True
+    """
+
+    train: str | None
+    in_domain: str | None
+    probs: bool
+    template: str | None
+    max_tokens: int
+    timeout: float
+    judge: str | None

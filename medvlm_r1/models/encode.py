@@ -68,6 +68,12 @@ class Encoder:
             self._pixels.put(reference, kept, kept.patches.nbytes)
         return kept
 
+    def hold(self, image: Image.Image) -> str:
+        """A reference to a picture that lies in no file, to be asked about next: it is forgotten as any other, and then gone."""
+        kept = self.family.prepare(self.image_processor, image.convert("RGB"), self.tile_tokens)
+        self._pixels.put(reference := f"memory:{kept.key}", kept, kept.patches.nbytes)
+        return reference
+
     def ahead(self, examples: Sequence[Example]) -> None:
         """Prepare the images of these questions in the background, for a caller that will ask for them next."""
         for reference in {reference for example in examples for reference in example.images}:
