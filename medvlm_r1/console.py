@@ -3,6 +3,12 @@
 from rich.console import Console
 
 
+def stderr() -> Console:
+    """Where it is written. A notebook gets plain lines: it calls itself a terminal and is none, and rich's own display wants one more package."""
+    console = Console(stderr=True)
+    return Console(stderr=True, force_jupyter=False, force_terminal=False) if console.is_jupyter else console
+
+
 def notice(text: str, console: Console | None = None) -> None:
     """One plain line."""
-    (console or Console(stderr=True)).print(text, markup=False, highlight=False, soft_wrap=True)
+    (console or stderr()).print(text, markup=False, highlight=False, soft_wrap=True)

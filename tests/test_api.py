@@ -17,6 +17,7 @@ from PIL import Image
 
 import medvlm_r1
 from medvlm_r1.config import changed
+from medvlm_r1.console import notice, stderr
 from medvlm_r1.data.arrays import picture
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, DataError, ImageError, RunError
@@ -78,6 +79,20 @@ def test_the_documented_names_are_those_that_there_are():
 def test_the_mark_of_a_typed_package_is_shipped():
     shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     assert (ROOT / "medvlm_r1/py.typed").exists() and any(fnmatch("py.typed", pattern) for pattern in shipped["medvlm_r1"])
+
+
+class ZMQInteractiveShell:
+    """What Jupyter's kernel runs, by the name that it is known by."""
+
+
+def test_a_notebook_gets_plain_lines_though_it_calls_itself_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert stderr().is_terminal
+    monkeypatch.setattr("builtins.get_ipython", ZMQInteractiveShell, raising=False)
+    console = stderr()
+    assert not console.is_terminal and not console.is_jupyter
+    notice("step 1/3")
+    assert capsys.readouterr().err == "step 1/3\n"
 
 
 # ---------------------------------------------------------------- ask
@@ -201,6 +216,13 @@ def test_the_same_again_asks_nothing_and_another_evaluation_wants_another_folder
     assert more.arms["image"] == found.arms["image"] and list(more.arms) == ["image", "blank"]
     with pytest.raises(RunError, match="already holds another evaluation"):  # it would lose an arm
         medvlm_r1.evaluate(nano, few, "runs/eval", arms="image", max_tokens=8)
+
+
+def test_questions_without_options_have_a_verdict_too_and_are_found_again(nano, here):
+    mine = [Example("q1", ("phantom:mri/test/0",), "What is the imaging plane?", (), "sagittal", "mri")]
+    found = medvlm_r1.evaluate(nano, mine, "runs/eval", arms="image", max_tokens=8)
+    assert found.verdict.startswith("nano, 1 questions without options: ") and found.arms == {} and [sample.id for sample in found.open["image"]] == ["q1"]
+    assert medvlm_r1.evaluate(nano, mine, "runs/eval", arms="image", max_tokens=8) == found
 
 
 # ---------------------------------------------------------------- train

@@ -21,6 +21,7 @@ from safetensors.torch import load_model, save_model
 from transformers import AutoTokenizer
 
 from medvlm_r1.config import fingerprint
+from medvlm_r1.console import stderr
 from medvlm_r1.data.phantom.questions import MODALITIES, ask
 from medvlm_r1.data.phantom.render import render as draw
 from medvlm_r1.data.phantom.scene import Scene
@@ -164,7 +165,7 @@ def optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
 
 def run(out: Path, config: NanoConfig) -> None:
     """Draw the pictures, run the stages, save the model to ``out``; the last finished stage is resumed from."""
-    console = Console(stderr=True)
+    console = stderr()
     work = out.with_name(out.name + "-work")
     work.mkdir(parents=True, exist_ok=True)
     pool = _cached(work / f"pictures-{config.until(-1)}.npz", config, console)

@@ -19,6 +19,7 @@ from medvlm_r1.audit.duplicates import twinned
 from medvlm_r1.audit.giveaways import groups_cut
 from medvlm_r1.audit.prior import text_prior
 from medvlm_r1.config import to_dict
+from medvlm_r1.console import stderr
 from medvlm_r1.data.convert import convert
 from medvlm_r1.data.dataset import Dataset, load_dataset
 from medvlm_r1.data.images import load_image
@@ -53,7 +54,7 @@ class Sizes:
 
 def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes()) -> str:
     """Do what is missing of the study; returns the table as Markdown, also kept in ``out``."""
-    console = Console(stderr=True)
+    console = stderr()
     _require_same(out, {"folder": folder.resolve().name, "sizes": to_dict(sizes)})
     facts = prepare(folder, out / "questions", sizes, console)
     if not (out / "base").exists():

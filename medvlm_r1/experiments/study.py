@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from medvlm_r1.audit.prior import text_prior
+from medvlm_r1.console import stderr
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring import metrics
@@ -116,7 +116,7 @@ def test_questions() -> list[Example]:
 
 def one_seed(out: Path, arms: Iterable[str], material: Material, seed: int) -> dict[str, list[Sample]]:
     """What each arm answers under a seed."""
-    console, found = Console(stderr=True), {}
+    console, found = stderr(), {}
     for name in arms:
         console.print(f"study: seed {seed}, {ARMS[name].label}")
         found[name] = _samples(out / f"seed-{seed}", name, material, seed)

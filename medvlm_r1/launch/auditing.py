@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 
 from medvlm_r1.audit import checks
 from medvlm_r1.audit.duplicates import n_pictures
+from medvlm_r1.console import stderr
 from medvlm_r1.data.images import load_image
 from medvlm_r1.files import writing
 from medvlm_r1.report.audit_page import render_audit
@@ -18,7 +18,7 @@ def audit(data: str, train: str | None, config: checks.AuditConfig, html: Path |
     if html:
         with writing(html.parent, "--html"):
             html.parent.mkdir(parents=True, exist_ok=True)
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=stderr()) as progress:
         total = n_pictures(examples, learnt, config.images)
         bar = progress.add_task("pictures", total=total, visible=total > 0)
         report = names | checks.audit(examples, learnt, config, lambda n: progress.advance(bar, n))

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 
 from medvlm_r1.audit.prior import TextPrior
-from medvlm_r1.console import notice
+from medvlm_r1.console import notice, stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.parts import trained_on
@@ -165,7 +164,7 @@ def _check_in_domain(modality: str | None, examples: Sequence[Example]) -> None:
 
 def _ask_all(asked: Answerer, parts: Sequence[Part], names: Sequence[str], request: Request) -> None:
     """Fill each part's arms; samples are written as soon as an arm of a part is done."""
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=stderr()) as progress:
         for name in names:
             askable = _askable(name, parts, asked.template, request.arms)
             if not askable:
@@ -224,18 +223,19 @@ def _goes_on(summary: Path, request: Request) -> bool:
     """Had it failures, or is it of this request? A notebook's cells are run again, and the answers come from the record."""
     try:
         found = json.loads(summary.read_text(encoding="utf-8"))
-        unjudged = (found.get("open", {}).get("judged_by") or {}).get("failed")
-        return any(found["failed"].values()) or bool(unjudged) or _is_of(found, request)
+        failed = any(found["failed"].values()) or (found.get("open", {}).get("judged_by") or {}).get("failed")
+        return bool(failed) or _is_of(found, request)
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # not ours
 
 
 def _is_of(found: dict[str, Any], request: Request) -> bool:
     """Would the request lose no arm and change no setting?"""
-    settings = {"in_domain": None} | found["settings"]
+    settings, arms = {"in_domain": None} | found["settings"], {*found["arms"], *found.get("open", {}).get("arms", ())}
     asked = {key: getattr(request, key) for key in (*SETTINGS, "in_domain")} | {"template": request.template or settings["template"]}
-    same = all(settings.get(key, value) == value for key, value in asked.items()) and bool(request.judge) == ("judge" in settings)
-    return same and set(found["arms"]) <= set(arm_names(request.arms))
+    judge = settings.get("judge")
+    by_same = request.judge in ((judge, judge.partition("#")[0]) if judge else (None,))
+    return by_same and all(settings.get(key, value) == value for key, value in asked.items()) and arms <= set(arm_names(request.arms))
 
 
 def evaluate_policy(policy: Policy, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None]) -> list[Sample]:

@@ -4,11 +4,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 
 from medvlm_r1.config import secret
-from medvlm_r1.console import notice
+from medvlm_r1.console import notice, stderr
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.evaluation.asking.judge import JUDGING, PROMPT, judge
 from medvlm_r1.evaluation.measuring.metrics import Arms
@@ -30,7 +29,7 @@ def judge_all(endpoint: Endpoint, arms: Arms, record: Path) -> tuple[Arms, dict[
     """The samples with the judge's verdicts, and who judged, by which words, and how many verdicts could not be had."""
     found: Arms = {}
     missing: list[str] = []
-    with closing(recorded(endpoint, record)) as engine, Progress(console=Console(stderr=True)) as progress:
+    with closing(recorded(endpoint, record)) as engine, Progress(console=stderr()) as progress:
         for name, samples in arms.items():
             bar = progress.add_task(f"judge, {name}", total=len(samples))
             found[name], errors = judge(engine, samples, lambda done, bar=bar: progress.update(bar, completed=done))

@@ -53,3 +53,4 @@ class Settings(TypedDict, total=False):
     template: str | None
     max_tokens: int
     timeout: float
+    judge: str | None

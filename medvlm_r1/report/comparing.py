@@ -13,7 +13,7 @@ from medvlm_r1.evaluation.measuring.measured import ModelNumbers
 from medvlm_r1.evaluation.measuring.metrics import require_same
 from medvlm_r1.evaluation.samples import Sample, read_samples
 from medvlm_r1.files import writing
-from medvlm_r1.report.glance import spoken
+from medvlm_r1.report import open_answers
 from medvlm_r1.report.report import render_report
 from medvlm_r1.report.story import Story
 
@@ -29,8 +29,8 @@ class Evaluation:
     name: str
     arms: Mapping[str, Sequence[Sample]] = field(repr=False)
     summary: Mapping[str, Any] = field(repr=False)
-    folder: Path = Path()
     open: Mapping[str, Sequence[Sample]] = field(default_factory=dict, repr=False)  # the questions without options
+    folder: Path = Path()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -38,8 +38,8 @@ class Evaluation:
 
     @property
     def verdict(self) -> str:
-        """The first screen in one line: how good it is, and whether it looks."""
-        return spoken(self.name, self.summary)
+        """The first screen in a line: how good it is, and whether it looks; and one for its questions without options."""
+        return "\n".join(open_answers.told(self.name, self.summary))
 
     @property
     def report(self) -> Path:
@@ -88,7 +88,7 @@ def read(name: str, folder: Path) -> Evaluation:
     if "image" not in arms and "image" not in free:
         raise DataError(f'"{folder}" holds no samples-image.jsonl; make it with medvlm-r1 eval … --out {folder}')
     told = (summary.get("open") or {}).get("arms", {})
-    return Evaluation(name, _ordered(arms, summary.get("arms", arms)), summary, folder, _ordered(free, told))
+    return Evaluation(name, _ordered(arms, summary.get("arms", arms)), summary, _ordered(free, told), folder)
 
 
 def _samples(folder: Path, kind: str) -> dict[str, list[Sample]]:

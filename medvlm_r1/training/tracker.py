@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from medvlm_r1.console import notice
+from medvlm_r1.console import notice, stderr
 from medvlm_r1.files import JsonLines
 from medvlm_r1.types import RolloutGroup
 
@@ -41,7 +41,7 @@ class Tracker:
         clock: Callable[[], float] = time.monotonic,
     ):
         self.total_steps, self.resumed_step, self.every = total_steps, resumed_step, every
-        self._console, self._clock = console or Console(stderr=True), clock
+        self._console, self._clock = console or stderr(), clock
         self._rows = JsonLines(Path(run_dir) / "metrics.jsonl", resumed_step)
         self._events = _open_events(Path(run_dir), resumed_step, self._console)
         self._progress = Progress(BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), console=self._console)
