@@ -5,10 +5,14 @@ P prompts, G rollouts of one prompt, R = sum of all rollouts in a batch,
 L prompt tokens, C completion tokens, V vocabulary, N images.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # whoever only reads pictures or manifests does without torch
+    import torch
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -162,7 +166,7 @@ class TokenBatch:
     prompt_of_R: the row of ``prompts`` that each completion continues; sorted.
     early_RC: True where a completion could not end yet; None where all could end everywhere.
 
-    >>> t = torch.tensor
+    >>> from torch import tensor as t
     >>> prompts = PromptBatch(t([[5, 6]]), t([[1, 1]]), t([[[0, 1]]] * 3), t([2]), None, None)
     >>> TokenBatch(prompts, t([[7, 2], [8, 0]]), t([[1, 1], [1, 0]]), t([0, 0])).n_tokens
     3

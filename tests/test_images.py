@@ -42,11 +42,6 @@ def test_a_constant_16_bit_image_is_black(tmp_path):
     assert np.asarray(load_image(save(tmp_path / "a.png", np.full((4, 4), 900, np.uint16)))).max() == 0
 
 
-def test_float_tiff_with_nan_is_refused(tmp_path):
-    with pytest.raises(ImageError, match="not finite"):
-        load_image(save(tmp_path / "a.tif", np.array([[0.0, np.nan]], np.float32)))
-
-
 def test_transparency_is_laid_over_white(tmp_path):
     pixels = np.zeros((2, 2, 4), np.uint8)
     pixels[0, 0] = (10, 20, 30, 255)

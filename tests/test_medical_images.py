@@ -1,46 +1,18 @@
 """DICOM and NIfTI files made here, opened by reference; grey levels worked out by hand."""
 
-import sys
-
 import numpy as np
 import pytest
+from drawn_files import save_dicom, save_nifti
 
-from medvlm_r1 import data
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.window import bounds, window
 from medvlm_r1.errors import ImageError
 
 pydicom = pytest.importorskip("pydicom")
-nibabel = pytest.importorskip("nibabel")
 
 
 def levels(reference):
     return np.asarray(load_image(str(reference)))[..., 0].tolist()
-
-
-def save_dicom(path, pixels, *, syntax=None, **values):
-    """A minimal object; ``pixels`` (frames, rows, columns) or (rows, columns), uint16 or int16 unless said otherwise."""
-    pixels = np.asarray(pixels, values.pop("dtype", np.uint16))
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = syntax or pydicom.uid.ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = pydicom.uid.CTImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
-    dataset.Modality, dataset.PhotometricInterpretation, dataset.SamplesPerPixel = "CT", "MONOCHROME2", 1
-    is_colour = values.get("SamplesPerPixel") == 3
-    frames = pixels.shape[0] if pixels.ndim == 3 and not is_colour else 1
-    dataset.Rows, dataset.Columns = pixels.shape[-3:-1] if is_colour else pixels.shape[-2:]
-    if frames > 1:
-        dataset.NumberOfFrames = frames
-    dataset.BitsAllocated = dataset.BitsStored = 8 * pixels.itemsize
-    dataset.HighBit, dataset.PixelRepresentation = dataset.BitsStored - 1, int(pixels.dtype.kind == "i")
-    for name, value in values.items():
-        setattr(dataset, name, value)
-    dataset.PixelData = pixels.tobytes()
-    if syntax and syntax.is_encapsulated:
-        dataset.PixelData = pydicom.encaps.encapsulate([pixels.tobytes()])
-    dataset.save_as(path, enforce_file_format=True)
-    return path
 
 
 # ---------------------------------------------------------------- DICOM
@@ -143,12 +115,6 @@ def test_a_dicom_file_needs_no_suffix(tmp_path):
     assert levels(file) == [[0, 255]]
 
 
-def test_a_compression_without_decoder_is_named_with_the_remedy(tmp_path):
-    file = save_dicom(tmp_path / "a.dcm", [[1, 2]], syntax=pydicom.uid.JPEGLSLossless)
-    with pytest.raises(ImageError, match=r"a.dcm.*JPEG-LS Lossless.*pip install pylibjpeg"):
-        load_image(str(file))
-
-
 def test_dicom_files_that_show_nothing(tmp_path):
     (tmp_path / "text.dcm").write_text("no header here" * 100)
     with pytest.raises(ImageError, match="no DICOM header"):
@@ -164,15 +130,6 @@ def test_dicom_files_that_show_nothing(tmp_path):
         load_image(str(tmp_path / "b.dcm"))
 
 
-def test_without_pydicom_the_remedy_is_named(tmp_path, monkeypatch):
-    file = save_dicom(tmp_path / "a.dcm", [[1]])
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    monkeypatch.delitem(sys.modules, "medvlm_r1.data.dicom", raising=False)
-    monkeypatch.delattr(data, "dicom", raising=False)
-    with pytest.raises(ImageError, match="needs pydicom; pip install"):
-        load_image(str(file))
-
-
 def test_what_follows_the_sign_must_be_known(tmp_path):
     file = save_dicom(tmp_path / "a.dcm", [[1]])
     with pytest.raises(ImageError, match='unknown key "slice"'):
@@ -183,17 +140,6 @@ def test_what_follows_the_sign_must_be_known(tmp_path):
 
 
 # ---------------------------------------------------------------- NIfTI
-
-
-def save_nifti(path, volume, orientation="RAS", **header):
-    """``volume`` is given in RAS+ order and stored in ``orientation``."""
-    image = nibabel.Nifti1Image(np.asarray(volume, np.int16), np.diag([2.0, 2, 2, 1]))
-    wanted = nibabel.orientations.axcodes2ornt(orientation)
-    stored = image.as_reoriented(nibabel.orientations.ornt_transform(nibabel.io_orientation(image.affine), wanted))
-    for name, value in header.items():
-        stored.header[name] = value
-    nibabel.save(stored, path)
-    return path
 
 
 def marked():

@@ -7,33 +7,33 @@ A new file kind is one line of OPENERS or PLACED, a new scheme one line of SCHEM
 import difflib
 import hashlib
 import re
-import struct
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from medvlm_r1.data import parquet, urls
+from medvlm_r1.data.foreign import errors_as
+from medvlm_r1.data.kinds import content_kind, head_of
+from medvlm_r1.data.raster import PAGES, open_raster
 from medvlm_r1.data.views import VIEWS
-from medvlm_r1.data.window import window
 from medvlm_r1.errors import ImageError, nearest
 
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-PlacedOpener = Callable[[Path, dict[str, int]], Image.Image]
+WINDOW = ("center", "width")  # the keys whose values need not be whole numbers
+_PAIR = r"[a-z]+=-?\d+(?:\.\d+)?"
+Opener = Callable[[Path, Mapping[str, float]], Image.Image]
 
 
 def load_image(reference: str) -> Image.Image:
     """The picture that a reference names, decoded to its last pixel, as 8-bit RGB.
 
-    Grey levels beyond 8 bits are stretched from their least to their greatest
-    value, those of DICOM and NIfTI through a window (``data.dicom``, ``data.nifti``);
+    What a file is, its content says; the name counts where that says nothing. Levels beyond 8 bits are stretched
+    from the least to the greatest (``data.raster``), those of DICOM and NIfTI through a window (``data.dicom``, ``data.nifti``);
     transparency is laid over white, as Qwen's own loader does; a rotation in the
     EXIF header is applied; of several frames the first is taken unless one is named.
 
-    Raises ImageError where the picture is missing, truncated, of an unknown kind or no image.
+    Raises ImageError, and nothing else, where the picture is missing, truncated, of an unknown kind or no image.
     """
     scheme = scheme_of(reference)
     if scheme in SCHEMES:
@@ -44,17 +44,7 @@ def load_image(reference: str) -> Image.Image:
         hint = nearest(scheme, SCHEMES)
         raise ImageError(f'image "{reference}" is of the unknown kind "{scheme}:"{hint}; or give the path of a file here')
     _require_file(path, reference)
-    opener = _opener(path, keys, reference)
-    try:
-        return to_rgb(opener(path))
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f'image "{reference}" is not an image; replace the file or drop the question') from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f'image "{reference}" is too large ({error}); scale it down first') from error
-    except _BROKEN as error:
-        raise ImageError(f'image "{reference}" is truncated or corrupt ({error}); copy it again from its source') from error
+    return _opener(path, keys, reference)(path, keys).convert("RGB")
 
 
 def scheme_of(reference: str) -> str:
@@ -67,27 +57,17 @@ def scheme_of(reference: str) -> str:
     return match[1] if match else ""
 
 
-def place(reference: str) -> tuple[str, dict[str, int]]:
+def place(reference: str) -> tuple[str, dict[str, float]]:
     """The file of a reference, and the place in it.
 
-    >>> place("head.nii.gz#axis=2&slice=17"), place("case #3.png")
-    (('head.nii.gz', {'axis': 2, 'slice': 17}), ('case #3.png', {}))
+    >>> place("head.nii.gz#axis=2&slice=17"), place("pet.dcm#center=0.1&width=0.2"), place("case #3.png")
+    (('head.nii.gz', {'axis': 2, 'slice': 17}), ('pet.dcm', {'center': 0.1, 'width': 0.2}), ('case #3.png', {}))
     """
-    match = re.fullmatch(r"(.+)#([a-z]+=-?\d+(?:&[a-z]+=-?\d+)*)", reference, re.DOTALL)
+    match = re.fullmatch(rf"(.+)#({_PAIR}(?:&{_PAIR})*)", reference, re.DOTALL)
     if not match:
         return reference, {}
-    return match[1], {key: int(value) for key, _, value in (pair.partition("=") for pair in match[2].split("&"))}
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of a picture in any of Pillow's modes; see ``load_image`` for the rules."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _stretch(np.asarray(image, dtype=np.float64)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+    pairs = (pair.partition("=") for pair in match[2].split("&"))
+    return match[1], {key: float(value) if "." in value else int(value) for key, _, value in pairs}
 
 
 def content_hash(image: Image.Image) -> str:
@@ -100,14 +80,8 @@ def content_hash(image: Image.Image) -> str:
     return hashlib.sha256(head + image.tobytes()).hexdigest()
 
 
-def _stretch(levels: np.ndarray) -> Image.Image:
-    if not np.isfinite(levels).all():
-        raise ValueError("it holds values that are not finite")
-    return window(levels, levels.min(), levels.max())
-
-
 def kind_of(path: Path) -> str:
-    """The suffix that decides who opens a file, ".dcm" for a DICOM file that has none.
+    """The suffix that decides who opens a file; where it is none of ours, the one that the content should have, if any.
 
     >>> kind_of(Path("a/b.PNG")), kind_of(Path("head.nii.gz")), kind_of(Path("notes.gz"))
     ('.png', '.nii.gz', '.gz')
@@ -116,34 +90,40 @@ def kind_of(path: Path) -> str:
     if name.endswith(".nii.gz"):
         return ".nii.gz"
     suffix = path.suffix.lower()
-    return ".dcm" if suffix not in {*OPENERS, *PLACED} and _has_dicom_mark(path) else suffix
+    if suffix in {*OPENERS, *PLACED} or not path.is_file():
+        return suffix
+    return content_of(path) or suffix
 
 
-def _has_dicom_mark(path: Path) -> bool:
-    """PS3.10 7.1: 128 bytes, then DICM. Archives name their files by UID, which looks like a suffix."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+def content_of(path: Path) -> str:
+    """The suffix that a file's first bytes stand for, or "". Raises ImageError where it cannot be read."""
+    with errors_as(f'image "{path}" cannot be read ({{why}}); check its permissions'):
+        return content_kind(head_of(path)[0])
 
 
-def _opener(path: Path, keys: dict[str, int], reference: str) -> Callable[[Path], Image.Image]:
-    kind = kind_of(path)
+def _opener(path: Path, keys: Mapping[str, float], reference: str) -> Opener:
+    kind = content_of(path) or kind_of(path)
     if kind in PLACED:
         known, opener = PLACED[kind]()
-        for key in keys:
-            if key not in known:
-                raise ImageError(f'image "{reference}" has the unknown key "{key}"{nearest(key, known)}')
-        return lambda path: opener(path, keys)
-    if kind not in OPENERS:
+    elif kind in OPENERS:
+        known, opener = PAGES if kind in (".tif", ".tiff") else (), OPENERS[kind]
+    else:
         raise ImageError(f'image "{reference}" has the unknown suffix "{path.suffix}"; convert it to one of {", ".join([*OPENERS, *PLACED])}')
-    if keys:
+    if keys and not known:
         raise ImageError(f'image "{reference}" is a single picture; drop what follows "#"')
-    return OPENERS[kind]
+    for key, value in keys.items():
+        if key not in known:
+            raise ImageError(f'image "{reference}" has the unknown key "{key}"{nearest(key, known)}')
+        if isinstance(value, float) and key not in WINDOW:
+            raise ImageError(f'image "{reference}" has {key}={value}, which is no whole number; write {key}={round(value)}')
+    return opener
 
 
 def _require_file(path: Path, reference: str) -> None:
     if not path.exists():
+        head, mark, place_in_it = reference.rpartition("#")
+        if mark and Path(head).is_file():
+            raise ImageError(f'image "{reference}" has "{place_in_it}" after "#", which is no place in a file; write #frame=3 or #center=40&width=400')
         folder = path.parent
         beside = [file.name for file in islice(folder.iterdir(), 10_000)] if folder.is_dir() else []
         close = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.8)
@@ -155,21 +135,15 @@ def _require_file(path: Path, reference: str) -> None:
         raise ImageError(f'image "{reference}" is empty (0 bytes); copy it again from its source')
 
 
-def _open_pillow(path: Path) -> Image.Image:
-    with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP")) as image:
-        image.load()  # Pillow reads lazily: a truncated file shows only here
-        return image
-
-
-def _dicom() -> tuple[Sequence[str], PlacedOpener]:
+def _dicom() -> tuple[Sequence[str], Opener]:
     try:
         from medvlm_r1.data import dicom
     except ModuleNotFoundError as error:
-        raise ImageError('a DICOM file needs pydicom; pip install "medvlm-r1[dicom]"') from error
+        raise ImageError("a DICOM file needs pydicom; pip install pydicom pylibjpeg pylibjpeg-openjpeg pyjpegls") from error
     return dicom.KEYS, dicom.open_dicom
 
 
-def _nifti() -> tuple[Sequence[str], PlacedOpener]:
+def _nifti() -> tuple[Sequence[str], Opener]:
     from medvlm_r1.data import nifti
 
     return nifti.KEYS, nifti.open_nifti
@@ -186,7 +160,7 @@ def _viewed(reference: str) -> Image.Image:
     return VIEWS[name](load_image(shown))
 
 
-OPENERS: dict[str, Callable[[Path], Image.Image]] = dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _open_pillow)
+OPENERS: dict[str, Opener] = dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), open_raster)
 PLACED = {".dcm": _dicom, ".dicom": _dicom, ".nii": _nifti, ".nii.gz": _nifti}  # imported when first needed
 DRAWN: dict[str, Callable[[str], Image.Image]] = {"phantom": _phantom, **dict.fromkeys(VIEWS, _viewed)}
 SCHEMES: dict[str, Callable[[str], Image.Image]] = DRAWN | {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from medvlm_r1.data.images import OPENERS, SCHEMES, kind_of, load_image, scheme_of
-from medvlm_r1.errors import ImageError
+from medvlm_r1.data import raster
+from medvlm_r1.data.images import OPENERS, SCHEMES, content_of, kind_of, load_image, scheme_of
 
 _END = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 _TAIL_BYTES = 64
@@ -42,12 +42,9 @@ def none(reference: str) -> None:
 
 def size_of(reference: str) -> tuple[int, int]:
     """(width, height) in pixels; of a PNG, JPEG, TIFF or BMP file by its header alone. Raises ImageError where there is none."""
-    if scheme_of(reference) not in SCHEMES and kind_of(Path(reference)) in OPENERS and Path(reference).is_file():
-        try:
-            with Image.open(reference) as image:
-                return image.size
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f'image "{reference}" is truncated or corrupt ({error}); copy it again from its source') from error
+    path = Path(reference)
+    if scheme_of(reference) not in SCHEMES and path.is_file() and content_of(path) in OPENERS:
+        return raster.size_of(path)
     return load_image(reference).size
 
 
