@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 
 from medvlm_r1.commands import main as cli
+from medvlm_r1.errors import ImageError
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
+from medvlm_r1.preflight.sifting import openable
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.types import Example, Rollout, RolloutGroup
 
@@ -27,6 +29,13 @@ def picture(reference: str) -> Image.Image:
     size = (56, 112) if "wide" in reference else (84, 84)
     values = np.random.default_rng(sum(reference.encode())).integers(0, 255, size, dtype=np.uint8)
     return Image.fromarray(values)
+
+
+def check_images(data):
+    """Open every picture; an ImageError names the first question whose picture fails."""
+    _, lost = openable(data)
+    if lost:
+        raise ImageError(lost[0].reason)
 
 
 @pytest.fixture(scope="session")

@@ -144,7 +144,8 @@ def test_grey_levels_of_an_array(case):
 
 def test_colours_and_opacity_of_an_array():
     assert picture(np.array([[[1, 2, 3]]], np.uint8)).getpixel((0, 0)) == (1, 2, 3)
-    assert picture(np.array([[[1, 2, 3, 0]]], np.uint8)).getpixel((0, 0)) == (255, 255, 255)  # over white, as a file's
+    shown = picture(np.array([[[1, 2, 3, 0], [1, 2, 3, 255]]], np.uint8))
+    assert [shown.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (1, 2, 3)]  # over white, as a file's
 
 
 @pytest.mark.parametrize("array", [

@@ -305,3 +305,11 @@ def test_a_very_long_line_is_read(tmp_path):
 def test_what_is_clean_is_the_same_object():
     example = Example("q1", ("a.png",), "Which\nside?", ("left", "right"), "right", "mri", group="é")
     assert clean(example) == (example, []) and clean(example)[0] is example and torn(example) == ""
+
+
+def test_a_letter_that_is_also_another_options_text_is_not_guessed_at(tmp_path):
+    """B is the second option's letter and the third option's text: a blood group, say."""
+    with pytest.raises(DataError, match='"B"'):
+        load_dataset(write(tmp_path / "m.jsonl", row(options=["A. AB", "B. A", "C. B"], answer="B")))
+    (same,) = load_dataset(write(tmp_path / "n.jsonl", row(options=["A. A", "B. B", "C. AB"], answer="B")))
+    assert (same.options, same.answer) == (("A", "B", "AB"), "B")

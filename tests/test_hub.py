@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import check_images
 from huggingface_hub.errors import LocalEntryNotFoundError, RevisionNotFoundError
 from PIL import Image
 
 from medvlm_r1.commands import main as cli
 from medvlm_r1.data import hub, parquet
 from medvlm_r1.data.convert import convert
-from medvlm_r1.data.dataset import check_images, load_dataset
+from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import content_hash, load_image
 from medvlm_r1.data.leak import components, require_apart
 from medvlm_r1.data.manifest import write_manifest

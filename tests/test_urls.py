@@ -10,11 +10,12 @@ from urllib.parse import quote
 import nibabel
 import numpy as np
 import pytest
+from conftest import check_images
 from PIL import Image
 
 from medvlm_r1.audit.duplicates import duplicates
 from medvlm_r1.data import urls
-from medvlm_r1.data.dataset import check_images, load_dataset
+from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import content_hash, load_image
 from medvlm_r1.data.leak import leaks, require_apart
 from medvlm_r1.data.manifest import write_manifest
@@ -151,7 +152,7 @@ def test_a_data_url_without_base64():
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("data:image/png;base64,iVBORw0KGgo=", 'image "data:image/png;base64,iVBORw0KGgo=" is not an image'),
+        ("data:image/png;base64,iVBORw0KGgo=", 'image "data:image/png;base64,iVBORw0KGgo=" is a PNG file that is damaged'),
         ("data:image/png;base64,iVB*", "is no base64"),
         ("data:image/png;base64,", "holds no picture"),
         ("data:image/png;base64", "holds no picture"),

@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from medvlm_r1.data.images import to_rgb
-from medvlm_r1.data.window import window
+from medvlm_r1.data.window import finite, over_white, window
 from medvlm_r1.errors import ImageError
+
+_NAME = "in memory"
 
 
 def picture(shown: Any) -> Image.Image:
@@ -23,11 +24,21 @@ def picture(shown: Any) -> Image.Image:
     (60, 84)
     """
     try:
-        return to_rgb(shown if isinstance(shown, Image.Image) else _image(np.asarray(shown)))
+        return _rgb(shown if isinstance(shown, Image.Image) else _image(np.asarray(shown)))
     except ImageError:
         raise
     except (OSError, SyntaxError, ValueError, TypeError) as error:
         raise ImageError(f"the picture in memory cannot be decoded ({error}); load it again, or name its file") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """As ``raster`` does with a file: turned as EXIF says, deep grey stretched, what is transparent over white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        levels = np.asarray(image, dtype=np.float64)
+        known = finite(levels, _NAME)
+        return window(levels, float(known.min()), float(known.max())).convert("RGB")
+    return over_white(image.convert("RGBA"), _NAME) if image.has_transparency_data else image.convert("RGB")
 
 
 def _image(array: np.ndarray) -> Image.Image:

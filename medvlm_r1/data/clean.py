@@ -130,15 +130,18 @@ def unlettered(example: Example) -> Example:
     if not marks or [mark[1].upper() if mark else "" for mark in marks] != list(LETTERS[: len(marks)]):
         return example
     bare = tuple(option[mark.end() :] for option, mark in zip(example.options, marks, strict=True) if mark)
-    return replace(example, options=bare, answer=_unlettered(example.answer, example.options, bare))
+    answer = _unlettered(example.answer, example.options, bare)
+    return example if answer is None else replace(example, options=bare, answer=answer)
 
 
-def _unlettered(answer: str, options: Sequence[str], bare: Sequence[str]) -> str:
+def _unlettered(answer: str, options: Sequence[str], bare: Sequence[str]) -> str | None:
+    """The answer's text; None where a letter is also the text of another option, so that nobody can tell which is meant."""
     if answer in options:
         return bare[options.index(answer)]
     letter = _LETTER.fullmatch(answer)
-    if letter and answer not in bare and LETTERS.index(letter[1].upper()) < len(bare):
-        return bare[LETTERS.index(letter[1].upper())]
+    if letter and LETTERS.index(letter[1].upper()) < len(bare):
+        meant = bare[LETTERS.index(letter[1].upper())]
+        return None if answer in bare and answer != meant else meant
     mark = _LETTERED.match(answer)
     index = LETTERS.index(mark[1].upper()) if mark else len(bare)
     # "B) Right" is the second option, and not one of the others that begins with a letter.

@@ -135,8 +135,6 @@ def parsed(spec: str) -> tuple[str, dict[str, tuple[str, ...]]]:
     return name, filters
 
 
-
-
 def _manifest_of(name: str) -> Path:
     path = Path(name)
     if path.is_dir():

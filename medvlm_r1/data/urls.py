@@ -9,15 +9,13 @@ from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from PIL import Image
 
+from medvlm_r1.data.kinds import content_kind
 from medvlm_r1.errors import ImageError
 
 MOST_BYTES = 64 * 2**20  # of a picture inside a data: URL
 _SHOWN = 48  # of a data: URL in a message
 WEB = ("http", "https", "ftp", "ftps", "s3", "gs", "hf")
-_MAGIC = {
-    b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tif", b"MM\x00*": ".tif", b"BM": ".bmp", b"\x1f\x8b": ".nii.gz",
-    b"\x5c\x01\x00\x00": ".nii", b"\x00\x00\x01\x5c": ".nii",
-}  # fmt: skip
+_HEAD_BYTES = 8192
 LoadImage = Callable[[str], Image.Image]
 
 
@@ -70,9 +68,7 @@ def suffix_of(content: bytes) -> str:
     >>> suffix_of(b"\\xff\\xd8\\xff\\xe0..JFIF"), suffix_of(bytes(128) + b"DICM"), suffix_of(b"GIF89a")
     ('.jpg', '.dcm', '')
     """
-    if content[128:132] == b"DICM":
-        return ".dcm"
-    return next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), "")
+    return ".nii.gz" if content.startswith(b"\x1f\x8b") else content_kind(content[:_HEAD_BYTES])
 
 
 def _decoded(url: str, name: str) -> bytes:
