@@ -9,6 +9,7 @@ turns it into grey. Legend: H, W rows and columns.
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 from PIL import Image, ImageDraw
 
 from medvlm_r1.data.phantom.scene import SIZES, Scene, stream
@@ -31,7 +32,7 @@ class Lungs:
     air_mm: np.ndarray
 
 
-def chest(scene: Scene, size_px: int):
+def chest(scene: Scene, size_px: int) -> Image.Image:
     """A frontal chest radiograph, the heart towards the image's right."""
     body = Canvas(scene, FIELD_MM, background=0.0)
     lungs = _lungs(body)
