@@ -9,7 +9,7 @@ Legend: H, W rows and columns of the slice; T tissues; N candidate points.
 """
 
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
 
 import nibabel
 import numpy as np
@@ -59,9 +59,7 @@ def template() -> np.ndarray:
     Bytes: grey, white, depth in the brain's hull (100 + 2/mm), depth under the
     skin (2/mm), air, eye, distance from the ventricles (4/mm), 0.
     """
-    folder = files("nilearn.datasets") / "data"
-    name = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
-    maps = [np.asarray(nibabel.Nifti1Image.from_filename(str(folder / name.format(kind))).dataobj) for kind in ("gm", "wm")]
+    maps = [np.asarray(nibabel.Nifti1Image.from_filename(_map_file(kind)).dataobj) for kind in ("gm", "wm")]
     maps = [np.pad(volume, ((0, 0), (0, 0), (30, 0))) for volume in maps]
     coarse = (maps[0][::2, ::2, ::2] / 255 + maps[1][::2, ::2, ::2] / 255).astype(np.float32)
     brain = ndimage.gaussian_filter(coarse, 0.7) > 0.3
@@ -95,6 +93,13 @@ def template() -> np.ndarray:
     smooth = [100 + 2 * depth_mm, 2 * under_skin_mm, 255 * air, 255 * eye, 4 * ventricle_mm]
     maps += [_double(np.clip(volume, 0, 255), maps[0].shape) for volume in smooth]
     return np.stack([*maps, np.zeros_like(maps[0])], -1).view(np.uint64)[..., 0]
+
+
+def _map_file(kind: str) -> str:
+    """A map's file beside nilearn's code, which is not run: importing its datasets takes seconds."""
+    found = find_spec("nilearn")
+    assert found is not None and found.submodule_search_locations, "nilearn is a dependency"
+    return f"{found.submodule_search_locations[0]}/datasets/data/mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
 
 
 def ball(*scaled: np.ndarray | float) -> np.ndarray:

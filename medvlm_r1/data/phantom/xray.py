@@ -9,7 +9,6 @@ turns it into grey. Legend: H, W rows and columns.
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from PIL import Image, ImageDraw
 
 from medvlm_r1.data.phantom.scene import SIZES, Scene, stream
