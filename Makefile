@@ -8,16 +8,27 @@ PYTHON ?= $(shell for p in python3.11 python3; do \
 RUN := .venv/bin/medvlm-r1
 STAMP := .venv/.set-up
 
-.PHONY: setup test demo demo-quick study bench clean
+.PHONY: setup lint test wheel demo demo-quick study bench clean
 
 setup: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "medvlm-r1 needs Python 3.11 or newer; install it, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install -q -r requirements.lock
-	.venv/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	@echo "setting up .venv from requirements.lock with $(PYTHON): fetches 370 MB with the CPU build of torch (several GB where"
+	@echo "your pip index has the CUDA build), takes 2 GB of disk, one to ten minutes; done once"
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install -q --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+	@echo "done: call .venv/bin/medvlm-r1, or write  source .venv/bin/activate  and then medvlm-r1"
+
+lint: setup
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+wheel: setup
+	.venv/bin/python .ci/wheel
 
 test: setup
 	.venv/bin/python -m pytest
@@ -38,5 +49,5 @@ bench: setup
 
 # Keeps runs/, which holds results, and .venv, which takes minutes.
 clean:
-	rm -rf build dist *.egg-info .pytest_cache
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

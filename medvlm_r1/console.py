@@ -1,6 +1,9 @@
 """What a person who waits reads, on stderr: results alone go to stdout."""
 
+from collections.abc import Callable
+
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
 
 def stderr() -> Console:
@@ -12,3 +15,8 @@ def stderr() -> Console:
 def notice(text: str, console: Console | None = None) -> None:
     """One plain line."""
     (console or stderr()).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def follow(progress: Progress, bar: TaskID, before: int = 0) -> Callable[[int], None]:
+    """What moves a bar to how many are done, ``before`` and since."""
+    return lambda done: progress.update(bar, completed=before + done)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from medvlm_r1.audit.checks import AuditConfig, audit
 from medvlm_r1.audit.verdict import grade, verdict
-from medvlm_r1.commands.audit import AuditConfig, audit
 from medvlm_r1.types import Example
 
 

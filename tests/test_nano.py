@@ -7,6 +7,7 @@ from PIL import Image
 
 from medvlm_r1.data.phantom.questions import ask
 from medvlm_r1.experiments import nano_lessons as lessons
+from medvlm_r1.experiments.muon import Muon, orthogonal
 from medvlm_r1.experiments.nano_base import Classroom, NanoConfig, Pool, Stage, new_policy, shape, train
 from medvlm_r1.models import nano
 
@@ -73,6 +74,25 @@ def test_training_lowers_the_loss():
     config = NanoConfig(stages=(Stage(26, 8, {"caption": 1.0}, 3e-3),))
     train(config, 0, room, rows.append)
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
+
+
+def test_muon_steps_as_torchs_own_does_but_for_bfloat16():
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(4, 12, 8, generator=generator)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = (Muon([ours], lr=0.1, weight_decay=0.02), torch.optim.Muon([theirs], lr=0.1, weight_decay=0.02, momentum=0.95, adjust_lr_fn="match_rms_adamw"))
+    for gradient in gradients:
+        for matrix, optimizer in zip((ours, theirs), optimizers, strict=True):
+            matrix.grad = gradient.clone()
+            optimizer.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved and moved > 0.3
+
+
+def test_a_matrix_becomes_orthogonal_in_either_shape():
+    for rows, columns in ((5, 9), (9, 5)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(rows, columns, generator=torch.Generator().manual_seed(1))))
+        assert 0.6 < values.min() and values.max() < 1.3
 
 
 def test_the_schedule_warms_up_and_falls():

@@ -4,7 +4,7 @@ import os
 import sys
 from collections import defaultdict
 
-from medvlm_r1.commands.arguments import parser
+from medvlm_r1.commands.main import parser
 
 from medvlm_r1.audit.prior import text_prior
 from medvlm_r1.data.phantom import sets
@@ -51,7 +51,7 @@ def test_the_table_has_means_over_seeds_and_every_verdict():
 def test_the_study_says_how_it_was_made():
     found = shortcut.facts(3)
     assert found.keys() == {"command", "hardware", "versions"}
-    arguments = parser(defaultdict(lambda: None)).parse_args(found["command"].split()[1:])
+    arguments = parser().parse_args(found["command"].split()[1:])
     assert (arguments.command, arguments.shortcut, arguments.seeds) == ("study", True, 3)
     assert found["hardware"].startswith(f"{os.cpu_count()} CPU cores, ")
     assert all(sys.modules[name].__version__.startswith(found["versions"][name].split("+")[0]) for name in ("torch", "transformers"))

@@ -8,13 +8,14 @@ from medvlm_r1.audit.bias import balance, cues, never_gold, positions
 from medvlm_r1.audit.duplicates import duplicates
 from medvlm_r1.audit.giveaways import giveaways, groups_cut
 from medvlm_r1.audit.prior import TextPrior, chance, separate
-from medvlm_r1.audit.verdict import name, verdict
+from medvlm_r1.audit.verdict import verdict
 from medvlm_r1.console import notice
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.parts import part_of
 from medvlm_r1.errors import DataError
 from medvlm_r1.types import Example
+from medvlm_r1.wording import modality_name as name
 
 Report = dict[str, Any]
 

@@ -68,7 +68,7 @@ class Wording:
         self.gold_N = np.array([e.options.index(e.answer) for e in examples], dtype=np.int32)
         self.words_UW = _word_counts(list(ids))
 
-    def scores(self, learnt: Sequence[int]) -> np.ndarray:
+    def scores(self, learnt: Sequence[int] | np.ndarray) -> np.ndarray:
         """The score of every option text, learnt from the questions in these rows."""
         text_LK, is_gold_LK = self.text_NK[learnt], self.is_gold_NK[learnt]
         gold_U = np.bincount(text_LK[is_gold_LK], minlength=self.n_texts + 1)[:-1]
@@ -77,7 +77,7 @@ class Wording:
         n_words_U = np.asarray(self.words_UW.sum(1)).ravel()
         return _log_odds(gold_U, distractor_U) + 0.5 * (self.words_UW @ odds_W) / np.maximum(n_words_U, 1)
 
-    def credits(self, learnt: Sequence[int], asked: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def credits(self, learnt: Sequence[int] | np.ndarray, asked: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each question asked: 1/m if the answer is among the m options that score highest, else 0;
         and 1 if it is the first of them, else 0."""
         score_U = np.append(self.scores(learnt).round(9), -np.inf)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -18,6 +19,7 @@ from rich.table import Table
 from medvlm_r1 import INTENDED_USE
 from medvlm_r1.audit.prior import text_prior
 from medvlm_r1.config import to_dict
+from medvlm_r1.console import follow
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation.asking.run import EvalConfig
@@ -76,7 +78,7 @@ class Demo:
     console: Console
     resume: bool = False
 
-    def tell(self) -> dict:
+    def tell(self) -> dict[str, Any]:
         """Train, evaluate, write summary.json and report.html; returns the summary.
 
         Raises KeyboardInterrupt when stopped; ``resume`` then goes on.
@@ -119,12 +121,12 @@ class Demo:
             config = EvalConfig(template, drawn, nano.MAX_TOKENS, self.seed, arm)
             with Progress(console=self.console, transient=True) as progress:
                 bar = progress.add_task(f"{name}, {arm}: {len(test)} questions", total=len(test))
-                found[arm] = evaluate_policy(policy, test, config, lambda done, bar=bar: progress.update(bar, completed=done))
+                found[arm] = evaluate_policy(policy, test, config, follow(progress, bar))
             write_samples(self.run_dir / f"samples-{name}-{arm}.jsonl", found[arm])
         self.evaluating_s += time.monotonic() - started
         return found
 
-    def write_report(self, models: dict[str, Arms], summary: dict, curves: dict) -> None:
+    def write_report(self, models: dict[str, Arms], summary: dict[str, Any], curves: dict[str, list[dict[str, Any]]]) -> None:
         """report.html: self-contained, for a person."""
         story = Story(
             title="MedVLM-R1: reasoning from letters alone",
@@ -139,7 +141,7 @@ class Demo:
         (self.run_dir / "report.html").write_text(render_report(story, load_image), encoding="utf-8")
 
 
-def summarise(models: dict[str, Arms], train: list[Example], test: list[Example]) -> dict:
+def summarise(models: dict[str, Arms], train: list[Example], test: list[Example]) -> dict[str, Any]:
     """The numbers of ``summary.json`` but for the seconds (docs: interfaces)."""
     baselines = {"text_prior": text_prior(train, test), "blank_image": metrics.arm_table(models["grpo"]["blank"])}
     images = {name: arms["image"] for name, arms in models.items()}
@@ -147,7 +149,7 @@ def summarise(models: dict[str, Arms], train: list[Example], test: list[Example]
     return summary | {"looking": asdict(look(models["grpo"])), "reasoning": reasons(models["grpo"])}
 
 
-def table(summary: dict) -> Table:
+def table(summary: dict[str, Any]) -> Table:
     """The paper's table, for the terminal."""
     out = Table(title="Accuracy, %: greedy (95 % interval), and the mean of answers sampled at temperature 1")
     out.add_column("")
@@ -161,7 +163,7 @@ def table(summary: dict) -> Table:
     return out
 
 
-def _cell(cell: dict | float | None) -> str:
+def _cell(cell: dict[str, Any] | float | None) -> str:
     if cell is None:
         return ""
     if isinstance(cell, float):

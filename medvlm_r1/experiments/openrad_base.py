@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def variants(pixels_NHW: np.ndarray) -> np.ndarray:
     return np.concatenate([np.roll(side, shift, axis=(1, 2)) for side in sides for shift in SHIFTS_PX])
 
 
-def run(out: Path, examples: Sequence[Example], config: BaseConfig, log: Callable[[dict], None]) -> None:
+def run(out: Path, examples: Sequence[Example], config: BaseConfig, log: Callable[[dict[str, Any]], None]) -> None:
     """Train the embedded base on these questions and save it to ``out``."""
     policy = load_model("nano")
     room = Ward(policy, examples)

@@ -82,7 +82,7 @@ class Stage:
 
 def plan_of(data: str, recipe: str, model: str | None = None) -> Plan:
     """The plan of a recipe that has both trainings; ``model`` replaces the recipe's."""
-    given = {"data": part(data, "train"), "test": part(data, "test")} | ({"model": model} if model else {})
+    given: dict[str, Any] = {"data": part(data, "train"), "test": part(data, "test")} | ({"model": model} if model else {})
     plan = Plan(data, replace(find(recipe, "grpo"), **given), replace(find(recipe, "sft"), **given))
     check(plan.grpo)
     check(plan.sft)

@@ -100,7 +100,7 @@ def every_seed(work: Callable[[int], dict[str, list[Sample]]], seeds: int, jobs:
     return {name: [one[name] for one in per_seed] for name in per_seed[0]}
 
 
-def keep(out: Path, result: dict, intervals: bool = False) -> str:
+def keep(out: Path, result: dict[str, Any], intervals: bool = False) -> str:
     """Write study.json and study.md; returns the table."""
     text = table(result, intervals)
     out.mkdir(parents=True, exist_ok=True)
@@ -137,14 +137,14 @@ def _samples(folder: Path, name: str, material: Material, seed: int) -> list[Sam
             raise KeyboardInterrupt
         model = str(training.trained_model(run_dir))
     # The blank control is tested as it was trained for everyone else: on images.
-    config = EvalConfig(arm.template, SAMPLES, nano.MAX_TOKENS, seed, arm.view)
-    found = evaluate_policy(load_model(model), material.test, config, lambda done: None)
+    asking = EvalConfig(arm.template, SAMPLES, nano.MAX_TOKENS, seed, arm.view)
+    found = evaluate_policy(load_model(model), material.test, asking, lambda done: None)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_samples(file, found)
     return found
 
 
-def results(samples: dict[str, list[list[Sample]]], prior: dict, scopes: Mapping[str, Sequence[str]]) -> dict:
+def results(samples: dict[str, list[list[Sample]]], prior: dict[str, Any], scopes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Means over seeds, per modality; and GRPO against each other arm, paired by question, over each scope of modalities."""
     arms = {
         name: {
@@ -163,15 +163,15 @@ def results(samples: dict[str, list[list[Sample]]], prior: dict, scopes: Mapping
     }
 
 
-def _mean_cell(per_seed: Sequence[Sequence[Sample]], modality: str) -> dict:
+def _mean_cell(per_seed: Sequence[Sequence[Sample]], modality: str) -> dict[str, Any]:
     parts = [[s for s in one if s.modality == modality] for one in per_seed]
     greedy = [metrics.accuracy(part) for part in parts]
-    sampled = [metrics.sampled_accuracy(part) for part in parts]
+    sampled = [_drawn(metrics.sampled_accuracy(part)) for part in parts]
     return {
         "accuracy": sum(greedy) / len(greedy),
         "sampled": sum(sampled) / len(sampled),
         "accuracy_ci95": _mean_of_seeds(parts, lambda s: float(s.correct)).ci95,
-        "sampled_ci95": _mean_of_seeds(parts, lambda s: s.sampled_accuracy).ci95,
+        "sampled_ci95": _mean_of_seeds(parts, lambda s: _drawn(s.sampled_accuracy)).ci95,
         "accuracy_seeds": greedy,
         "sampled_seeds": sampled,
     }
@@ -182,7 +182,7 @@ def _mean_of_seeds(per_seed: Sequence[Sequence[Sample]], value: Callable[[Sample
     return cluster_mean(means, [s.cluster for s in per_seed[0]])
 
 
-def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]], scopes: Mapping[str, Sequence[str]] = SCOPES) -> dict:
+def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]], scopes: Mapping[str, Sequence[str]] = SCOPES) -> dict[str, Any]:
     """Sampled accuracy, mean over seeds and modalities: after - before, resampling patients.
 
     Each question's difference is averaged over the seeds first, so the interval
@@ -191,7 +191,7 @@ def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]]
     out = {}
     for scope, wanted in scopes.items():
         rows = [
-            (first.modality, first.cluster, sum(a[n].sampled_accuracy - b[n].sampled_accuracy for a, b in zip(after, before, strict=True)) / len(after))
+            (first.modality, first.cluster, sum(_gain(a[n], b[n]) for a, b in zip(after, before, strict=True)) / len(after))
             for n, first in enumerate(after[0])
             if first.modality in wanted
         ]
@@ -201,7 +201,16 @@ def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]]
     return out
 
 
-def table(result: dict, intervals: bool = False) -> str:
+def _gain(after: Sample, before: Sample) -> float:
+    return _drawn(after.sampled_accuracy) - _drawn(before.sampled_accuracy)
+
+
+def _drawn(share: float | None) -> float:
+    assert share is not None, "a study draws answers to every question"
+    return share
+
+
+def table(result: dict[str, Any], intervals: bool = False) -> str:
     """Markdown: sampled and greedy accuracy per modality, with 95 % intervals if wanted, then the paired differences."""
     lines = ["| | MRI (trained on) | CT | X-ray | mean |", "|---|---|---|---|---|"]
     chance = [result["chance"][m]["accuracy"] for m in MODALITIES]
@@ -220,6 +229,6 @@ def table(result: dict, intervals: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _percent(cell: dict, key: str, interval: bool) -> str:
+def _percent(cell: dict[str, Any], key: str, interval: bool) -> str:
     low, high = (100 * bound for bound in cell[f"{key}_ci95"])
     return f"{100 * cell[key]:.1f}" + f" ({low:.0f}–{high:.0f})" * interval

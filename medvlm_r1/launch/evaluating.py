@@ -10,7 +10,7 @@ from typing import Any
 from rich.progress import Progress
 
 from medvlm_r1.audit.prior import TextPrior
-from medvlm_r1.console import notice, stderr
+from medvlm_r1.console import follow, notice, stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.parts import trained_on
@@ -176,9 +176,7 @@ def _ask_all(asked: Answerer, parts: Sequence[Part], names: Sequence[str], reque
             done = 0
             for part in askable:
                 answered = part.asked(asked.template).answered
-                samples = answers(
-                    asked.engine, part.examples, config, lambda n, bar=bar, before=done: progress.update(bar, completed=before + n), answered, probe
-                )
+                samples = answers(asked.engine, part.examples, config, follow(progress, bar, done), answered, probe)
                 part.arms[name] = samples
                 done += len(samples)
                 _save(part, {name: samples}, request.out)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, overload
 
 from medvlm_r1.errors import ConfigError, nearest
 from medvlm_r1.recipes import medvlm, nano
@@ -34,6 +35,21 @@ RECIPES = {
     "medvlm_r1_lora_24gb": Recipe("adapters over a frozen tower, on one card of 24 GB", medvlm.lora_24gb, medvlm.lora_24gb_sft),
     "paper": Recipe("medvlm_r1_mri under its short name", medvlm.mri, medvlm.mri_sft),
 }
+
+
+@overload
+def find(name: str, kind: Literal["grpo"]) -> GRPOConfig:
+    """The training by reinforcement."""
+
+
+@overload
+def find(name: str, kind: Literal["sft"]) -> SFTConfig:
+    """The supervised one."""
+
+
+@overload
+def find(name: str, kind: str = "") -> GRPOConfig | SFTConfig:
+    """Whichever there is."""
 
 
 def find(name: str, kind: str = "") -> GRPOConfig | SFTConfig:

@@ -1,6 +1,6 @@
 """The audit as one self-contained HTML page: the verdict and its picture first, then each check with its numbers."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from markupsafe import Markup
@@ -23,7 +23,7 @@ LEAKS = {
 
 def render_audit(report: dict[str, Any], load_image: thumbnails.LoadImage) -> str:
     """The page as one string of HTML that loads nothing from anywhere. ``report`` is what ``auditing.run`` returns."""
-    filters = {"percent": percent, "number": number, "modality": modality_name, "interval": interval}
+    filters: dict[str, Callable[..., Any]] = {"percent": percent, "number": number, "modality": modality_name, "interval": interval}
     curve = {modality_name(m): [(c["train"], c["accuracy"]) for c in cells] for m, cells in report["learning_curve"].items()}
     context = {
         "report": report,

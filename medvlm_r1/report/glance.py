@@ -65,7 +65,7 @@ def _glance(story: Story, name: str, numbers: ModelNumbers, levels: Sequence[tup
     arm = min(found, key=lambda arm: found[arm].difference, default="")
     sign, kind = MARKS[looking.level]
     without = numbers.arms[arm].mean if arm else None
-    is_part = bool(without) and without["n"] < image.mean["n"]
+    is_part = without is not None and without["n"] < image.mean["n"]
     mean = overall(shared(story.models[name]["image"], story.models[name][arm])) if is_part else image.mean
     strip = _strip(story.label(name), mean, {SHOWN[other]: numbers.arms[other].mean["accuracy"] for other in found}, levels, kind)
     return Glance(story.label(name), mean, mean["n"] if is_part else None, without, SHOWN.get(arm, ""), found.get(arm), looking, sign, kind, strip)

@@ -116,7 +116,7 @@ def render_learning(config: Mapping[str, Any], rows: Rows, rollouts: Rows) -> st
 
 def _groups(rows: Rows) -> list[tuple[str, Rows]]:
     """The first questions of a step, each with its completions, best first."""
-    groups = [(name, sorted(few, key=lambda row: -row["reward"])) for name, few in groupby(rows, lambda row: row["id"])]
+    groups: list[tuple[str, Rows]] = [(name, sorted(few, key=lambda row: -row["reward"])) for name, few in groupby(rows, lambda row: row["id"])]
     return groups[:_GROUPS]
 
 

@@ -9,10 +9,11 @@ Legend: H, W rows and columns of the slice; T tissues; N candidate points.
 """
 
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
 
 import nibabel
 import numpy as np
+from PIL import Image
 from scipy import ndimage
 
 from medvlm_r1.data.phantom.lesions import add_lesions, place_lesions
@@ -58,9 +59,7 @@ def template() -> np.ndarray:
     Bytes: grey, white, depth in the brain's hull (100 + 2/mm), depth under the
     skin (2/mm), air, eye, distance from the ventricles (4/mm), 0.
     """
-    folder = files("nilearn.datasets") / "data"
-    name = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
-    maps = [np.asarray(nibabel.load(str(folder / name.format(kind))).dataobj) for kind in ("gm", "wm")]
+    maps = [np.asarray(nibabel.Nifti1Image.from_filename(_map_file(kind)).dataobj) for kind in ("gm", "wm")]
     maps = [np.pad(volume, ((0, 0), (0, 0), (30, 0))) for volume in maps]
     coarse = (maps[0][::2, ::2, ::2] / 255 + maps[1][::2, ::2, ::2] / 255).astype(np.float32)
     brain = ndimage.gaussian_filter(coarse, 0.7) > 0.3
@@ -96,9 +95,16 @@ def template() -> np.ndarray:
     return np.stack([*maps, np.zeros_like(maps[0])], -1).view(np.uint64)[..., 0]
 
 
-def ball(*scaled: np.ndarray) -> np.ndarray:
+def _map_file(kind: str) -> str:
+    """A map's file beside nilearn's code, which is not run: importing its datasets takes seconds."""
+    found = find_spec("nilearn")
+    assert found is not None and found.submodule_search_locations, "nilearn is a dependency"
+    return f"{found.submodule_search_locations[0]}/datasets/data/mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
+
+
+def ball(*scaled: np.ndarray | float) -> np.ndarray:
     """Distance from the origin of coordinates already divided by the semi-axes: 1 on the surface."""
-    return np.sqrt(sum(axis * axis for axis in scaled))
+    return np.sqrt(np.asarray(sum(axis * axis for axis in scaled)))
 
 
 def _double(volume: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -139,7 +145,7 @@ def slice_points(scene: Scene) -> np.ndarray:
     offset = base - pivot[:, None, None].astype(np.float32)
     points = (matrix.astype(np.float32) @ offset.reshape(3, -1)).reshape(base.shape) + (base - offset)
     points += plane_waves(along_v, along_u, 1.1 * rng.standard_normal((3, 6)))
-    from_ventricle = points - np.float32([0, -12, 14])[:, None, None]
+    from_ventricle = points - np.array([0, -12, 14], np.float32)[:, None, None]
     near = np.exp(-np.square(from_ventricle).sum(0) / np.float32(30**2)) * np.float32(pull)
     return points + from_ventricle * near
 
@@ -148,11 +154,10 @@ def sample(points_mm: np.ndarray) -> np.ndarray:
     """The template's eight maps at points (3, H, W), trilinear: float32 (8, H, W), 0..255."""
     volume = template()
     flat = points_mm.reshape(3, -1) - ORIGIN_MM[:, None].astype(np.float32)
-    limit = np.float32(volume.shape)[:, None] - np.float32(1.01)
+    limit = np.array(volume.shape, np.float32)[:, None] - np.float32(1.01)
     flat = np.clip(flat, 0, limit)
     whole = flat.astype(np.intp)
     part = flat - whole.astype(np.float32)
-    stride = (volume.shape[1] * volume.shape[2], volume.shape[2], 1)
     strides = (volume.shape[1] * volume.shape[2], volume.shape[2], 1)
     first = whole[0] * strides[0] + whole[1] * strides[1] + whole[2]
     voxels = volume.reshape(-1)
@@ -160,7 +165,8 @@ def sample(points_mm: np.ndarray) -> np.ndarray:
     first, share = first[head], (part[:, head] * 256).astype(np.uint64)
     # Eight 8-bit maps are weighted at once in 16-bit lanes of two 64-bit words;
     # the eight corner weights sum to exactly 256, so that no lane overflows.
-    lanes, even, odd = np.uint64(0x00FF00FF00FF00FF), np.uint64(0), np.uint64(0)
+    lanes = np.uint64(0x00FF00FF00FF00FF)
+    even, odd = np.zeros(first.shape, np.uint64), np.zeros(first.shape, np.uint64)
     corners = [(0, np.full(first.shape, 256, np.uint64))]
     for axis, stride in enumerate(strides):
         upper = [(shift + stride, weight * share[axis] >> np.uint64(8)) for shift, weight in corners]
@@ -237,11 +243,11 @@ def signal(weighting: str, stretch: float = 1.0) -> dict[str, float]:
     return values
 
 
-def mri(scene: Scene, size_px: int):
+def mri(scene: Scene, size_px: int) -> Image.Image:
     """An MR slice: tissue signal, bias field, Rician noise, display window."""
     tissues, scan = head(scene), stream(scene, "scan")
     values = signal(scene.weighting, scan.uniform(0.92, 1.08))
-    image = sum(np.float32(values[name]) * fraction for name, fraction in tissues.items() if name != "air")
+    image = np.asarray(sum(np.float32(values[name]) * fraction for name, fraction in tissues.items() if name != "air"))
     grain = texture(scan, image.shape, 6)
     image *= 1 + 0.10 * grain * (tissues["muscle"] + tissues["marrow"]) + 0.015 * grain
     at_mm = (np.arange(MATRIX) / MATRIX - 0.5) * 300
@@ -254,10 +260,10 @@ def mri(scene: Scene, size_px: int):
     return to_image(np.clip(image, 0, 1), size_px, marker=scene.plane != "sagittal")
 
 
-def ct(scene: Scene, size_px: int):
+def ct(scene: Scene, size_px: int) -> Image.Image:
     """A CT slice of the head in the brain window, W 80 L 40 HU."""
     tissues, scan = head(scene), stream(scene, "scan")
-    image = sum(np.float32(TISSUES[name][3]) * fraction for name, fraction in tissues.items())
+    image = np.asarray(sum(np.float32(TISSUES[name][3]) * fraction for name, fraction in tissues.items()))
     image += 2.0 * texture(scan, image.shape, 10)
     noise = stream(scene, "noise").standard_normal(image.shape, np.float32)
     noise = noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)  # reconstruction correlates neighbours

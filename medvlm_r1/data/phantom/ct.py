@@ -7,6 +7,7 @@ Legend: H, W rows and columns.
 """
 
 import numpy as np
+from PIL import Image
 
 from medvlm_r1.data.phantom.scene import SIZES, Scene, stream
 from medvlm_r1.data.phantom.shapes import Canvas, place_on_sides, ramp, texture, to_image, window
@@ -21,7 +22,7 @@ RADIUS_MM = {
 REGION_MM = {"anterior": (-200, -24), "middle": (-20, 20), "posterior": (24, 200)}
 
 
-def chest(scene: Scene, size_px: int):
+def chest(scene: Scene, size_px: int) -> Image.Image:
     """A slice through the thorax in the lung window, W 1500 L -600 HU."""
     body, level = Canvas(scene, FIELD_MM), stream(scene, "slice").uniform()
     cage = _trunk(body, fat_mm=body.rng.uniform(9, 20), half_mm=(168, 116), cavity_mm=(130, 88))
@@ -49,7 +50,7 @@ def chest(scene: Scene, size_px: int):
     return _finish(body, scene, size_px, (1500, -600))
 
 
-def abdomen(scene: Scene, size_px: int):
+def abdomen(scene: Scene, size_px: int) -> Image.Image:
     """A slice through the upper abdomen in the soft-tissue window, W 400 L 40 HU."""
     body, level = Canvas(scene, FIELD_MM), stream(scene, "slice").uniform()
     rng = body.rng
@@ -90,7 +91,7 @@ def abdomen(scene: Scene, size_px: int):
     return _finish(body, scene, size_px, (400, 40))
 
 
-def _trunk(body: Canvas, fat_mm: float, half_mm: tuple, cavity_mm: tuple) -> np.ndarray:
+def _trunk(body: Canvas, fat_mm: float, half_mm: tuple[float, float], cavity_mm: tuple[float, float]) -> np.ndarray:
     """Skin, fat, muscle and table; returns the depth (H, W) in the body cavity."""
     u, v = np.abs(body.u / half_mm[0]), np.abs(body.v / half_mm[1])
     depth_mm = half_mm[1] * (1 - (u**2.5 + v**2.5) ** np.float32(0.4))
@@ -166,7 +167,7 @@ def _foci(body: Canvas, scene: Scene, inside_mm: np.ndarray, hu: float, rough: f
         body.fill(focus + rough * radius_mm * grain, hu + 3 * grain)
 
 
-def _finish(body: Canvas, scene: Scene, size_px: int, display: tuple):
+def _finish(body: Canvas, scene: Scene, size_px: int, display: tuple[float, float]) -> Image.Image:
     """Noise that reconstruction has correlated, then the display window (width, level)."""
     noise = stream(scene, "noise").standard_normal(body.value.shape, np.float32)
     noise = noise + np.roll(noise, 1, 0) + np.roll(noise, 1, 1)

@@ -68,7 +68,7 @@ class Lesions:
         points_mm = points_mm.copy()
         flat_mm = in_plane(self.plane, points_mm)
         for centre_mm in self.centres_mm:
-            offset = flat_mm - np.float32(centre_mm)[:, None, None]
+            offset = flat_mm - np.asarray(centre_mm, np.float32)[:, None, None]
             pull = np.float32(strength) * np.exp(-np.square(offset).sum(0) / np.float32((1.5 * self.radius_mm) ** 2))
             first, second = _IN_PLANE[self.plane]
             points_mm[first] -= (1 if self.plane == "sagittal" else -1) * offset[0] * pull
@@ -108,18 +108,19 @@ def place_lesions(scene: Scene, points_mm: np.ndarray, maps: np.ndarray) -> Lesi
     return Lesions(scene.finding, scene.plane, centres_mm, outward, radius_mm, rng)
 
 
-def add_lesions(tissues: dict, lesions: Lesions, points_mm: np.ndarray) -> dict:
+def add_lesions(tissues: dict[str, np.ndarray], lesions: Lesions, points_mm: np.ndarray) -> dict[str, np.ndarray]:
     """The tissues (H, W) with every lesion mixed in; fractions still sum to one."""
     flat_mm = in_plane(lesions.plane, points_mm)
     brain = tissues["grey"] + tissues["white"]
     white = tissues["white"]
     inside = np.clip(brain + tissues["csf"], 0, 1)
     where = {"oedema": 0.25 * brain + 0.75 * white, "infarct": brain, "plaque": brain}
-    kept, added = np.float32(1), {}
+    kept: np.ndarray | np.float32 = np.float32(1)
+    added: dict[str, np.ndarray] = {}
     rough = texture(lesions.seed, brain.shape, 9)
     fine = texture(lesions.seed, brain.shape, 4)
     for centre_mm, outward in zip(lesions.centres_mm, lesions.outward, strict=False):
-        offset = flat_mm - np.float32(centre_mm)[:, None, None]
+        offset = flat_mm - np.asarray(centre_mm, np.float32)[:, None, None]
         along = offset[0] * np.float32(outward[0]) + offset[1] * np.float32(outward[1])
         across = offset[1] * np.float32(outward[0]) - offset[0] * np.float32(outward[1])
         mixed = _SHAPES[lesions.finding](along, across, lesions.radius_mm, rough, fine)
@@ -131,14 +132,14 @@ def add_lesions(tissues: dict, lesions: Lesions, points_mm: np.ndarray) -> dict:
     return {key: fraction * kept for key, fraction in tissues.items()} | added
 
 
-def _tumour(along, across, radius_mm, rough, fine) -> dict:
+def _tumour(along: np.ndarray, across: np.ndarray, radius_mm: float, rough: np.ndarray, fine: np.ndarray) -> dict[str, np.ndarray]:
     """A lobulated, uneven mass with fingers of oedema in the white matter."""
     from_rim = radius_mm * (1 + 0.10 * rough) - np.hypot(along, across)
     core = ramp(from_rim, 1.8)
     return {"oedema": 0.8 * ramp(from_rim + radius_mm * (0.45 + 0.30 * rough), 4), "tumour": core, "necrosis": core * np.clip(0.20 + 0.25 * fine, 0, 0.6)}
 
 
-def _ring(along, across, radius_mm, rough, fine) -> dict:
+def _ring(along: np.ndarray, across: np.ndarray, radius_mm: float, rough: np.ndarray, fine: np.ndarray) -> dict[str, np.ndarray]:
     """A necrotic core in an enhancing wall, and oedema around."""
     from_rim = radius_mm * (1 + 0.06 * rough) - np.hypot(along, across)
     wall_mm = 2.4 + 0.09 * radius_mm
@@ -149,20 +150,20 @@ def _ring(along, across, radius_mm, rough, fine) -> dict:
     }
 
 
-def _infarct(along, across, length_mm, rough, fine) -> dict:
+def _infarct(along: np.ndarray, across: np.ndarray, length_mm: float, rough: np.ndarray, fine: np.ndarray) -> dict[str, np.ndarray]:
     """A wedge with its tip in the depth, widening to the cortex it supplied."""
     from_tip = along + 0.6 * length_mm
     width = 0.42 * from_tip + 0.08 * length_mm - np.abs(across) + 0.07 * length_mm * rough
     return {"infarct": 0.92 * ramp(width, 3) * ramp(from_tip, 3) * ramp(1.2 * length_mm - from_tip, 3) + 0 * fine}
 
 
-def _plaque(along, across, radius_mm, rough, fine) -> dict:
+def _plaque(along: np.ndarray, across: np.ndarray, radius_mm: float, rough: np.ndarray, fine: np.ndarray) -> dict[str, np.ndarray]:
     """An ovoid at right angles to the ventricle (Dawson's finger)."""
     from_rim = radius_mm * (1 + 0.05 * rough) - np.hypot(along / 1.25, across * 1.25)
     return {"plaque": ramp(from_rim, 2) * (0.93 + 0.03 * np.clip(fine, -2, 2))}
 
 
-def _blood(along, across, radius_mm, rough, fine) -> dict:
+def _blood(along: np.ndarray, across: np.ndarray, radius_mm: float, rough: np.ndarray, fine: np.ndarray) -> dict[str, np.ndarray]:
     """A clot, denser than brain, with a thin dark border."""
     from_rim = radius_mm * (1 + 0.15 * rough) - np.hypot(along / 1.1, across * 1.1)
     return {"oedema": 0.8 * ramp(from_rim + 2.5 + 0.15 * radius_mm, 3), "blood": ramp(from_rim, 1.8) * (0.95 + 0.03 * np.clip(fine, -1, 1))}

@@ -5,6 +5,7 @@ them with equal chance, and only then is a picture drawn that makes it true.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -145,7 +146,7 @@ def draw_options(rng: np.random.Generator, modality: str, kind: str, gold: str =
     return tuple(str(label) for label in rng.permutation(options[:MAX_OPTIONS]))
 
 
-def _facts(rng: np.random.Generator, modality: str, kind: str, gold: str) -> dict:
+def _facts(rng: np.random.Generator, modality: str, kind: str, gold: str) -> dict[str, Any]:
     """The scene facts that make an answer true."""
     if kind in ("modality", "body", "weighting", "plane"):
         return {} if kind == "modality" else {kind: gold}

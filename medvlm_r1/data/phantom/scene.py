@@ -5,7 +5,9 @@ the rest. The renderer reads nothing else, so a fact can be changed with
 ``dataclasses.replace`` and anatomy, slice and noise stay as they were.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -156,10 +158,11 @@ def altered(scene: Scene, fact: str, value: str | int) -> Scene:
     """
     if (fact, value) == ("finding", "none"):
         return replace(scene, finding="none", side="", size="", count=0, region="")
-    return replace(scene, **{fact: value})
+    changed: dict[str, Any] = {fact: value}
+    return replace(scene, **changed)
 
 
-def draw_scene(rng: np.random.Generator, modality: str, **fixed) -> Scene:
+def draw_scene(rng: np.random.Generator, modality: str, **fixed: Any) -> Scene:
     """A plausible scene, uniform over what the fixed facts leave open.
 
     fixed: any fields of `Scene` but the modality, e.g. ``finding="infarct",
@@ -185,10 +188,10 @@ def draw_scene(rng: np.random.Generator, modality: str, **fixed) -> Scene:
     raise DataError(f"no {modality} scene has {_spell(fixed)}: {reason}; drop one of these facts")
 
 
-def _guess(rng: np.random.Generator, modality: str, facts: dict) -> Scene:
+def _guess(rng: np.random.Generator, modality: str, facts: Mapping[str, Any]) -> Scene:
     """All open facts drawn at random, which may contradict each other."""
 
-    def pick(name: str, values: tuple):
+    def pick(name: str, values: tuple[Any, ...]) -> Any:
         return facts[name] if name in facts else values[rng.integers(len(values))]
 
     body, finding = facts["body"], facts["finding"]
@@ -211,16 +214,16 @@ def _guess(rng: np.random.Generator, modality: str, facts: dict) -> Scene:
     return Scene(modality, patient, seed, body, plane, weighting, finding, *lesion)
 
 
-def _choices(rng: np.random.Generator, fixed: dict, name: str, values: tuple) -> list[str]:
+def _choices(rng: np.random.Generator, fixed: Mapping[str, Any], name: str, values: tuple[str, ...]) -> list[str]:
     return [fixed[name]] if name in fixed else [values[i] for i in rng.permutation(len(values))]
 
 
-def _check_fixed(modality: str, fixed: dict) -> None:
+def _check_fixed(modality: str, fixed: Mapping[str, Any]) -> None:
     """Raise DataError for a name or value that no scene of this modality can have."""
     if modality not in BODIES:
         raise DataError(f'modality "{modality}" is unknown{nearest(str(modality), BODIES)}')
     bodies = BODIES[modality]
-    known = {
+    known: dict[str, tuple[str | int, ...] | None] = {
         "body": bodies,
         "plane": PLANES[modality],
         "weighting": WEIGHTINGS if modality == "mri" else ("",),
@@ -235,10 +238,11 @@ def _check_fixed(modality: str, fixed: dict) -> None:
     for name, value in fixed.items():
         if name not in known:
             raise DataError(f'a scene has no fact "{name}"{nearest(name, known)}')
-        if known[name] is not None and value not in known[name]:
-            allowed = ", ".join(repr(v) for v in dict.fromkeys(known[name]))
+        values = known[name]
+        if values is not None and value not in values:
+            allowed = ", ".join(repr(v) for v in dict.fromkeys(values))
             raise DataError(f"{modality} cannot have {name}={value!r}; it can have {allowed}")
 
 
-def _spell(fixed: dict) -> str:
+def _spell(fixed: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in fixed.items()) or "these facts"

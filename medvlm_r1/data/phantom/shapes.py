@@ -4,6 +4,8 @@ Arrays of a picture are float32, shape (H, W), row 0 at the top, column 0 at the
 image's left, which is the patient's right. Lengths are mm unless named px.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
@@ -104,7 +106,7 @@ class Canvas:
         self.v = (steps_mm[:, None] / height + bend[1]).astype(np.float32)
         self.value = np.full_like(self.u, background)
 
-    def ellipse(self, centre_mm: tuple, axes_mm: tuple, angle: float = 0.0) -> np.ndarray:
+    def ellipse(self, centre_mm: Sequence[float], axes_mm: Sequence[float], angle: float = 0.0) -> np.ndarray:
         """Depth (H, W) in mm under an ellipse's edge, near enough; negative outside."""
         u, v = self.u - np.float32(centre_mm[0]), self.v - np.float32(centre_mm[1])
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -115,7 +117,7 @@ class Canvas:
         """Overwrite where depth is positive, with a soft edge."""
         self.value += ramp(depth_mm, edge_mm) * (value - self.value)
 
-    def near(self, centre_mm: tuple, reach_mm: float) -> "Canvas":
+    def near(self, centre_mm: Sequence[float], reach_mm: float) -> "Canvas":
         """A view of the square around a point, so that a small organ costs little."""
         half_px = int(reach_mm * MATRIX / self.field_mm) + 1
         col, row = (int((x / self.field_mm + 0.5) * MATRIX) for x in centre_mm)
@@ -124,12 +126,12 @@ class Canvas:
         part.u, part.v, part.value = self.u[where], self.v[where], self.value[where]
         return part
 
-    def organ(self, centre_mm: tuple, axes_mm: tuple, value: float, angle: float = 0.0) -> None:
+    def organ(self, centre_mm: Sequence[float], axes_mm: Sequence[float], value: float, angle: float = 0.0) -> None:
         """Fill an ellipse; the patient's warp displaces it by less than the 30 mm of margin."""
         part = self.near(centre_mm, max(axes_mm) + 30)
         part.fill(part.ellipse(centre_mm, axes_mm, angle), value)
 
-    def spot(self, centre_mm: tuple, axes_mm: tuple, angle: float, value: float) -> None:
+    def spot(self, centre_mm: Sequence[float], axes_mm: Sequence[float], angle: float, value: float) -> None:
         """A tiny ellipse around a pixel; being tiny it follows the warp, not the coordinates."""
         part = self.near(centre_mm, max(axes_mm) + 2)
         if part.u.size:

@@ -31,7 +31,7 @@ class Lungs:
     air_mm: np.ndarray
 
 
-def chest(scene: Scene, size_px: int):
+def chest(scene: Scene, size_px: int) -> Image.Image:
     """A frontal chest radiograph, the heart towards the image's right."""
     body = Canvas(scene, FIELD_MM, background=0.0)
     lungs = _lungs(body)

@@ -88,9 +88,10 @@ def judge(arms: Arms, against: Mapping[str, Mapping[str, Any]]) -> Looking:
     keeps = {name: kept for name in deciding if (kept := _kept(arms["image"], arms[name]))}
     most = max(keeps, key=lambda name: keeps[name].value, default="")
     kept = keeps[most] if len(keeps) == len(deciding) else None
-    level = level_of([found.is_clear for found in deciding.values()], kept and (kept.low, kept.high))
+    kept_ci95 = (kept.low, kept.high) if kept else None
+    level = level_of([found.is_clear for found in deciding.values()], kept_ci95)
     sentence = _sentence(level, deciding, most, kept) + caution
-    return Looking(level, sentence, reliance, kept and kept.value, kept and (kept.low, kept.high))
+    return Looking(level, sentence, reliance, kept.value if kept else None, kept_ci95)
 
 
 def level_of(clear: Sequence[bool], kept: tuple[float, float] | None) -> str:

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from medvlm_r1.errors import DataError
@@ -72,6 +73,14 @@ def _drawn(by: Measure) -> Callable[[Sample], float]:
     return lambda sample: by.drawn(sample) or 0.0
 
 
+def _passes(sample: Sample, k: int) -> float:
+    return pass_at_k(len(sample.sampled_answers), sum(sample.sampled_correct), k)
+
+
+def _agrees(sample: Sample, k: int) -> float:
+    return maj_at_k(sample.sampled_answers[:k], sample.gold)
+
+
 def pass_curve(samples: Sequence[Sample]) -> dict[str, float]:
     """pass@k for k = 1, 2, 4, … up to the number of completions that every question has.
 
@@ -79,14 +88,14 @@ def pass_curve(samples: Sequence[Sample]) -> dict[str, float]:
     """
     most = min((len(s.sampled_answers) for s in samples), default=0)
     sizes = [2**i for i in range(most.bit_length())]
-    return {str(k): _mean(per_question(samples, lambda s, k=k: pass_at_k(len(s.sampled_answers), sum(s.sampled_correct), k))[1]) for k in sizes}
+    return {str(k): _mean(per_question(samples, partial(_passes, k=k))[1]) for k in sizes}
 
 
 def majority_curve(samples: Sequence[Sample]) -> dict[str, float]:
     """maj@k: accuracy of the most frequent answer of the first k completions, k = 1, 2, 4, … and all that every question has."""
     most = min((len(s.sampled_answers) for s in samples), default=0)
     sizes = sorted({2**i for i in range(most.bit_length())} | {most} - {0})
-    return {str(k): _mean(per_question(samples, lambda s, k=k: maj_at_k(s.sampled_answers[:k], s.gold))[1]) for k in sizes}
+    return {str(k): _mean(per_question(samples, partial(_agrees, k=k))[1]) for k in sizes}
 
 
 def chance(samples: Sequence[Sample]) -> dict[str, Any]:

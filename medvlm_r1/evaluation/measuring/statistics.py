@@ -32,8 +32,8 @@ class Estimate:
         return [self.low, self.high]
 
 
-def wilson(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927), for n independent items.
+def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson score interval of a proportion (Wilson 1927), for n independent items; a fraction where dependent ones count for less.
 
     | successes, n | low | high |
     >>> [round(x, 3) for x in wilson(704, 900)]     # 78.22 %, the paper's mean
