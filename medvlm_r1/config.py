@@ -107,9 +107,9 @@ def _checked(value: Any, kind: Any) -> Any:
         return tuple(_checked(item, want) for item, want in zip(value, kinds, strict=True))
     if origin is dict and isinstance(value, dict):
         return {key: _checked(item, inner[1] if inner else Any) for key, item in value.items()}
-    if origin is float and isinstance(value, Real) and not isinstance(value, bool):
+    if origin is float and not isinstance(value, bool) and isinstance(value, Real):
         return float(value)
-    if origin is int and isinstance(value, Integral) and not isinstance(value, bool):
+    if origin is int and not isinstance(value, bool) and isinstance(value, Integral):
         return int(value)  # numpy's too, of which sweeps are made
     if origin is Any or type(value) is origin:
         return value

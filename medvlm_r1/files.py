@@ -50,7 +50,7 @@ def disk_errors(path: Path, option: str = "--run-dir", again: str = "go on with 
         raise RunError(f'cannot write "{path}" ({error.strerror or error}); choose another {option} or correct its rights') from error
 
 
-def writing(path: Path, option: str = "--out") -> AbstractContextManager:
+def writing(path: Path, option: str = "--out") -> AbstractContextManager[None]:
     """``disk_errors`` for a command that is simply given again."""
     return disk_errors(path, option, "give the same command again")
 
@@ -63,7 +63,7 @@ def open_raw(path: Path) -> io.RawIOBase:
 class AppendFile:
     """A file that is appended to; ``opener`` lets a test stand in for the disk, ``errors`` names the remedies of a disk's errors."""
 
-    def __init__(self, path: Path, opener: Callable[[Path], io.RawIOBase] = open_raw, errors: Callable[[Path], AbstractContextManager] = disk_errors):
+    def __init__(self, path: Path, opener: Callable[[Path], io.RawIOBase] = open_raw, errors: Callable[[Path], AbstractContextManager[None]] = disk_errors):
         self.path, self.errors = path, errors
         with errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,8 @@ import os
 import sys
 from collections import defaultdict
 
-from medvlm_r1.commands.main import parser
-
 from medvlm_r1.audit.prior import text_prior
+from medvlm_r1.commands.main import parser
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.data.phantom.questions import answer_of
 from medvlm_r1.experiments import shortcut

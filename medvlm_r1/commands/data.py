@@ -177,7 +177,7 @@ def _load(spec: str) -> "Dataset":
     return examples
 
 
-def _questions(spec: str | None) -> list:
+def _questions(spec: str | None) -> list[Any]:
     from medvlm_r1.data.convert import sift
     from medvlm_r1.data.readers import CORPORA as READERS
 

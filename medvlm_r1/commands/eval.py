@@ -42,7 +42,8 @@ def register(commands: Commands) -> None:
 
 def run(arguments: Namespace) -> int:
     """samples.jsonl per arm, summary.json and report.html in --out. Exit code 1 where answers are missing."""
-    from medvlm_r1.launch.evaluating import Request, evaluate
+    from medvlm_r1.launch.evaluating import evaluate
+    from medvlm_r1.launch.request import Request
 
     presets.apply(arguments)
     summary = evaluate(Request(**{field.name: getattr(arguments, field.name) for field in fields(Request)}))

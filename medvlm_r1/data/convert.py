@@ -92,7 +92,9 @@ def convert(corpus: str, src: Path, out: Path, check: str = "quick", copy: bool 
 
 def sift(found: Iterable[Found], check: str = "none") -> Converted:
     """Sort the rows of a source into questions and rejected ones, by the rules of ``fault_of`` and ``_identify``."""
-    done, row_of_id, probed = Converted(), {}, {}
+    done = Converted()
+    row_of_id: dict[str, tuple[Example, str]] = {}
+    probed: dict[str, Fault | None] = {}
     for row in found:
         example, kinds = clean(row.example)
         fault = (row.fault, example.answer) if row.fault else fault_of(example) or _picture_fault(example, check, probed)

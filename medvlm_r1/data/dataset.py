@@ -45,7 +45,7 @@ class Dataset(Sequence[Example]):
     @overload
     def __getitem__(self, index: slice) -> "Dataset": ...
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int | slice) -> "Example | Dataset":
         if isinstance(index, slice):
             return Dataset(self._examples, self.rows[index])
         return self._examples[self.rows[index]]

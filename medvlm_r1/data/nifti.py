@@ -1,11 +1,11 @@
 """Slices of NIfTI volumes, in radiological convention: the patient's right is on the picture's left."""
 
 import gzip
+import io
 import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 import nibabel
 import numpy as np
@@ -66,17 +66,18 @@ def show(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     return np.take(volume, index, axis=axis)[::-1, ::-1].swapaxes(0, 1)
 
 
-def _header(file: IO[bytes], head: bytes, path: Path) -> nibabel.Nifti1Image:
+def _header(file: io.BufferedIOBase, head: bytes, path: Path) -> nibabel.Nifti1Image:
     kind = nibabel.Nifti2Image if head[4:7] == b"n+2" else nibabel.Nifti1Image
     with errors_as(f'image "{path}" is truncated or corrupt ({{why}}); copy it again from its source'):
         return kind.from_stream(file)
 
 
-def _volume(image: nibabel.Nifti1Image, file: IO[bytes], number: int, most_bytes: int, path: Path) -> np.ndarray:
+def _volume(image: nibabel.Nifti1Image, file: io.BufferedIOBase, number: int, most_bytes: int, path: Path) -> np.ndarray:
     """Volume ``number`` in the nearest of the 48 orientations by axes flipped and swapped; nothing is interpolated.
 
     float32, or as it is stored where it is colour or complex. ``most_bytes``: what the file can hold.
     """
+    assert isinstance(image.dataobj, ArrayProxy)  # it was read from a stream
     shape, offset, kind = image.shape, image.dataobj.offset, image.get_data_dtype()
     if len(shape) < 2:
         raise ImageError(f'image "{path}" has {len(shape)} dimensions; a NIfTI picture wants 2, 3 or 4')

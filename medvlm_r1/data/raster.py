@@ -153,7 +153,7 @@ def _packed(tile: ImageFile._Tile, other: Mapping[str, str]) -> ImageFile._Tile:
     rawmode = other.get(_rawmode(tile))
     if rawmode is None:
         return tile
-    return tile._replace(args=rawmode if isinstance(tile.args, str) else (rawmode, *tile.args[1:]))
+    return tile._replace(args=rawmode if isinstance(tile.args, str) else (rawmode, *(tile.args or ())[1:]))
 
 
 def _opened(path: Path) -> ImageFile.ImageFile:

@@ -50,7 +50,7 @@ def over_white(rgba: Image.Image, name: str) -> Image.Image:
     >>> over_white(Image.new("RGBA", (1, 1), (0, 0, 0, 255)), "a.png").getpixel((0, 0))
     (0, 0, 0)
     """
-    if rgba.getextrema()[3][1] < _HALF:  # also what 12 bits of opacity in 16 come to
+    if np.asarray(rgba.getchannel("A")).max() < _HALF:  # also what 12 bits of opacity in 16 come to
         raise ImageError(f'image "{name}" is transparent everywhere; save it without its alpha channel')
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 

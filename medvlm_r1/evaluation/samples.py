@@ -134,4 +134,5 @@ def _parse_line(line: str, place: str) -> Sample:
             raise DataError(f'{place}: "{name}" has the value {value!r:.60} of the wrong type')
     if row["status"] not in STATUSES:
         raise DataError(f'{place}: unknown status "{row["status"]}"{nearest(row["status"], STATUSES)}')
-    return Sample(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+    return Sample(**values)

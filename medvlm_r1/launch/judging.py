@@ -7,7 +7,7 @@ from typing import Any
 from rich.progress import Progress
 
 from medvlm_r1.config import secret
-from medvlm_r1.console import notice, stderr
+from medvlm_r1.console import follow, notice, stderr
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.evaluation.asking.judge import JUDGING, PROMPT, judge
 from medvlm_r1.evaluation.measuring.metrics import Arms
@@ -32,7 +32,7 @@ def judge_all(endpoint: Endpoint, arms: Arms, record: Path) -> tuple[Arms, dict[
     with closing(recorded(endpoint, record)) as engine, Progress(console=stderr()) as progress:
         for name, samples in arms.items():
             bar = progress.add_task(f"judge, {name}", total=len(samples))
-            found[name], errors = judge(engine, samples, lambda done, bar=bar: progress.update(bar, completed=done))
+            found[name], errors = judge(engine, samples, follow(progress, bar))
             progress.update(bar, completed=len(samples))
             missing += errors
     if missing:

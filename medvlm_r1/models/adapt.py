@@ -6,7 +6,7 @@ untrained adapter changes nothing. peft makes the layers; nobody else imports it
 """
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,7 @@ def save(model: Any, out: Path) -> None:
         save_file(tensors, out / ADAPTER, metadata={"format": "pt"})
 
 
-def load(model: Any, weights: dict[str, torch.Tensor], adapters: dict[str, torch.Tensor]) -> None:
+def load(model: Any, weights: dict[str, torch.Tensor], adapters: Mapping[str, torch.Tensor]) -> None:
     """Take over what ``save`` wrote; merged matrices are left out, where the adapters say it exactly. Tied weights may be absent."""
     fresh = type(model).from_pretrained(None, config=model.config, state_dict=weights, dtype=next(model.parameters()).dtype)
     held = {f"{name}.weight" for name in adapted(model)}

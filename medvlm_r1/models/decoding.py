@@ -26,21 +26,30 @@ class Decoding:
     needs it. Otherwise a pass looks at the places written so far.
     """
 
+    dtype: torch.dtype
+    grid: tuple[int, int, int]  # P, G, K
+    at: torch.Tensor  # place of the next token, on the device
+    places_C: torch.Tensor
+    own: list[KeysValues]
+    padding: torch.Tensor | None
+
     def __init__(self, static: bool) -> None:
-        self.static, self.prompts = static, []
+        self.static = static
+        self.prompts: list[KeysValues] = []
 
     def fill(self, prompts: Sequence[KeysValues], rows: Rows, group: int, max_tokens: int) -> None:
         """Start from ``prompts``: each layer's keys and values of all prompt tokens, flat: (T, K, D)."""
         key = prompts[0][0]
         # A CPU has no product of bfloat16 that keeps its sum in float32, which is what the training attention does.
         self.dtype = key.dtype if key.is_cuda else torch.float32
-        padded = [tuple(_by_head(rows.pad(half.to(self.dtype))) for half in layer) for layer in prompts]
+        padded = [(self._padded(keys, rows), self._padded(values, rows)) for keys, values in prompts]
         padding = ~rows.mask.repeat_interleave(key.shape[1], 0)[:, None]
         self.t = 0
         if self.static and self.prompts:
             for old, new in zip(self.prompts, padded, strict=True):
                 for buffer, half in zip(old, new, strict=True):
                     buffer.copy_(half)
+            assert self.padding is not None  # static, as the first time
             self.padding.copy_(padding)
             self.at.zero_()
             return
@@ -62,6 +71,10 @@ class Decoding:
         out = torch.bmm(prompt_share.to(q.dtype), prompt_values).view_as(q) + torch.bmm(own_share.to(q.dtype), values)
         prompts, group, heads = self.grid
         return out.view(prompts, heads, group, -1).transpose(1, 2).reshape(len(q_RQD), -1).to(q_RQD.dtype)
+
+    def _padded(self, half_TKD: torch.Tensor, rows: Rows) -> torch.Tensor:
+        """Keys or values of all prompts, (P·K, L, D)."""
+        return rows.pad(half_TKD.to(self.dtype)).transpose(1, 2).flatten(0, 1).contiguous()
 
     def _gridded(self, x_RND: torch.Tensor) -> torch.Tensor:
         """Heads of every row as (P·K·G, heads per key head, D)."""
@@ -86,14 +99,10 @@ class Decoding:
         each_head = torch.arange(heads, device=prompts_P.device)
         trunks = (prompts_P[:, None] * heads + each_head).flatten()
         rows = ((prompts_P[:, None, None] * heads + each_head[:, None]) * group + completions_PG[:, None]).flatten()
-        self.grid = (*completions_PG.shape, heads)
-        self.prompts = [tuple(half[trunks] for half in layer) for layer in self.prompts]
-        self.own = [tuple(half[rows] for half in layer) for layer in self.own]
+        self.grid = (completions_PG.shape[0], completions_PG.shape[1], heads)
+        self.prompts = [(keys[trunks], values[trunks]) for keys, values in self.prompts]
+        self.own = [(keys[rows], values[rows]) for keys, values in self.own]
         self.padding = None if self.padding is None else self.padding[trunks]
-
-
-def _by_head(x_PLKD: torch.Tensor) -> torch.Tensor:
-    return x_PLKD.transpose(1, 2).flatten(0, 1).contiguous()
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -41,7 +41,7 @@ class Encoder:
     tile_tokens: int = 0
     _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES), init=False)
     _ids: Kept[list[int]] = field(default_factory=lambda: Kept(KEPT_PROMPT_TOKENS), init=False)
-    _coming: dict[str, Future] = field(default_factory=dict, init=False)
+    _coming: dict[str, Future[Pixels]] = field(default_factory=dict, init=False)
     _fits: int = field(default=2**62, init=False)
     _blanks: dict[tuple[tuple[int, int], int], str] = field(default_factory=dict, init=False)
 

@@ -157,7 +157,7 @@ def _weights(family: Family, directory: Path, dtype: str) -> Any:
     return loaded
 
 
-def _read(what: str, load: Callable, directory: Path, **options: Any) -> Any:
+def _read(what: str, load: Callable[..., Any], directory: Path, **options: Any) -> Any:
     """What transformers makes of a file; it raises errors of all kinds for a damaged one."""
     try:
         return load(directory, **options)

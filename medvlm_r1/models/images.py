@@ -105,6 +105,7 @@ class Images:
         if not keys:
             return {}
         wanted = [batch.pixel_keys.index(key) for key in keys]
+        assert batch.pixels is not None and batch.grid_N3 is not None  # there are keys, so there are pictures
         patches = batch.pixels.split(batch.grid_N3.prod(1).tolist())
         parameter = next(self._model.parameters())
         pixels = torch.cat([patches[n] for n in wanted]).to(parameter.device, self._model.dtype)

@@ -74,8 +74,8 @@ def build_image_processor() -> Qwen2VLImageProcessorPil:
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
     """3 million parameters: 4 layers of width 192, vision 3 layers of width 128."""
     vocab_size = -(-len(tokenizer) // 64) * 64
-    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end", "image_pad", "video_pad")}
-    return Qwen2VLConfig(
+    ids = {name: tokenizer.get_vocab()[f"<|{name}|>"] for name in ("vision_start", "vision_end", "image_pad", "video_pad")}
+    config = Qwen2VLConfig(
         text_config={
             "vocab_size": vocab_size, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4,
             "num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 4096,
@@ -87,8 +87,9 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
         image_token_id=ids["image_pad"], video_token_id=ids["video_pad"],
         vision_start_token_id=ids["vision_start"], vision_end_token_id=ids["vision_end"],
         tie_word_embeddings=True,
-        reasoning_template="think",
     )  # fmt: skip
+    config.reasoning_template = "think"
+    return config
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2VLForConditionalGeneration:

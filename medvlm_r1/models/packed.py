@@ -49,26 +49,33 @@ class Matrix:
     """
 
     def __init__(self, parts: list[Any]) -> None:
-        self.parts, self.weight_OI, self.bias_O, self.ordered = parts, None, None, None
-        self.down_EI, self.up_OE = None, None  # E: the ranks of all adapters together
+        self.parts = parts
+        self.weight_OI: torch.Tensor | None = None
+        self.bias_O: torch.Tensor | None = None
+        self.ordered: torch.Tensor | None = None
+        self.down_EI: torch.Tensor | None = None  # E: the ranks of all adapters together
+        self.up_OE: torch.Tensor | None = None
 
     def load(self, rows: int) -> None:
         """As the weights are now, for products with about so many rows."""
-        self.weight_OI = _into(self.weight_OI, _joined([lora.base(part).weight for part in self.parts]))
+        weight_OI = self.weight_OI = _into(self.weight_OI, _joined([lora.base(part).weight for part in self.parts]))
         if self.parts[0].bias is not None:
             self.bias_O = _into(self.bias_O, _joined([part.bias for part in self.parts]))
         if any(map(lora.is_adapted, self.parts)):
             down, up = zip(*map(lora.low_rank, self.parts), strict=True)
             self.down_EI, self.up_OE = _into(self.down_EI, torch.cat(down)), _into(self.up_OE, torch.block_diag(*up))
-        if self.weight_OI.is_cpu and _can_reorder(self.weight_OI.dtype):
-            self.ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight_OI.contiguous(), rows)
+        if weight_OI.is_cpu and _can_reorder(weight_OI.dtype):
+            self.ordered = torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous(), rows)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         if self.ordered is None:
+            assert self.weight_OI is not None, "load first"
             y = F.linear(x, self.weight_OI, self.bias_O)
         else:
             y = torch.ops.mkldnn._linear_pointwise(x, self.ordered, self.bias_O, "none", [], "")
-        return y if self.up_OE is None else y + F.linear(F.linear(x, self.down_EI), self.up_OE)
+        if self.down_EI is None or self.up_OE is None:
+            return y
+        return y + F.linear(F.linear(x, self.down_EI), self.up_OE)
 
 
 @cache

@@ -36,7 +36,8 @@ def image_tokens(grid_thw: Grid, merge: int) -> int:
 def prepare(processor: Any, image: Image.Image, tile_tokens: int) -> Pixels:
     """The patches of one picture; the grid tells how many tokens they become."""
     out = processor(images=[image], return_tensors="pt")
-    grid = tuple(int(n) for n in out["image_grid_thw"][0])
+    t, h, w = out["image_grid_thw"][0].tolist()
+    grid = (t, h, w)
     return Pixels.of(out["pixel_values"], grid, IMAGE_TOKEN * image_tokens(grid, processor.merge_size))
 
 

@@ -65,7 +65,7 @@ def windows(grid_N3: torch.Tensor, merge: int, side: int) -> tuple[torch.Tensor,
     return torch.cat(orders), sizes
 
 
-def patch_embed_as_matmul(visual: torch.nn.Module) -> None:
+def patch_embed_as_matmul(visual: Any) -> None:
     """Replace the patch convolution by the matrix product it is (kernel = stride): 10x on CPU.
 
     The weight keeps its name and shape, so checkpoints do not notice.

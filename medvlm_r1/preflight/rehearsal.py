@@ -9,6 +9,7 @@ from medvlm_r1.errors import EngineError
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight.forecast import Forecast
 from medvlm_r1.reasoning import render
+from medvlm_r1.training.grpo.trainer import GRPOConfig
 from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup
 
 WORTH = 0.25
@@ -29,6 +30,8 @@ def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) ->
 
     Raises EngineError with the remedy where it does not fit.
     """
+    config = forecast.config
+    assert isinstance(config, GRPOConfig)  # SFT has no groups
     batch = policy.encoder.groups(worst_groups(forecast, policy, examples))
     plan, devices = forecast.plan, [] if forecast.device.is_host else [policy.device]
     try:
@@ -36,7 +39,7 @@ def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) ->
             held = [torch.empty(plan.certain - plan.weights + plan.embeddings, dtype=torch.uint8, device=device) for device in devices]
             policy.remember(policy.encoder.prompts(worst_prompts(forecast, policy, examples, forecast.work.prompts)))
             with policy.images.cut_off():
-                policy.logprobs(batch, forecast.config.update.temperature).sum().backward()
+                policy.logprobs(batch, config.update.temperature).sum().backward()
             policy.images.backward()
             del held
     except torch.OutOfMemoryError as error:

@@ -116,7 +116,7 @@ class Story:
 
 
 def _modalities(models: Mapping[str, Arms]) -> list[str]:
-    return list(dict.fromkeys(m for arms in reversed(models.values()) for m in by_modality(arms.get("image", ()))))
+    return list(dict.fromkeys(m for arms in reversed(list(models.values())) for m in by_modality(arms.get("image", ()))))
 
 
 def table_rows(story: Story, numbers: Mapping[str, ModelNumbers]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class LocalEngine:
     max_rows: int = 512
     learning: bool = False
     capture: Callable[[Step], Step] | None = cuda_graph if torch.cuda.is_available() else None
-    _last: tuple[tuple, Writing] | None = None
+    _last: tuple[tuple[Any, ...], Writing] | None = None
 
     def sync(self, policy: Policy) -> None:
         self.policy = policy

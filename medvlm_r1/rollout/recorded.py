@@ -60,10 +60,11 @@ class Recorded:
         A prompt whose picture cannot be opened gets completions with an ``error``.
         """
         keyed = [self._keys(prompt, sampling) for prompt in prompts]
-        missing = [p for p, keys_G in enumerate(keyed) if not isinstance(keys_G, Completion) and any(key not in self._known for key in keys_G)]
+        askable = {p: keys_G for p, keys_G in enumerate(keyed) if not isinstance(keys_G, Completion)}
+        missing = [p for p, keys_G in askable.items() if any(key not in self._known for key in keys_G)]
         found: dict[str, Completion] = {}
         for rows, groups in self._answered(missing, prompts, sampling):
-            new = {keyed[p][k]: c for p, group in zip(rows, groups, strict=True) for k, c in enumerate(group)}
+            new = {askable[p][k]: c for p, group in zip(rows, groups, strict=True) for k, c in enumerate(group)}
             self._keep({key: completion for key, completion in new.items() if not completion.error and key not in self._known})
             found |= new
         groups = [[keys_G] * sampling.n if isinstance(keys_G, Completion) else [self._known.get(key) or found[key] for key in keys_G] for keys_G in keyed]
@@ -118,6 +119,7 @@ def _load(path: Path) -> dict[str, Completion]:
 def _parse(line: bytes, place: str) -> tuple[str, Completion]:
     try:
         row = json.loads(line)
-        return row.pop("key"), Completion(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+        values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+        return values.pop("key"), Completion(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{place}: no recorded completion; delete the line, and what it held is asked again") from error

@@ -10,6 +10,7 @@ Legend: R rows under way, N = all rows, C most completion tokens, V vocabulary.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -41,13 +42,22 @@ class Writing:
     tensors keep their places, from one ``write`` to the next as well.
     """
 
+    uniform_NC: torch.Tensor
+    ids_NC: torch.Tensor
+    logprobs_NC: torch.Tensor
+    rows_R: torch.Tensor  # of all rows, those under way
+    ended_R: torch.Tensor
+    position_R: torch.Tensor
+    written_1: torch.Tensor
+    last_R: torch.Tensor
+
     def __init__(self, policy: Policy, sampling: Sampling, capture: Callable[[Step], Step] | None) -> None:
         self.policy, self.sampling, self.capture = policy, sampling, capture
         self.cache, self.layers = Decoding(static=capture is not None), policy.packed()
         self.replay: Step | None = None
 
     @staticmethod
-    def key(policy: Policy, batch: PromptBatch, sampling: Sampling) -> tuple:
+    def key(policy: Policy, batch: PromptBatch, sampling: Sampling) -> tuple[Any, ...]:
         """Batches with equal keys can be written one after another by one Writing that keeps its places."""
         return id(policy.model), len(batch.lengths_P), _bucketed(batch), replace(sampling, seed=0)
 
@@ -75,7 +85,7 @@ class Writing:
             "uniform_NC": uniform_NC.to(device),
             "ids_NC": torch.zeros(count, limit, dtype=torch.long, device=device),
             "logprobs_NC": torch.zeros(count, limit, device=device),
-            "rows_R": torch.arange(count, device=device),  # of all rows, those under way
+            "rows_R": torch.arange(count, device=device),
             "ended_R": torch.zeros(count, dtype=torch.bool, device=device),
             "position_R": prefilled.next_position_P.repeat_interleave(group),
             "written_1": torch.zeros(1, dtype=torch.long, device=device),

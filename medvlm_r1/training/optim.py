@@ -58,7 +58,7 @@ class Optimizer:
         self.masters = {name: p.detach().float() for name, p in self.named.items() if p.dtype != torch.float32}
         self.stepped = self.named | self.masters
         self.adamw = torch.optim.AdamW(
-            self.stepped.values(), lr=config.lr, betas=tuple(config.betas), weight_decay=config.weight_decay,
+            self.stepped.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay,
             fused=True,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from medvlm_r1.data.parts import split_of
 from medvlm_r1.data.readers.found import Found, rows, tables, text
@@ -40,7 +41,7 @@ def pmc_vqa(src: Path) -> Iterator[Found]:
             )
 
 
-def _answer(row: dict, choices: dict[str, str]) -> tuple[str, str]:
+def _answer(row: dict[str, Any], choices: dict[str, str]) -> tuple[str, str]:
     """(text of the answer, fault): text and letter must name the same choice.
 
     >>> choices = {"A": "Fat", "B": "Liver", "C": "", "D": ""}
