@@ -230,7 +230,7 @@ def test_what_this_model_cannot_be_asked_costs_its_question(taught, data, tmp_pa
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, _, err = command(*eval_words(model, data, out, *more))
     assert code == 1 and "9 answers are missing" in err  # under the arm "rotate" each is asked twice
-    assert 'without an answer: 3 of 6 questions, the first: question "q2" contains "<|im_end|>", which steers the model; take it out' in err
+    assert '3 of 6 questions will have no answer, the first: question "q2" contains "<|im_end|>", which steers the model; take it out' in err
     failed = {s.id: s.text for s in read_samples(out / "samples-image.jsonl") if s.status == "failed"}
     assert failed.keys() == {"q2", "q3", "q5"} and "the model reads 460 in all" in failed["q3"] and "cannot be prepared" in failed["q5"]
     assert json.loads((out / "summary.json").read_text())["failed"] == {"image": 3, "rotate": 6}
@@ -254,7 +254,8 @@ def test_pictures_too_large_for_the_context_and_the_budget_that_fits_all(hub_dir
     more = ("--template", "direct", "--arms", "image")
     code, _, err = command(*eval_words(model, data, tmp_path / "eval", *more))
     said = re.search(
-        r'2 of 6 questions, the first: question "q3" needs .* in all; --max-pixels (\d+) makes it fit .*; --max-pixels (\d+) makes all of them fit', err
+        r'2 of 6 questions will have no answer, the first: question "q3" needs .* in all; --max-pixels (\d+) makes it fit .*; --max-pixels (\d+) makes all of them fit',
+        err,
     )
     assert code == 1 and said, err
     assert {s.id for s in read_samples(tmp_path / "eval" / "samples-image.jsonl") if s.status == "failed"} == {"q3", "q6"}

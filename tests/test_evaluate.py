@@ -185,12 +185,13 @@ def test_refused_at_once(words, tmp_path, capsys, case):
         assert part in err
 
 
-def test_a_prompt_that_does_not_fit_is_named_before_the_first_answer(words, tmp_path, capsys):
+def test_a_prompt_that_does_not_fit_is_named_before_the_first_answer_and_costs_itself(words, tmp_path, capsys):
     Image.effect_noise((60, 60), 90).save(tmp_path / "a.png")
-    rows = [hub_model.question("q1", ["a.png"], "axial"), hub_model.question("q2", ["a.png"], "axial") | {"question": "Why? " * 5000}]
+    rows = [hub_model.question("q1", ["a.png"], "axial"), hub_model.question("q2", ["a.png"], "axial") | {"question": "Why? " * 20_000}]
     (tmp_path / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, err = attempt([*words, "--data", str(tmp_path / "long.jsonl")], capsys)
-    assert code == 2 and '"q2"' in err and len(err.splitlines()) == 1 and not (tmp_path / "eval").exists()
+    assert code == 1 and err.startswith('1 of 2 questions will have no answer: question "q2" needs ') and "the model reads 32768 in all; shorten it" in err
+    assert [sample.status == "failed" for sample in read_samples(tmp_path / "eval" / "samples-image.jsonl")] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["summary.json", "thesis.tex", "config.json"])

@@ -9,6 +9,7 @@ from conftest import picture
 from PIL import Image
 
 from medvlm_r1.errors import EngineError, ImageError, TooLong
+from medvlm_r1.evaluation.asking.run import score
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import load_policy
@@ -134,6 +135,13 @@ def test_a_layer_that_overflows_shows_in_what_it_chose(policy, temperature, valu
     assert "not finite" in errors_of(engine.generate([prompt()], Sampling(1, temperature, 4)))[0]
     with pytest.raises(EngineError, match="not finite"):
         ask(policy, question("a.png", "Which plane?", ("axial", "coronal")), "think", 4)
+
+
+def test_probabilities_that_are_not_finite_are_none():
+    asked = prompt()
+    good, bad = (score(asked, written(asked, "A"), (), "image", probs) for probs in ((0.25, 0.75), (math.nan, math.nan)))
+    assert (good.status, good.option_probs) == ("answered", (0.25, 0.75))
+    assert (bad.status, bad.option_probs, bad.answer) == ("failed", (), None) and "not finite" in bad.text
 
 
 class Small:

@@ -37,4 +37,5 @@ def judge_all(endpoint: Endpoint, arms: Arms, record: Path) -> tuple[Arms, dict[
             missing += errors
     if missing:
         notice(f"no verdict on {len(missing)} answers, whose rule stands; the first: {missing[0]}")
-    return found, {"model": identity(endpoint), "version": JUDGING, "prompt": PROMPT, "failed": len(missing)}
+    untaken = {"not_taken": sorted(engine.without)} if engine.without else {}
+    return found, {"model": identity(endpoint), "version": JUDGING, "prompt": PROMPT, "failed": len(missing)} | untaken

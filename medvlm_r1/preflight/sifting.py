@@ -49,13 +49,13 @@ def named(id: str, reason: str) -> str:
     return reason if f'"{id}"' in reason else f'question "{id}": {reason}'
 
 
-def told(lost: Sequence[Lost], total: int) -> str:
-    """How many, and the first.
+def told(lost: Sequence[Lost], total: int, fate: str = "") -> str:
+    """How many, what becomes of them, and the first.
 
-    >>> told([Lost("q2", 'question "q2": image "gone.png" is missing')], 600)
-    '1 of 600 questions: question "q2": image "gone.png" is missing'
+    >>> told([Lost("q2", 'question "q2": image "gone.png" is missing')], 600, " will have no answer")
+    '1 of 600 questions will have no answer: question "q2": image "gone.png" is missing'
     """
-    return f"{len(lost)} of {total} questions{', the first' if len(lost) > 1 else ''}: {lost[0].reason}"
+    return f"{len(lost)} of {total} questions{fate}{', the first' if len(lost) > 1 else ''}: {lost[0].reason}"
 
 
 def require_enough(lost: Sequence[Lost], total: int) -> None:

@@ -154,7 +154,7 @@ def check_askable(policy: Policy, examples: Sequence[Example], template: str, ro
     if not kept:
         raise DataError(f"no question can be asked, {told(lost, len(examples))}{hint}")
     if lost:
-        notice(f"without an answer: {told(lost, len(examples))}{hint}")
+        notice(f"{told(lost, len(examples), ' will have no answer')}{hint}")
 
 
 def check_prompt(policy: Policy, example: Example, template: str, room: int = 0) -> None:

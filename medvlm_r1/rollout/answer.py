@@ -1,5 +1,6 @@
 """One question about one picture: the reasoning, the answer, and how sure the model is."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from medvlm_r1.errors import ConfigError, EngineError
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import read, render
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.guarded import Guarded
+from medvlm_r1.rollout.guarded import NOT_FINITE, Guarded
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.types import LETTERS, Completion, Example, Prompt, Rollout, RolloutGroup
 
@@ -65,6 +66,8 @@ def ask(policy: Policy, example: Example, template: str, max_tokens: int) -> Ans
         return Answer(found.think, None, body, "answered" if completion.finished and body else status, {}, completion.text)
     text = example.options[LETTERS.index(found.answer)] if found.answer else ""
     [probs] = option_probs(policy, [prompt], [completion.text])
+    if not all(map(math.isfinite, probs)):
+        raise EngineError(NOT_FINITE)
     return Answer(found.think, found.answer, text, status, dict(zip(LETTERS, probs, strict=False)), completion.text)
 
 

@@ -1,5 +1,6 @@
 """Ask a model every question under one arm, and keep what it said."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,6 +10,7 @@ from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.reasoning import Reasoned, read
 from medvlm_r1.rewards.text import is_right
 from medvlm_r1.rollout.engine import Engine, Sampling
+from medvlm_r1.rollout.guarded import NOT_FINITE
 from medvlm_r1.types import Completion, Example, Prompt
 
 CHUNK = 100
@@ -61,7 +63,7 @@ def _option_probs(probe: Probe, prompts: Sequence[Prompt], greedy: Sequence[Comp
 def score(prompt: Prompt, greedy: Completion, drawn: Sequence[Completion], arm: str, option_probs: tuple[float, ...] = ()) -> Sample:
     """Read the completions by the one rule. Where one of them, greedy or drawn, could not be had, the question has failed."""
     example = prompt.example
-    error = next((c.error for c in (greedy, *drawn) if c.error), "")
+    error = next((c.error for c in (greedy, *drawn) if c.error), "" if all(map(math.isfinite, option_probs)) else NOT_FINITE)
     text = prompt.opening + greedy.text
     found = Reasoned("", None, "failed") if error else read(text, prompt, greedy.finished)
     is_cut_off = not (error or greedy.finished or found.answer)
@@ -82,5 +84,5 @@ def score(prompt: Prompt, greedy: Completion, drawn: Sequence[Completion], arm: 
         n_tokens=len(greedy.token_ids),
         sampled_answers=tuple(read(prompt.opening + c.text, prompt, c.finished).answer for c in drawn),
         sampled_texts=tuple(prompt.opening + completion.text for completion in drawn),
-        option_probs=option_probs,
+        option_probs=() if error else option_probs,
     )
