@@ -199,6 +199,9 @@ def test_a_judge_stands_beside_the_rule_and_is_never_asked_twice(at, data, tmp_p
     again = tmp_path / "again"
     assert command(*words(model.url, data(), again, "--judge", f"{judge.url}#big", "--cache", out / "completions.jsonl"))[0] == 0
     assert len(judge.asked) == 14 and summary_of(again)["open"]["judge"] == summary["open"]["judge"]
+    assert command(*words(model.url, data(), out, "--judge", f"{judge.url}#big"))[0] == 0 and len(judge.asked) == 14  # the same again
+    code, _, err = command(*words(model.url, data(), out))  # which would lose the verdicts
+    assert code == 2 and "already holds another evaluation" in err
 
 
 def test_the_judge_sees_three_texts_and_nobodys_name_or_picture(at, data, tmp_path, command):
