@@ -64,7 +64,7 @@ class Bench:
         return {"input_ids": batch.ids_PL, "attention_mask": batch.mask_PL, "mm_token_type_ids": is_image,
                 "pixel_values": batch.pixels, "image_grid_thw": batch.grid_N3}  # fmt: skip
 
-    def answers(self, folder: Path) -> tuple[dict[str, float], list[str | None]]:
+    def evaluate(self, folder: Path) -> tuple[dict[str, float], list[str | None]]:
         """One whole evaluation with its record and its files: seconds, and the letters."""
         from medvlm_r1.evaluation.asking.run import EvalConfig, answers
         from medvlm_r1.evaluation.measuring.metrics import summary
