@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import struct
+import zlib
 
 import hub_model
 import pytest
@@ -160,9 +162,17 @@ def test_a_broken_picture_of_the_test_set_is_no_obstacle_to_telling_the_parts_ap
 # ---------------------------------------------------------------- looking at the questions
 
 
+def too_large(file):
+    """A picture of 400 megapixels, one bit each, in 49 kB: more than Pillow opens."""
+    parts = {b"IHDR": struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0), b"IDAT": zlib.compress(bytes(20_000 * 2501), 9), b"IEND": b""}
+    chunks = (struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts.items())
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
 @pytest.fixture
 def broken(data, tmp_path):
-    """A picture that is missing, one that is none, one cut off, one of a thread."""
+    """A picture that is missing, one that is none, one cut off, one of a thread, one of 400 megapixels."""
+    too_large(tmp_path / "5.png")
     (tmp_path / "1.png").unlink()
     (tmp_path / "2.png").write_bytes(b"no picture")
     (tmp_path / "3.png").write_bytes((tmp_path / "3.png").read_bytes()[:200])
@@ -173,10 +183,20 @@ def broken(data, tmp_path):
 def test_inspect_counts_them_and_goes_on(broken, command):
     code, out, _ = command("data", "inspect", broken, "--json")
     sizes = json.loads(out)["image_sizes"]
-    assert code == 0 and sizes["read"] + sizes["failed"] == 20 and sizes["failed"] >= 2
+    assert code == 0 and sizes["read"] + sizes["failed"] == 20 and sizes["failed"] >= 3
 
 
 def test_audit_counts_them_and_goes_on(broken, command):
     code, out, _ = command("audit", "--data", broken, "--draws", "1", "--json")
     found = json.loads(out)["duplicates"]
-    assert code == 0 and (found["skipped"]["missing"], found["skipped"]["unreadable"], found["hashed"]) == (1, 2, 17)
+    assert code == 0 and (found["skipped"]["missing"], found["skipped"]["unreadable"], found["hashed"]) == (1, 3, 16)
+
+
+def test_convert_rejects_it_and_goes_on(tmp_path, command):
+    for label in ("left", "right"):
+        (tmp_path / "scans" / label).mkdir(parents=True)
+        Image.effect_noise((60, 60), 50).save(tmp_path / "scans" / label / f"{label}.png")
+    too_large(tmp_path / "scans" / "left" / "huge.png")
+    code, _, err = command("data", "convert", "image-folder", tmp_path / "scans", tmp_path / "out")
+    assert code == 0, err
+    assert "too large" in (tmp_path / "out" / "rejected.jsonl").read_text() and len((tmp_path / "out" / "manifest.jsonl").read_text().splitlines()) == 2

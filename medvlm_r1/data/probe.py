@@ -27,7 +27,7 @@ def _is_whole(path: Path, end: bytes) -> bool:
                 width, height = image.size
             file.seek(-min(_TAIL_BYTES, path.stat().st_size), 2)
             return width * height > 0 and end in file.read()
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
         return False
 
 
