@@ -8,7 +8,7 @@ from conftest import picture
 from medvlm_r1.reasoning import read as letter_of
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.calling import Endpoint, Fault
-from medvlm_r1.rollout.dialect import Dialect, untaken
+from medvlm_r1.rollout.dialect import Dialect, spoken, untaken
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.reading import read
 from medvlm_r1.rollout.recorded import Recorded
@@ -96,7 +96,7 @@ OPENAI_TEMPERATURE = "Unsupported value: 'temperature' does not support 0 with t
 EXTRA = [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]
 REFUSALS = {
     "max_tokens": lambda body: (400, {"error": {"message": OPENAI_TOKENS, "code": "unsupported_parameter"}}) if "max_tokens" in body else None,
-    "temperature": lambda body: (400, {"error": {"message": OPENAI_TEMPERATURE}}) if body.get("temperature", 1) != 1 else None,
+    "temperature": lambda body: (400, {"error": {"message": "Unsupported parameter: 'temperature'"}}) if "temperature" in body else None,
     "seed": lambda body: (422, {"detail": EXTRA}) if "seed" in body else None,
     "top_p": lambda body: (
         (400, {"message": "`temperature` and `top_p` cannot both be specified for this model"}) if {"temperature", "top_p"} <= body.keys() else None
@@ -121,20 +121,37 @@ def ask(server, examples, sampling, n=1, **more):
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_what_is_not_taken_is_left_out_once_and_said(serve, examples, name):
-    server = serve(refusing(name))
+    """Of temperature 1 is tried first."""
+    server, steps = serve(refusing(name)), ("temperature=1", "temperature") if name == "temperature" else (name,)
     completions, said = ask(server, examples, Sampling(1, 0.0, 64), n=4, concurrency=1)
-    assert all(c.text == TEXT and not c.error and c.without == (name,) for c in completions)
-    assert len(server.asked) == 12 + 1 and len(said) == 1 and f'does not take "{name}"' in said[0]
+    assert all(c.text == TEXT and not c.error and c.without == steps for c in completions)
+    assert len(server.asked) == 12 + len(steps) == 12 + len(said) and all(f'does not take "{name}"' in line for line in said)
     last = server.asked[-1]
     assert (last.get("max_completion_tokens") if name == "max_tokens" else last["max_tokens"]) == 64
     assert {"temperature", "top_p", "seed", "max_tokens"} - last.keys() == {name}
+
+
+@pytest.mark.parametrize("must_be_sent", [False, True])
+def test_a_temperature_of_1_where_no_other_is_taken(serve, examples, must_be_sent):
+    """Answers that should be greedy are drawn, and say so; those that are drawn anyway are what they should be."""
+
+    def answer(body):
+        wrong = body.get("temperature", None if must_be_sent else 1) != 1
+        return (400, {}, {"error": {"message": OPENAI_TEMPERATURE}}) if wrong else (200, {}, says(TEXT))
+
+    said = []
+    engine = RemoteEngine(Endpoint(serve(answer).url, "m"), picture, lambda seconds: None, Dialect(said.append))
+    prompts = [render(example, "think") for example in examples]
+    greedy, drawn = ([c for group in engine.generate(prompts, Sampling(1, temperature, 64)) for c in group] for temperature in (0.0, 1.0))
+    assert all(c.text == TEXT and c.without == ("temperature=1",) for c in greedy) and all(c.text == TEXT and c.without == () for c in drawn)
+    assert said == ['the endpoint does not take "temperature": it is sent as 1 in the place of 0, so that answers that should be greedy are drawn']
 
 
 def test_all_of_it_at_once_by_many_requests_at_a_time(serve, examples):
     server = serve(refusing("max_tokens", "temperature", "seed"))
     completions, said = ask(server, examples, Sampling(4, 0.0, 64), concurrency=8)
     assert len(completions) == 12 and all(c.text == TEXT for c in completions)
-    assert len(said) == 3 and len(server.asked) <= 12 + 3 * 8
+    assert len(said) == 4 and len(server.asked) <= 12 + 4 * 8
     assert server.asked[-1].keys() == {"model", "messages", "max_completion_tokens", "top_p"}
 
 
@@ -162,9 +179,9 @@ def test_a_dialect_learns_the_least_first():
     fault = Fault("", 400, None, "unknown fields: temperature, seed, top_p")
     body = {"temperature": 0.0, "seed": 1, "top_p": 1.0}
     order = []
-    while dialect.learn(fault, {name: value for name, value in body.items() if name not in dialect.without}):
+    while dialect.learn(fault, body, spoken(body, dialect.without)):
         order.append(dialect.without[-1])
-    assert order == ["top_p", "seed", "temperature"]
+    assert order == ["top_p", "seed", "temperature=1", "temperature"]
 
 
 def test_what_was_left_out_is_kept_with_the_answer(serve, examples, tmp_path):
@@ -178,7 +195,7 @@ def test_what_was_left_out_is_kept_with_the_answer(serve, examples, tmp_path):
     again = recorded(down := serve((500, {}, {})))
     again.generate(prompts, sampling)
     again.close()
-    assert first.without == again.without == {"temperature"} and down.asked == []
+    assert first.without == again.without == {"temperature=1", "temperature"} and down.asked == []
 
 
 def test_a_seed_fits_a_number_with_a_sign(serve, examples):

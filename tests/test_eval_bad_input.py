@@ -294,9 +294,9 @@ def test_what_an_endpoint_does_not_take_stands_in_the_settings_whenever_it_was_a
     refusal = (400, {}, {"error": {"message": "'temperature' does not support 0 with this model. Only the default (1) value is supported."}})
     server, out = endpoint(lambda body: refusal if body.get("temperature") == 0 else stumbles((500, {}, {}), "q4")(body)), tmp_path / "eval"
     code, _, err = command(*eval_words(server.url, data, out, "--arms", "image"))
-    assert code == 1 and err.count('the endpoint does not take "temperature": it is left out') == 1
+    assert code == 1 and err.count('the endpoint does not take "temperature": it is sent as 1 in the place of 0') == 1
     first = json.loads((out / "summary.json").read_text())["settings"]["not_taken_by_the_endpoint"]
-    assert first.keys() == {"temperature"} and "those that should be greedy too" in first["temperature"]
+    assert first == {"temperature=1": "is sent as 1 in the place of 0, so that answers that should be greedy are drawn"}
     server.answers[:] = [good]  # takes it now, and is asked for what is missing
     assert command(*eval_words(server.url, data, out, "--arms", "image"))[0] == 0
     assert json.loads((out / "summary.json").read_text())["settings"]["not_taken_by_the_endpoint"] == first

@@ -20,7 +20,7 @@ from PIL import Image
 from medvlm_r1.errors import EngineError, ImageError
 from medvlm_r1.files import utf8
 from medvlm_r1.rollout.calling import LONGEST_WAIT_S, Endpoint, Fault, call
-from medvlm_r1.rollout.dialect import Dialect, spoken
+from medvlm_r1.rollout.dialect import Dialect, changed, spoken
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.reading import read
 from medvlm_r1.types import Completion, Prompt
@@ -90,9 +90,9 @@ class RemoteEngine:
                 completion = read(call(self.endpoint, "chat/completions", sent), body["max_tokens"])
                 self.dialect.answered(sent)
                 self._is_gone = False
-                return replace(completion, without=without)
+                return replace(completion, without=changed(body, without))
             except Fault as error:
-                if self.dialect.learn(error, sent):
+                if self.dialect.learn(error, body, sent):
                     continue
                 fault = error
             except ValueError as error:
