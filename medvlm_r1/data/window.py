@@ -9,6 +9,7 @@ from medvlm_r1.errors import ImageError
 
 PERCENTILES = (0.5, 99.5)
 _HALF = 128  # of 255, opaque
+_ROWS = 64  # that are worked on at once
 
 
 def window(values: np.ndarray, low: float, high: float) -> Image.Image:
@@ -17,13 +18,15 @@ def window(values: np.ndarray, low: float, high: float) -> Image.Image:
     >>> list(window(np.array([[-1000.0, -160.0, 40.0, 240.0, np.inf, np.nan]]), -160, 240).tobytes())
     [0, 0, 128, 255, 255, 0]
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = np.subtract(values, low, dtype=np.float64)
-        scaled *= 255.0
-        scaled /= max(high - low, 1e-12)
-    np.clip(scaled, 0, 255, out=scaled)
-    np.nan_to_num(scaled, copy=False)
-    return Image.fromarray(np.rint(scaled, out=scaled).astype(np.uint8))
+    shown = np.empty(values.shape, np.uint8)
+    for first in range(0, len(values), _ROWS):  # a large picture has no room for itself in float64
+        rows = slice(first, first + _ROWS)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.subtract(values[rows], low, dtype=np.float64)
+            scaled *= 255.0
+            scaled /= max(high - low, 1e-12)
+        shown[rows] = np.rint(np.nan_to_num(np.clip(scaled, 0, 255, out=scaled), copy=False))
+    return Image.fromarray(shown)
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:
@@ -38,7 +41,8 @@ def percentiles(values: np.ndarray) -> tuple[float, float]:
 
 def finite(values: np.ndarray, name: str) -> np.ndarray:
     """The values that a window may be drawn from: neither NaN nor infinite. Raises ImageError where there are none."""
-    found = values[np.isfinite(values)]
+    is_finite = np.isfinite(values)
+    found = values.ravel(order="K") if is_finite.all() else values[is_finite]  # a volume that is turned is slow to go through by rows
     if not found.size:
         raise ImageError(f'image "{name}" holds no number, only NaN or infinite values; replace the file or drop the question')
     return found

@@ -51,7 +51,7 @@ def require_whole(stream: bytes, size: tuple[int, int], name: str) -> None:
     if coded != size:
         raise ImageError(f'image "{name}" is said to have {size[0]} x {size[1]} pixels and holds {coded[0]} x {coded[1]}; copy it again from its source')
     if _is_jpeg_ls(stream) and not stream.rstrip(b"\0").endswith(b"\xff\xd9"):
-        # CharLS looks for the rest of a cut stream for minutes.
+        # CharLS takes many seconds to see that a stream is cut, whatever its size.
         raise ImageError(f'image "{name}" is truncated (its JPEG-LS stream has no end); copy it again from its source')
 
 
