@@ -7,6 +7,8 @@ it without a traceback and exits with code 2.
 """
 
 import difflib
+import shlex
+import sys
 from collections.abc import Iterable
 
 
@@ -52,6 +54,15 @@ class RewardError(MedVLMError, ValueError):
 
 class NotFiniteError(MedVLMError, FloatingPointError):
     """Training that came to a loss, gradients or weights that are not finite; what was saved before is kept."""
+
+
+def install(*requirements: str) -> str:
+    """The command that gives a library to the Python that runs this, whichever environment is active.
+
+    >>> install("peft>=0.17").removeprefix(sys.executable)
+    " -m pip install 'peft>=0.17'"
+    """
+    return shlex.join([sys.executable, "-m", "pip", "install", *requirements])
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

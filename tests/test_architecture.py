@@ -3,8 +3,12 @@
 import ast
 import doctest
 import importlib
+import re
+import sys
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,9 +41,23 @@ FACE_OFFERS = {f"{PACKAGE}.{name}": f"{PACKAGE}.{home}" for name, home in medvlm
 LOOPS = {f"{PACKAGE}/training/grpo/trainer.py", f"{PACKAGE}/training/sft.py"}
 MAY_PRINT = f"{PACKAGE}/commands/"
 MAY_READ_ENVIRONMENT = {f"{PACKAGE}/config.py", f"{PACKAGE}/training/distributed.py"}
-OPTIONAL = {"vllm", "fastapi", "pydicom", "wandb", "peft", "pyarrow"}
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def modules_of(requirements: list[str]) -> set[str]:
+    """What is imported of each library."""
+    names = (re.split(r"[^\w-]", requirement)[0].lower().replace("-", "_") for requirement in requirements)
+    return {{"pillow": "PIL"}.get(name, name) for name in names}
+
+
+NEEDED = modules_of(PROJECT["dependencies"])
+OPTIONAL = modules_of([text for extra, texts in PROJECT["optional-dependencies"].items() if extra != "dev" for text in texts])
+# Of nilearn two files are read; pydicom finds its decoders itself.
+NEVER_IMPORTED = {"nilearn", "pylibjpeg", "pylibjpeg_openjpeg", "pyjpegls"}
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+parse = cache(ast.parse)  # every check looks at every file
 
 
 # ---------------------------------------------------------------- imports
@@ -49,7 +67,7 @@ def imported_names(path: str, source: str) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of everything imported, at whatever depth; ``from a import b`` is a.b, a name of the face is its home."""
     package = path.removesuffix(".py").removesuffix("/__init__").split("/")
     package = package if path.endswith("__init__.py") else package[:-1]
-    tree = ast.parse(source)
+    tree = parse(source)
     seen_by_checkers_only = {id(line) for node in tree.body if path == FACE and _is_type_checking(node) for line in node.body}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -134,7 +152,7 @@ def check_module_length(path: str, source: str) -> list[str]:
 
 def check_functions(path: str, source: str) -> list[str]:
     faults, most = [], MAX_LOOP_LINES if path in LOOPS else MAX_FUNCTION_LINES
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if not isinstance(node, FUNCTIONS):
             continue
         lines = node.end_lineno - node.lineno + 1
@@ -154,7 +172,7 @@ def check_functions(path: str, source: str) -> list[str]:
 
 def check_exceptions(path: str, source: str) -> list[str]:
     faults = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "suppress":
             faults.append(f"{path}:{node.lineno}: suppress() swallows an exception")
         if not isinstance(node, ast.ExceptHandler):
@@ -170,7 +188,7 @@ def check_exceptions(path: str, source: str) -> list[str]:
 
 def check_encoding(path: str, source: str) -> list[str]:
     """The platform's own encoding has no room for a page's signs everywhere."""
-    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    calls = [node for node in ast.walk(parse(source)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
     bare = [c for c in calls if c.func.attr == "write_text" and len(c.args) < 2 and all(word.arg != "encoding" for word in c.keywords)]
     return [f"{path}:{call.lineno}: write_text() without encoding" for call in bare]
 
@@ -180,7 +198,7 @@ def _is_constant(line: ast.stmt) -> bool:
 
 
 def check_print(path: str, source: str) -> list[str]:
-    calls = (n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name))
+    calls = (n for n in ast.walk(parse(source)) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name))
     lines = [call.lineno for call in calls if call.func.id == "print"]
     return [] if path.startswith(MAY_PRINT) else [f"{path}:{line}: print outside the commands" for line in lines]
 
@@ -190,14 +208,14 @@ def check_environment(path: str, source: str) -> list[str]:
         return []
     names = {"os.environ", "os.environb", "os.getenv", "os.putenv", "os.unsetenv"}
     lines = [line for line, name in imported_names(path, source) if name in names]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and f"{node.value.id}.{node.attr}" in names:
             lines.append(node.lineno)
     return [f"{path}:{line}: the environment is read outside config, launch and distributed" for line in lines]
 
 
 def check_docstrings(path: str, source: str) -> list[str]:
-    tree = ast.parse(source)
+    tree = parse(source)
     faults = [f"{path}: no docstring"] if tree.body and not ast.get_docstring(tree) else []
     for node in tree.body:
         is_public = isinstance(node, (*FUNCTIONS, ast.ClassDef)) and not node.name.startswith("_")
@@ -240,6 +258,11 @@ def test_package_has_no_import_cycle():
 @pytest.mark.parametrize("name", sorted(OPTIONAL))
 def test_optional_library_is_imported_in_at_most_one_module(name):
     assert len(importers(name, SOURCES)) <= 1
+
+
+def test_every_library_is_declared_and_every_declared_one_is_used():
+    imported = {name.split(".")[0] for path, source in SOURCES.items() for _, name in imported_names(path, source)}
+    assert imported - set(sys.stdlib_module_names) - {PACKAGE} == (NEEDED | OPTIONAL) - NEVER_IMPORTED
 
 
 def test_package_stays_below_its_ceiling():
@@ -334,3 +357,12 @@ def test_find_cycle_finds_one_through_a_function_and_a_package():
 def test_importers_sees_every_form():
     sources = {"a.py": "import vllm.engine", "b.py": "def f():\n    from vllm import LLM", "c.py": "from x import vllm"}
     assert importers("vllm", sources) == ["a.py", "b.py"]
+
+
+def test_a_requirement_is_known_by_what_is_imported_of_it():
+    assert modules_of(["pillow>=11.2", "huggingface_hub>=1.0", "pylibjpeg-openjpeg>=2.3", "Jinja2"]) == {
+        "PIL",
+        "huggingface_hub",
+        "pylibjpeg_openjpeg",
+        "jinja2",
+    }

@@ -240,7 +240,7 @@ def test_a_file_that_changes_is_read_anew(tmp_path):
 def test_without_pyarrow_the_remedy_works_from_a_checkout(tmp_path, monkeypatch, do):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "train.parquet").write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r'train.parquet" is a parquet file, which needs pyarrow; from a checkout: pip install -e ".\[hub\]"'):
+    with pytest.raises(DataError, match=r'train.parquet" is a parquet file, which needs pyarrow; .* -m pip install pyarrow$'):
         do(str(tmp_path))
     with pytest.raises(ImageError, match=r"needs pyarrow"):
         load_image(f"parquet:{tmp_path}/train.parquet#row=0")

@@ -18,7 +18,7 @@ from medvlm_r1.data.foreign import errors_as
 from medvlm_r1.data.kinds import content_kind, head_of
 from medvlm_r1.data.raster import PAGES, open_raster
 from medvlm_r1.data.views import VIEWS
-from medvlm_r1.errors import ImageError, nearest
+from medvlm_r1.errors import ImageError, install, nearest
 
 WINDOW = ("center", "width")  # the keys whose values need not be whole numbers
 _PAIR = r"[a-z]+=-?\d+(?:\.\d+)?"
@@ -139,7 +139,7 @@ def _dicom() -> tuple[Sequence[str], Opener]:
     try:
         from medvlm_r1.data import dicom
     except ModuleNotFoundError as error:
-        raise ImageError("a DICOM file needs pydicom; pip install pydicom pylibjpeg pylibjpeg-openjpeg pyjpegls") from error
+        raise ImageError(f"a DICOM file needs pydicom; {install('pydicom', 'pylibjpeg', 'pylibjpeg-openjpeg', 'pyjpegls')}") from error
     return dicom.KEYS, dicom.open_dicom
 
 

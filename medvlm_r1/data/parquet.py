@@ -11,11 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.errors import DataError, ImageError, MedVLMError
+from medvlm_r1.errors import DataError, ImageError, MedVLMError, install
 
 PICTURES = ("image", "images", "picture")  # columns that may hold pictures
 SCHEME = "parquet"
-_REMEDY = 'from a checkout: pip install -e ".[hub]"'
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _open(path: Path) -> Any:
     try:
         from pyarrow import parquet
     except ModuleNotFoundError as error:
-        raise DataError(f'"{path}" is a parquet file, which needs pyarrow; {_REMEDY}') from error
+        raise DataError(f'"{path}" is a parquet file, which needs pyarrow; {install("pyarrow")}') from error
     return parquet.ParquetFile(path)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from medvlm_r1.errors import ConfigError, ModelError, nearest
+from medvlm_r1.errors import ConfigError, ModelError, install, nearest
 from medvlm_r1.models.lora import is_adapted
 
 PARTS = ("vision", "embeddings", "text")
@@ -125,7 +125,7 @@ def _insert(model: Any, lora: LoRA, seed: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ConfigError(f"trainable.lora.rank={lora.rank} needs peft, which is missing ({error}); pip install 'medvlm-r1[lora]'") from error
+        raise ConfigError(f"trainable.lora.rank={lora.rank} needs peft, which is missing ({error}); {install('peft')}") from error
     # By place, not by name alone: vision towers have a gate_proj, too.
     places = rf".*\.({'|'.join(DECODERS)})\.layers\.\d+\..*\.({'|'.join(lora.targets)})"
     config = LoraConfig(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import transformers
 
+from medvlm_r1.errors import install
 from medvlm_r1.models import nano
 from medvlm_r1.preflight.forecast import Forecast, gib
 
@@ -35,8 +36,8 @@ def checks() -> list[Check]:
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none: the CPU is used"
     return [
         Check("python", sys.version.split()[0], sys.version_info >= (3, 11), "install Python 3.11 or newer"),
-        Check("torch", torch.__version__, version >= (2, 11), "pip install 'torch>=2.11'"),
-        Check("transformers", transformers.__version__, transformers_version >= (5, 17), "pip install 'transformers>=5.17'"),
+        Check("torch", torch.__version__, version >= (2, 11), install("torch>=2.11")),
+        Check("transformers", transformers.__version__, transformers_version >= (5, 17), install("transformers>=5.17")),
         Check("gpu", device, True),
         Check("cores", str(len(os.sched_getaffinity(0))), True),
         Check("memory", f"{memory_gib:.0f} GiB", memory_gib >= 4, "the demo needs 4 GiB"),

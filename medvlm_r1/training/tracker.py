@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from medvlm_r1.console import notice, stderr
+from medvlm_r1.errors import install
 from medvlm_r1.files import JsonLines
 from medvlm_r1.types import RolloutGroup
 
@@ -147,7 +148,7 @@ def _open_events(run_dir: Path, resumed_step: int, console: Console) -> Any:
     try:
         from medvlm_r1.training.events import EventFile  # its TensorBoard may be missing
     except ImportError as error:
-        reason = f"TensorBoard is missing ({error}): metrics.jsonl is written, events are not; pip install tensorboard"
+        reason = f"TensorBoard is missing ({error}): metrics.jsonl is written, events are not; {install('tensorboard')}"
         notice(reason, console)
         return None
     return EventFile(run_dir, resumed_step)

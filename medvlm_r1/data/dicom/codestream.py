@@ -4,14 +4,14 @@ A decoder allocates what its input asks for, so the size is read here first.
 """
 
 from medvlm_r1.data.foreign import require_pixels
-from medvlm_r1.errors import ImageError
+from medvlm_r1.errors import ImageError, install
 
 # By the name of the transfer syntax. Never GDCM: a damaged stream makes it abort the whole process.
 _ADVICE = {
-    "High-Throughput JPEG 2000": "pip install pylibjpeg pylibjpeg-openjpeg",
-    "JPEG 2000": "pip install pylibjpeg pylibjpeg-openjpeg",
-    "JPEG-LS": "pip install pyjpegls",
-    "JPEG ": "pip install pylibjpeg pylibjpeg-libjpeg",
+    "High-Throughput JPEG 2000": install("pylibjpeg", "pylibjpeg-openjpeg"),
+    "JPEG 2000": install("pylibjpeg", "pylibjpeg-openjpeg"),
+    "JPEG-LS": install("pyjpegls"),
+    "JPEG ": install("pylibjpeg", "pylibjpeg-libjpeg"),
     "MPEG": "export the frame as PNG",
     "HEVC": "export the frame as PNG",
 }
@@ -24,17 +24,17 @@ DECODERS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow")  # pydicom's names for
 def advice(syntax: str) -> str:
     """What to do about a transfer syntax that cannot be decoded here.
 
-    >>> advice("JPEG-LS Lossless Image Compression")
+    >>> advice("JPEG-LS Lossless Image Compression").partition(" -m ")[2]
     'pip install pyjpegls, or decompress the file with a DICOM tool'
     """
     known = next((text for start, text in _ADVICE.items() if syntax.startswith(start)), "")
-    return f"{known}, or {_ELSE}" if known.startswith("pip") else known or _ELSE
+    return f"{known}, or {_ELSE}" if "pip install" in known else known or _ELSE
 
 
 def remedy(syntax: str, plugin: str) -> str:
     """What to do about pixels that ``plugin`` could not decode: Pillow reads 8 bits, and little else of what JPEG may be.
 
-    >>> remedy("JPEG Extended (Process 2 and 4)", "pillow")
+    >>> remedy("JPEG Extended (Process 2 and 4)", "pillow").partition(" -m ")[2]
     'pip install pylibjpeg pylibjpeg-libjpeg, or decompress the file with a DICOM tool'
     >>> remedy("JPEG Baseline (Process 1)", "pillow"), remedy("RLE Lossless", "pydicom")
     ('copy it again from its source', 'copy it again from its source')
