@@ -6,6 +6,7 @@ export GOMP_SPINCOUNT := 0
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 RUN := .venv/bin/medvlm-r1
+JOBS ?= 2
 STAMP := .venv/.set-up
 
 .PHONY: setup lint test wheel demo demo-quick study bench clean
@@ -30,8 +31,9 @@ lint: setup
 wheel: setup
 	.venv/bin/python .ci/wheel
 
+# One thread each: two that wait for each other are slower than one. A file's tests share what they train and load.
 test: setup
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 demo: setup
 	$(RUN) demo
