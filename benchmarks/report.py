@@ -26,7 +26,7 @@ from PIL import Image
 
 from medvlm_r1.data.images import load_image
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.report.report import render_report
+from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.story import Story
 from medvlm_r1.types import LETTERS
 

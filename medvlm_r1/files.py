@@ -50,7 +50,7 @@ def disk_errors(path: Path, option: str = "--run-dir", again: str = "go on with 
         raise RunError(f'cannot write "{path}" ({error.strerror or error}); choose another {option} or correct its rights') from error
 
 
-def writing(path: Path, option: str = "--out") -> AbstractContextManager[None]:
+def output_errors(path: Path, option: str = "--out") -> AbstractContextManager[None]:
     """``disk_errors`` for a command that is simply given again."""
     return disk_errors(path, option, "give the same command again")
 

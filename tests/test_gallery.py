@@ -11,7 +11,7 @@ from report_story import HOSTILE, Page, picture, samples, story
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.report import gallery
-from medvlm_r1.report.report import render_report
+from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.thumbnails import Picture
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

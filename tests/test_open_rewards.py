@@ -13,7 +13,7 @@ from PIL import Image
 
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.asking.run import score
-from medvlm_r1.preflight.values import check_gold
+from medvlm_r1.preflight.questions import check_gold
 from medvlm_r1.reasoning import OPEN, TEMPLATES, gold, parse, parse_open, read, render
 from medvlm_r1.rewards.rubric import REWARDS, Rubric
 from medvlm_r1.rewards.text import Overlap, is_exact, is_right, words, yes_no

@@ -9,7 +9,7 @@ from PIL import Image
 
 from medvlm_r1.data.parts import part_of
 from medvlm_r1.errors import DataError
-from medvlm_r1.preflight.values import questions
+from medvlm_r1.preflight.questions import questions
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from medvlm_r1.evaluation.measuring.measured import between, measure
 from medvlm_r1.evaluation.measuring.statistics import holm
 from medvlm_r1.report import charts
 from medvlm_r1.report.calibration_charts import reliability_diagram, risk_coverage_curve
+from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.glance import glances
-from medvlm_r1.report.report import render_report
 from medvlm_r1.report.story import table_rows, verdict
 
 

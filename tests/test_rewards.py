@@ -14,7 +14,8 @@ from medvlm_r1.files import read_rows
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
-from medvlm_r1.preflight.values import check, check_gold
+from medvlm_r1.preflight.questions import check_gold
+from medvlm_r1.preflight.values import check
 from medvlm_r1.reasoning import TEMPLATES, golds, render
 from medvlm_r1.recipes.named import find
 from medvlm_r1.rewards import rubric

@@ -119,12 +119,12 @@ def test_images_prepared_ahead_are_the_same_and_prepared_once(policy, examples):
         return picture(reference)
 
     encoder = Encoder(policy.encoder.tokenizer, policy.encoder.image_processor, load)
-    encoder.ahead(examples)
-    encoder.ahead(examples)
+    encoder.read_ahead(examples)
+    encoder.read_ahead(examples)
     for example in examples:
         for reference in example.images:
             assert encoder.pixels(reference).key == policy.encoder.pixels(reference).key
     assert sorted(opened) == ["a.png", "b.png", "wide.png"]
-    encoder.ahead([replace(examples[0], images=("gone.png",))])  # the error comes when the picture is needed
+    encoder.read_ahead([replace(examples[0], images=("gone.png",))])  # the error comes when the picture is needed
     with pytest.raises(OSError, match="no such picture"):
         encoder.pixels("gone.png")

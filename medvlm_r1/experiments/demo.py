@@ -36,8 +36,8 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.recipes import nano
 from medvlm_r1.recipes.named import find
+from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.learning import phases
-from medvlm_r1.report.report import render_report
 from medvlm_r1.report.story import Story
 from medvlm_r1.types import Example
 

@@ -15,7 +15,7 @@ from medvlm_r1.data.split import PAPER_SHA256, checksum
 from medvlm_r1.errors import DataError, RunError
 from medvlm_r1.evaluation.measuring.metrics import arm_table, chance
 from medvlm_r1.evaluation.samples import Sample, read_samples
-from medvlm_r1.files import writing
+from medvlm_r1.files import output_errors
 from medvlm_r1.launch import evaluating, training
 from medvlm_r1.launch.request import Request
 from medvlm_r1.preflight.values import Config, check
@@ -130,7 +130,7 @@ def run(plan: Plan, out: Path) -> dict[str, Any]:
         notice(f"{stage.name}: {stage.what}")
         stage.run()
     summary = compare(plan, out)
-    with writing(out):
+    with output_errors(out):
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 

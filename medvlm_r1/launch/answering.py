@@ -15,7 +15,7 @@ from medvlm_r1.launch.loading import load_model
 from medvlm_r1.launch.request import Request
 from medvlm_r1.models.families import locate
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.preflight import values as preflight
+from medvlm_r1.preflight import questions as preflight
 from medvlm_r1.rollout.answer import option_probs
 from medvlm_r1.rollout.calling import Endpoint, check_up, served_model
 from medvlm_r1.rollout.dialect import Dialect

@@ -16,7 +16,7 @@ from medvlm_r1.data.dataset import Dataset, load_dataset
 from medvlm_r1.data.manifest import write_manifest
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.asking.meanings import DEFAULT_ARMS
-from medvlm_r1.files import digest, read_rows, writing
+from medvlm_r1.files import digest, output_errors, read_rows
 from medvlm_r1.launch import auditing, evaluating, training
 from medvlm_r1.launch.asking import Model, Place
 from medvlm_r1.launch.request import Request, Settings
@@ -178,7 +178,7 @@ def _named(data: Questions) -> str:
         if not isinstance(example, Example):
             raise DataError(f"questions in memory are a list of medvlm_r1.Example, this holds {example!r:.60}; or write a manifest and give its name")
     path = Path("runs") / f"questions-{digest(repr(list(data)))[:12]}.jsonl"
-    with writing(path, "folder to work in"):
+    with output_errors(path, "folder to work in"):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_manifest(path, data)
     return str(path)

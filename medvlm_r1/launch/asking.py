@@ -8,7 +8,7 @@ from typing import Any
 from medvlm_r1.data.arrays import picture
 from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.preflight.values import check_prompt
+from medvlm_r1.preflight.questions import check_prompt
 from medvlm_r1.rollout.answer import Answer, ask
 from medvlm_r1.rollout.answer import question as asked
 

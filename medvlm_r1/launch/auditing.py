@@ -8,7 +8,7 @@ from medvlm_r1.audit import checks
 from medvlm_r1.audit.duplicates import n_pictures
 from medvlm_r1.console import stderr
 from medvlm_r1.data.images import load_image
-from medvlm_r1.files import writing
+from medvlm_r1.files import output_errors
 from medvlm_r1.report.audit_page import render_audit
 
 
@@ -16,13 +16,13 @@ def audit(data: str, train: str | None, config: checks.AuditConfig, html: Path |
     """Every check of ``data``, held against ``train``; the page goes to ``html``."""
     examples, learnt, names = checks.sides(data, train)
     if html:
-        with writing(html.parent, "--html"):
+        with output_errors(html.parent, "--html"):
             html.parent.mkdir(parents=True, exist_ok=True)
     with Progress(console=stderr()) as progress:
         total = n_pictures(examples, learnt, config.images)
         bar = progress.add_task("pictures", total=total, visible=total > 0)
         report = names | checks.audit(examples, learnt, config, lambda n: progress.advance(bar, n))
     if html:
-        with writing(html, "--html"):
+        with output_errors(html, "--html"):
             html.write_text(render_audit(report, load_image), encoding="utf-8")
     return report

@@ -23,13 +23,13 @@ from medvlm_r1.evaluation.measuring.looking import NOT_TESTED, Looking, judge
 from medvlm_r1.evaluation.measuring.reasons import reasons
 from medvlm_r1.evaluation.measuring.unread import unread
 from medvlm_r1.evaluation.samples import Sample, write_samples
-from medvlm_r1.files import writing
+from medvlm_r1.files import output_errors
 from medvlm_r1.launch.answering import Answerer, answerer
 from medvlm_r1.launch.judging import judge_all, judge_at
 from medvlm_r1.launch.loading import memory_errors
 from medvlm_r1.launch.request import Request
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.report.report import render_report
+from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.story import Story
 from medvlm_r1.rollout.dialect import MEANING
 from medvlm_r1.rollout.guarded import Guarded
@@ -85,7 +85,7 @@ def evaluate(request: Request, loaded: Policy | None = None) -> dict[str, Any]:
         asked = answerer(request, examples, record, loaded)
         with closing(asked.engine):
             _check_arms(asked, (closed, free), names, request.arms)
-            with writing(request.out):
+            with output_errors(request.out):
                 request.out.mkdir(parents=True, exist_ok=True)
             _ask_all(asked, (closed, free), names, request)
     _say_why_missing([*closed.arms.values(), *free.arms.values()])
@@ -121,7 +121,7 @@ def _tell(story: Story, judged_by: dict[str, Any] | None, out: Path) -> dict[str
         summary["open"] = story.open_numbers[story.trained] | {"judged_by": judged_by}
     summary["failed"] = {name: sum(s.status == "failed" for s in (*closed.get(name, ()), *free.get(name, ()))) for name in arms}
     summary["settings"] = story.settings
-    with writing(out):
+    with output_errors(out):
         (out / "report.html").write_text(render_report(story, load_image), encoding="utf-8")
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
@@ -184,7 +184,7 @@ def _ask_all(asked: Answerer, parts: Sequence[Part], names: Sequence[str], reque
 
 
 def _save(part: Part, arms: metrics.Arms, out: Path) -> None:
-    with writing(out):
+    with output_errors(out):
         for name, samples in arms.items():
             write_samples(out / part.file(name), samples)
 
@@ -207,7 +207,7 @@ def arm_names(text: str) -> list[str]:
 def check_out(request: Request) -> None:
     """Raises RunError unless ``out`` is new, empty, or what this very evaluation left, or one that was stopped or had failures."""
     out = request.out
-    with writing(out):
+    with output_errors(out):
         if (out / "summary.json").exists() and not _goes_on(out / "summary.json", request):
             spare = f"; with --cache {record} nothing is asked twice" if (record := out / "completions.jsonl").exists() else ""
             raise RunError(f"{out} already holds another evaluation, or a run; choose another --out{spare}")

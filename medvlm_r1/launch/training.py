@@ -12,7 +12,8 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import forecast, rehearsal, sifting
 from medvlm_r1.preflight.machine import this_device
 from medvlm_r1.preflight.memory import ModelShape
-from medvlm_r1.preflight.values import Config, check, check_apart, prove, questions, usable, used
+from medvlm_r1.preflight.questions import check_apart, put, questions, require_learnable, usable
+from medvlm_r1.preflight.values import Config, check
 from medvlm_r1.rewards.rubric import Rubric
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training import checkpoint, sft
@@ -39,8 +40,8 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
         examples, unfit = usable(config, policy, examples)
         lost += unfit
         sifting.require_enough(lost, len(everything))
-        asked = used(config, examples)
-        prove(config, policy, asked)
+        asked = put(config, examples)
+        require_learnable(config, policy, asked)
         checkpoint.open_run(run_dir, config, resume)
         checkpoint.check_space(run_dir, policy)
         fresh = checkpoint.latest(run_dir) is None

@@ -18,7 +18,7 @@ from medvlm_r1.errors import ConfigError, ModelError, install, nearest
 from medvlm_r1.models.lora import is_adapted
 
 PARTS = ("vision", "embeddings", "text")
-DECODERS = ("language_model", "text_model")  # how transformers calls a text decoder; the rest of a model sees
+TEXT_DECODERS = ("language_model", "text_model")  # how transformers calls a text decoder; the rest of a model sees
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 ADAPTER = Path("adapter") / "adapter_model.safetensors"  # a folder of its own: beside config.json transformers would add it once more
 
@@ -99,7 +99,7 @@ def part_of(name: str) -> str:
         return "adapters"
     if "embed_tokens." in name or "lm_head." in name:
         return "embeddings"
-    return "text" if any(f".{decoder}." in name for decoder in DECODERS) else "vision"
+    return "text" if any(f".{decoder}." in name for decoder in TEXT_DECODERS) else "vision"
 
 
 def adapt(model: Any, trainable: Trainable, seed: int = 0) -> Any:
@@ -127,7 +127,7 @@ def _insert(model: Any, lora: LoRA, seed: int) -> None:
     except ImportError as error:
         raise ConfigError(f"trainable.lora.rank={lora.rank} needs peft, which is missing ({error}); {install('peft')}") from error
     # By place, not by name alone: vision towers have a gate_proj, too.
-    places = rf".*\.({'|'.join(DECODERS)})\.layers\.\d+\..*\.({'|'.join(lora.targets)})"
+    places = rf".*\.({'|'.join(TEXT_DECODERS)})\.layers\.\d+\..*\.({'|'.join(lora.targets)})"
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=places, task_type="CAUSAL_LM",
         base_model_name_or_path=model.config._name_or_path,

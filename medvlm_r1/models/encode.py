@@ -77,7 +77,7 @@ class Encoder:
         self._pixels.put(reference := f"memory:{kept.key}", kept, kept.patches.nbytes)
         return reference
 
-    def ahead(self, examples: Sequence[Example]) -> None:
+    def read_ahead(self, examples: Sequence[Example]) -> None:
         """Prepare the images of these questions in the background, for a caller that will ask for them next."""
         for reference in {reference for example in examples for reference in example.images}:
             if reference not in self._coming and self._pixels.get(reference) is None:

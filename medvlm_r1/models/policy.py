@@ -134,10 +134,10 @@ class Policy:
 
     # ---------------------------------------------------------------- images
 
-    def ahead(self, examples: Sequence[Example]) -> None:
+    def read_ahead(self, examples: Sequence[Example]) -> None:
         """Prepare images while a GPU works; a CPU has no time to spare."""
         if self.device.type != "cpu":
-            self.encoder.ahead(examples)
+            self.encoder.read_ahead(examples)
 
     def image_embeds(self, batch: PromptBatch) -> torch.Tensor:
         """What the decoder gets of all image slots in order, (I, F, H)."""

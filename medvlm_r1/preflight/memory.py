@@ -8,8 +8,9 @@ the training type (bfloat16: 2). All results are bytes.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from medvlm_r1.models.adapt import TEXT_DECODERS
+
 PATCH_VALUES = 3 * 2 * 14 * 14  # colours, frames, height, width of what the vision tower calls a patch
-DECODERS = ("language_model.", "text_model.")  # how transformers calls a text decoder; the rest of a model sees
 HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logits, the scaled copy, the result
 
 
@@ -59,7 +60,7 @@ class ModelShape:
             width,
             vision.num_attention_heads,
             getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio),
-            any(p.requires_grad for name, p in model.model.named_parameters() if not name.startswith(DECODERS)),
+            any(p.requires_grad for name, p in model.model.named_parameters() if name.split(".")[0] not in TEXT_DECODERS),
             sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name),
         )
 

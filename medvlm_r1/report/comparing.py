@@ -12,9 +12,9 @@ from medvlm_r1.errors import ConfigError, DataError, RunError
 from medvlm_r1.evaluation.measuring.measured import ModelNumbers
 from medvlm_r1.evaluation.measuring.metrics import require_same
 from medvlm_r1.evaluation.samples import Sample, read_samples
-from medvlm_r1.files import writing
+from medvlm_r1.files import output_errors
 from medvlm_r1.report import open_answers
-from medvlm_r1.report.report import render_report
+from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.story import Story
 
 
@@ -57,7 +57,7 @@ def compare_folders(places: Sequence[str], out: Path) -> dict[str, Any]:
         raise ConfigError(f'two evaluations are called "{twice}"; name one of them: NAME={twice}')
     told = story(evaluations)
     summary = compare(evaluations, told)
-    with writing(out):
+    with output_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / "report.html").write_text(render_report(told, load_image), encoding="utf-8")
         (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from medvlm_r1.files import read_rows, writing
+from medvlm_r1.files import output_errors, read_rows
 from medvlm_r1.report import charts
 from medvlm_r1.report.gallery import highlight
 from medvlm_r1.report.pages import page
@@ -129,7 +129,7 @@ def tell(run_dir: Path) -> str:
     skipped = skipped_steps(rows)
     summary = {"steps": len(rows), "skipped_steps": skipped, "changes": changes, "seconds": phases(rows), "settings": config}
     page = render_learning(config, rows, _first_and_last(run_dir / "rollouts.jsonl"))
-    with writing(run_dir):
+    with output_errors(run_dir):
         (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         (run_dir / "report.html").write_text(page, encoding="utf-8")
     return sentence(found, len(rows), skipped)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlm_r1.errors import DataError, EngineError, ImageError, MedVLMError, RunError
-from medvlm_r1.files import AppendFile, digest, utf8, writing
+from medvlm_r1.files import AppendFile, digest, output_errors, utf8
 from medvlm_r1.rollout.engine import Engine, Sampling, Streaming
 from medvlm_r1.types import Completion, Prompt
 
@@ -36,11 +36,11 @@ class Recorded:
     _known: dict[str, Completion] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._file = AppendFile(self.path, errors=writing)
+        self._file = AppendFile(self.path, errors=output_errors)
         try:
             if not self._file.lock():  # before it is read: what looks cut off is what the other is writing
                 raise RunError(f'"{self.path}" is in use by another evaluation; wait for it or name another --cache')
-            with writing(self.path):
+            with output_errors(self.path):
                 self._known = _load(self.path)
         except MedVLMError:
             self._file.close()

@@ -46,6 +46,6 @@ def micro_batches(tokens_P: Sequence[int], live_P: Sequence[int], budget: int) -
         yield part
 
 
-def tokens(policy: Policy, group: RolloutGroup) -> int:
+def group_tokens(policy: Policy, group: RolloutGroup) -> int:
     """Tokens of a pass over one group: its prompt once and all completions."""
     return len(policy.encoder.prompt_ids(group.prompt)) + sum(len(rollout.completion.token_ids) for rollout in group.rollouts)

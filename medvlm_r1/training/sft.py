@@ -11,7 +11,7 @@ from medvlm_r1.models.adapt import Trainable
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import gold, render
 from medvlm_r1.training import checkpoint
-from medvlm_r1.training.batches import batch, micro_batches, tokens
+from medvlm_r1.training.batches import batch, group_tokens, micro_batches
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.training.stopwatch import Stopwatch
@@ -69,7 +69,7 @@ def backward(policy: Policy, groups_P: Sequence[RolloutGroup], budget: int) -> f
     """Gradients of the mean over all target tokens of a step, in micro-batches of ``budget`` tokens; returns that mean loss."""
     n_tokens = sum(len(rollout.completion.token_ids) for group in groups_P for rollout in group.rollouts)
     losses = []
-    for part in micro_batches([tokens(policy, group) for group in groups_P], range(len(groups_P)), budget):
+    for part in micro_batches([group_tokens(policy, group) for group in groups_P], range(len(groups_P)), budget):
         loss = -policy.logprobs(policy.encoder.groups([groups_P[p] for p in part])).sum() / n_tokens
         loss.backward()
         losses.append(loss.detach())

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from medvlm_r1.errors import DataError, RunError
-from medvlm_r1.files import writing
+from medvlm_r1.files import output_errors
 from medvlm_r1.report.comparing import read
 from medvlm_r1.report.export import card, inspect_log, spreadsheet
 
@@ -21,7 +21,7 @@ def export(folder: Path, form: str, out: Path | None = None) -> list[Path]:
     found = read(folder.name, folder)
     if missing := [key for key in NEEDED if key not in found.summary] or [key for key in NEEDED_SETTINGS if key not in found.settings]:
         raise DataError(f'"{folder / "summary.json"}" has no "{missing[0]}": it is not of medvlm-r1 eval; evaluate again')
-    with writing(out):
+    with output_errors(out):
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise RunError(f'"{out}" is in use; choose another --out, or remove it')
         out.mkdir(parents=True, exist_ok=True)

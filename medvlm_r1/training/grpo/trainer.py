@@ -65,7 +65,7 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
     with Tracker(run_dir, config.steps, first) as tracker, RolloutLog(run_dir, first) as log, stoppable() as stop:
         for step in range(first, config.steps):
             examples_P, next_P = (batch(examples, config.prompts_per_step, step + n, config.seed) for n in (0, 1))
-            policy.ahead(next_P)
+            policy.read_ahead(next_P)
             with learner.watch("rollout"):
                 groups_P = collect(engine, examples_P, rubric, config.template, sampling(config, step))
             advantages_PG = [ADVANTAGES[config.advantage](group.rewards_G) for group in groups_P]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.training.batches import micro_batches, tokens
+from medvlm_r1.training.batches import group_tokens, micro_batches
 from medvlm_r1.training.grpo.loss import KL, LossConfig, sequence_mean, surrogate
 from medvlm_r1.training.optim import Optimizer
 from medvlm_r1.training.stopwatch import Stopwatch
@@ -47,7 +47,7 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
     rows = sum(len(group.rollouts) for group in groups_P)
     live_P = [p for p in range(len(groups_P)) if learner.reference is not None or any(advantages_PG[p])]
     sums: dict[str, float] = {}
-    tokens_P = [tokens(learner.policy, group) for group in groups_P]
+    tokens_P = [group_tokens(learner.policy, group) for group in groups_P]
     for part in micro_batches(tokens_P, live_P, learner.config.tokens_per_micro_batch):
         groups = [groups_P[p] for p in part]
         batch = learner.policy.encoder.groups(groups)
