@@ -19,6 +19,7 @@ from medvlm_r1.console import stderr
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring import metrics
+from medvlm_r1.evaluation.measuring.seeds import over_seeds
 from medvlm_r1.evaluation.measuring.statistics import Estimate, cluster_mean
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.launch import training
@@ -178,31 +179,40 @@ def _mean_cell(per_seed: Sequence[Sequence[Sample]], modality: str) -> dict[str,
 
 
 def _mean_of_seeds(per_seed: Sequence[Sequence[Sample]], value: Callable[[Sample], float]) -> Estimate:
-    means = [sum(value(one[n]) for one in per_seed) / len(per_seed) for n in range(len(per_seed[0]))]
-    return cluster_mean(means, [s.cluster for s in per_seed[0]])
+    return estimate([[value(sample) for sample in one] for one in per_seed], [s.cluster for s in per_seed[0]], ["all"] * len(per_seed[0]))
+
+
+def estimate(values_SN: Sequence[Sequence[float]], patients: Sequence[str], modalities: Sequence[str]) -> Estimate:
+    """Mean over seeds and modalities; its interval is of seeds and patients together, of patients alone where there is one seed."""
+    if len(values_SN) > 1:
+        return over_seeds(values_SN, patients, modalities)
+    return cluster_mean(values_SN[0], patients, modalities)
 
 
 def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]], scopes: Mapping[str, Sequence[str]] = SCOPES) -> dict[str, Any]:
-    """Sampled accuracy, mean over seeds and modalities: after - before, resampling patients.
+    """after - before by question and seed, mean over seeds and modalities: of sampled accuracy, and of greedy answers under ``greedy``.
 
-    Each question's difference is averaged over the seeds first, so the interval
-    is about questions; the spread over seeds stands in the arms' cells.
+    ``seeds`` holds each seed's own difference of sampled accuracy, ``ci95_patients`` the interval that these seeds alone would have.
     """
     out = {}
     for scope, wanted in scopes.items():
-        rows = [
-            (first.modality, first.cluster, sum(_gain(a[n], b[n]) for a, b in zip(after, before, strict=True)) / len(after))
-            for n, first in enumerate(after[0])
-            if first.modality in wanted
-        ]
-        modalities, clusters, differences = zip(*rows, strict=True)
-        estimate = cluster_mean(differences, clusters, modalities)
-        out[scope] = {"mean_difference": estimate.value, "ci95": list(estimate.ci95), "p": estimate.p}
+        rows = [n for n, sample in enumerate(after[0]) if sample.modality in wanted]
+        patients, modalities = [after[0][n].cluster for n in rows], [after[0][n].modality for n in rows]
+        sampled_SN, greedy_SN = (
+            [[value(a[n]) - value(b[n]) for n in rows] for a, b in zip(after, before, strict=True)]
+            for value in (lambda s: _drawn(s.sampled_accuracy), lambda s: float(s.correct))
+        )
+        means = [sum(of_question) / len(after) for of_question in zip(*sampled_SN, strict=True)]
+        out[scope] = _told(estimate(sampled_SN, patients, modalities)) | {
+            "ci95_patients": cluster_mean(means, patients, modalities).ci95,
+            "seeds": [cluster_mean(one, patients, modalities, draws=1).value for one in sampled_SN],
+            "greedy": _told(estimate(greedy_SN, patients, modalities)),
+        }
     return out
 
 
-def _gain(after: Sample, before: Sample) -> float:
-    return _drawn(after.sampled_accuracy) - _drawn(before.sampled_accuracy)
+def _told(found: Estimate) -> dict[str, Any]:
+    return {"mean_difference": found.value, "ci95": found.ci95, "p": found.p}
 
 
 def _drawn(share: float | None) -> float:
