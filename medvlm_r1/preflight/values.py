@@ -16,12 +16,12 @@ from medvlm_r1.models import adapt
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight.sifting import Lost, sift, told
 from medvlm_r1.reasoning import TEMPLATES, golds, render
-from medvlm_r1.rewards.rubric import BUILT_IN, Rubric
+from medvlm_r1.rewards.rubric import BUILT_IN, PENALTIES, Rubric
 from medvlm_r1.training import sft
 from medvlm_r1.training.batches import batch_indices
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.grpo.advantage import ADVANTAGES
-from medvlm_r1.training.grpo.loss import KL
+from medvlm_r1.training.grpo.loss import KL, REDUCE, SURROGATES, TRUST
 from medvlm_r1.training.optim import SCHEDULES
 from medvlm_r1.types import Completion, Example, Prompt
 
@@ -30,13 +30,18 @@ Config = grpo.GRPOConfig | sft.SFTConfig
 DTYPES = ("float32", "bfloat16")
 _NAMES = {
     "template": TEMPLATES, "view": ("image", *VIEWS), "dtype": DTYPES, "advantage": ADVANTAGES, "update.loss.kl": KL,
+    "update.loss.surrogate": SURROGATES, "update.loss.reduce": REDUCE, "update.loss.trust": TRUST,
     "optim.schedule": SCHEDULES, "target": ("letter", "trace"),
 }  # fmt: skip
 _LEAST = {
     "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "max_pixels": 28**2, "seed": 0,
     "update.tokens_per_micro_batch": 1, "tokens_per_micro_batch": 1, "update.loss.kl_beta": 0, "optim.warmup_steps": 0, "optim.weight_decay": 0,
+    "update.epochs": 1, "update.mini_batches": 1, "redraws": 0, "update.loss.clip_low": 0, "update.loss.clip_high": 0, "update.loss.trust_least": 0,
 }  # fmt: skip
-_POSITIVE = ("optim.lr", "optim.max_grad_norm", "sampling.temperature", "update.temperature")
+_POSITIVE = (
+    "optim.lr", "optim.max_grad_norm", "sampling.temperature", "update.temperature",
+    "update.loss.temperature_up", "update.loss.temperature_down", "update.loss.trust_most",
+)  # fmt: skip
 
 
 def check(config: Config) -> None:
@@ -58,6 +63,10 @@ def check(config: Config) -> None:
             raise ConfigError('"rewards" is empty, so nothing can be learnt; name one, such as {"accuracy": 1.0}')
         if config.sampling.temperature != config.update.temperature:
             raise ConfigError("sampling.temperature and update.temperature differ; the update must see the policy that sampled")
+        if config.update.mini_batches > config.prompts_per_step:
+            raise ConfigError(f'"update.mini_batches" is {config.update.mini_batches}, and a step has {config.prompts_per_step} groups to cut; lower it')
+        if config.update.loss.trust_least > config.update.loss.trust_most:
+            raise ConfigError(f'"update.loss.trust_least" is {config.update.loss.trust_least}, above trust_most ({config.update.loss.trust_most}); lower it')
 
 
 def _value(config: Any, key: str) -> Any:
@@ -80,7 +89,9 @@ def check_apart(config: Config, examples: Sequence[Example]) -> None:
 
 
 def used(config: Config, examples: Sequence[Example]) -> list[Example]:
-    """The questions that the run will put, each once."""
+    """The questions that the run will put, each once; all where a step may draw others."""
+    if isinstance(config, grpo.GRPOConfig) and config.redraws:
+        return list(examples)
     steps = (batch_indices(len(examples), config.prompts_per_step, step, config.seed) for step in range(config.steps))
     return [examples[row] for row in sorted({row for rows in steps for row in rows})]
 
@@ -134,7 +145,7 @@ def check_gold(rubric: Rubric, prompts: Sequence[Prompt]) -> None:
     unpaid: dict[str, list[str]] = {}
     for prompt in prompts:
         completions = [Completion((), (), text, finished=True) for text in golds(prompt)]
-        for name in rubric.weights:
+        for name in (name for name in rubric.weights if name not in PENALTIES):
             if not any(rubric.earned(name, completion, prompt) for completion in completions):
                 unpaid.setdefault(name, []).append(prompt.example.id)
                 if name in BUILT_IN:
