@@ -58,6 +58,8 @@ def _replace(config: Any, path: list[str], value: Any, key: str) -> Any:
     if path[0] not in kinds:
         raise ConfigError(f'unknown key "{key}": no "{path[0]}" here{nearest(path[0], kinds)}')
     old = getattr(config, path[0])
+    if len(path) == 1 and isinstance(value, str) and hasattr(old, "named"):
+        value = old.named(value)  # a group of keys whose usual combinations have names
     if len(path) > 1 and not dataclasses.is_dataclass(old):
         raise ConfigError(f'unknown key "{key}": "{path[0]}" is a value and has no keys of its own')
     if len(path) == 1 and dataclasses.is_dataclass(old):

@@ -58,6 +58,7 @@ class Prompt:
     ``bare``: the text asks for the answer alone, without tags.
     ``thinks``: whether it asks for a thought before the answer; None where it says nothing of it.
     ``first``: the number of its first completion among all of this question's in the step; random numbers go by it.
+    ``max_tokens``: the most that a completion may have, for what depends on it; 0 where nobody said.
 
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> Prompt(e, "Which plane?\\nA) axial\\nB) coronal\\nAnswer only.").example.letter
@@ -70,6 +71,7 @@ class Prompt:
     bare: bool = False
     thinks: bool | None = None
     first: int = 0
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def roll_out(policy, examples):
 
 def gradients_of_update(policy, groups, advantages, budget):
     learner, found = learner_of(policy, budget), {}
-    learner.optimizer.step = lambda: found.update({name: p.grad for name, p in policy.model.named_parameters()}) or 0.0
+    learner.optimizer.step = lambda is_last: found.update({name: p.grad for name, p in policy.model.named_parameters()}) or 0.0
     update(learner, groups, advantages)
     policy.model.zero_grad()
     policy.version -= 1  # nothing has moved

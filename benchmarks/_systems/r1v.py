@@ -26,7 +26,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.reasoning import render
 from medvlm_r1.training.batches import batch
-from medvlm_r1.training.grpo.advantage import ADVANTAGES
+from medvlm_r1.training.grpo.advantage import grpo
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.types import Example, Prompt
 
@@ -130,7 +130,7 @@ class Trainer:
             if completions_GC.shape != (self.setting.group, self.setting.completion):
                 raise AssertionError("a completion is shorter than forced")
             self.recorder.enter("update")
-            advantages_G = torch.tensor(ADVANTAGES["grpo"]([reward(ids) for ids in completions_GC.tolist()]), device=self.model.device)
+            advantages_G = torch.tensor(grpo([reward(ids) for ids in completions_GC.tolist()]), device=self.model.device)
             self.learn(inputs, completions_GC, advantages_G, len(examples_P))
         self.optimizer.step()
 

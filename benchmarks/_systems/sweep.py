@@ -19,7 +19,7 @@ from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.collect import collect
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
-from medvlm_r1.training.grpo.advantage import ADVANTAGES
+from medvlm_r1.training.grpo.advantage import grpo
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.types import Completion, Example, Prompt
@@ -60,7 +60,7 @@ class Sweep:
         if any(len(rollout.completion.token_ids) != point.tokens for rollout in groups[0].rollouts):
             raise AssertionError("a completion is shorter than forced")
         self.recorder.enter("update")
-        update(self.learner, groups, [ADVANTAGES["grpo"](groups[0].rewards_G)])
+        update(self.learner, groups, [grpo(groups[0].rewards_G)])
         lap = self.recorder.lap()
         if self.learner.policy.device.type == "cuda":
             lap["counts"].pop("rollout", None)  # decoding is replayed there, and hooks see none of it

@@ -12,7 +12,7 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight.sifting import Lost, sift, told
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import golds, render
-from medvlm_r1.rewards.rubric import BUILT_IN, Rubric
+from medvlm_r1.rewards.rubric import BUILT_IN, PENALTIES, Rubric
 from medvlm_r1.training import sft
 from medvlm_r1.training.batches import batch_indices
 from medvlm_r1.training.grpo import trainer as grpo
@@ -35,7 +35,9 @@ def check_apart(config: Config, examples: Sequence[Example]) -> None:
 
 
 def put(config: Config, examples: Sequence[Example]) -> list[Example]:
-    """The questions that the run will put, each once."""
+    """The questions that the run will put, each once; all where a step may draw others."""
+    if isinstance(config, grpo.GRPOConfig) and config.redraws:
+        return list(examples)
     steps = (batch_indices(len(examples), config.prompts_per_step, step, config.seed) for step in range(config.steps))
     return [examples[row] for row in sorted({row for rows in steps for row in rows})]
 
@@ -89,7 +91,7 @@ def check_gold(rubric: Rubric, prompts: Sequence[Prompt]) -> None:
     unpaid: dict[str, list[str]] = {}
     for prompt in prompts:
         completions = [Completion((), (), text, finished=True) for text in golds(prompt)]
-        for name in rubric.weights:
+        for name in (name for name in rubric.weights if name not in PENALTIES):
             if not any(rubric.earned(name, completion, prompt) for completion in completions):
                 unpaid.setdefault(name, []).append(prompt.example.id)
                 if name in BUILT_IN:

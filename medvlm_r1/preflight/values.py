@@ -12,7 +12,7 @@ from medvlm_r1.rewards.rubric import Rubric
 from medvlm_r1.training import sft
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.grpo.advantage import ADVANTAGES
-from medvlm_r1.training.grpo.loss import KL
+from medvlm_r1.training.grpo.loss import KL, REDUCE, SURROGATES, TRUST
 from medvlm_r1.training.optim import SCHEDULES
 
 Config = grpo.GRPOConfig | sft.SFTConfig
@@ -20,13 +20,18 @@ Config = grpo.GRPOConfig | sft.SFTConfig
 DTYPES = ("float32", "bfloat16")
 _NAMES = {
     "template": TEMPLATES, "view": ("image", *VIEWS), "dtype": DTYPES, "advantage": ADVANTAGES, "update.loss.kl": KL,
+    "update.loss.surrogate": SURROGATES, "update.loss.reduce": REDUCE, "update.loss.trust": TRUST,
     "optim.schedule": SCHEDULES, "target": ("letter", "trace"),
 }  # fmt: skip
 _LEAST = {
     "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "max_pixels": 28**2, "seed": 0,
     "update.tokens_per_micro_batch": 1, "tokens_per_micro_batch": 1, "update.loss.kl_beta": 0, "optim.warmup_steps": 0, "optim.weight_decay": 0,
+    "update.epochs": 1, "update.mini_batches": 1, "redraws": 0, "update.loss.clip_low": 0, "update.loss.clip_high": 0, "update.loss.trust_least": 0,
 }  # fmt: skip
-_POSITIVE = ("optim.lr", "optim.max_grad_norm", "sampling.temperature", "update.temperature")
+_POSITIVE = (
+    "optim.lr", "optim.max_grad_norm", "sampling.temperature", "update.temperature",
+    "update.loss.temperature_up", "update.loss.temperature_down", "update.loss.trust_most",
+)  # fmt: skip
 
 
 def check(config: Config) -> None:
@@ -48,6 +53,10 @@ def check(config: Config) -> None:
             raise ConfigError('"rewards" is empty, so nothing can be learnt; name one, such as {"accuracy": 1.0}')
         if config.sampling.temperature != config.update.temperature:
             raise ConfigError("sampling.temperature and update.temperature differ; the update must see the policy that sampled")
+        if config.update.mini_batches > config.prompts_per_step:
+            raise ConfigError(f'"update.mini_batches" is {config.update.mini_batches}, and a step has {config.prompts_per_step} groups to cut; lower it')
+        if config.update.loss.trust_least > config.update.loss.trust_most:
+            raise ConfigError(f'"update.loss.trust_least" is {config.update.loss.trust_least}, above trust_most ({config.update.loss.trust_most}); lower it')
 
 
 def _value(config: Any, key: str) -> Any:

@@ -19,6 +19,7 @@ from medvlm_r1.files import digest
 from medvlm_r1.rewards import own
 from medvlm_r1.rewards.choice import choice, paper_choice
 from medvlm_r1.rewards.format import asked_format, direct_format
+from medvlm_r1.rewards.length import overlong
 from medvlm_r1.rewards.open import exact, f1, yes_no
 from medvlm_r1.types import Completion, Prompt
 
@@ -32,7 +33,9 @@ REWARDS: dict[str, Reward] = {
     "exact": exact,
     "f1": f1,
     "yes_no": yes_no,
+    "overlong": overlong,
 }
+PENALTIES = frozenset({"overlong"})  # never above 0, whatever the answer
 BUILT_IN = frozenset(REWARDS)  # of these alone it is known what a right answer earns
 
 

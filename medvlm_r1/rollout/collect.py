@@ -13,7 +13,8 @@ Scorer = Callable[[Completion, Prompt], dict[str, float]]
 
 def collect(engine: Engine, examples_P: Sequence[Example], rubric: Scorer, template: str, sampling: Sampling) -> list[RolloutGroup]:
     """``sampling.n`` scored rollouts of every example, in order; of one that comes twice, other ones the second time."""
-    prompts_P = numbered([render(example, template) for example in examples_P], sampling.n)
+    asked_P = [replace(render(example, template), max_tokens=sampling.max_tokens) for example in examples_P]
+    prompts_P = numbered(asked_P, sampling.n)
     completions_PG = engine.generate(prompts_P, sampling)
     return [
         RolloutGroup(prompt, tuple(Rollout(completion, rubric(completion, prompt)) for completion in completions_G), sampling.min_tokens)

@@ -47,7 +47,7 @@ class Optimizer:
     stepped: at the paper's rate of 1e-6 a step is smaller than the distance
     between neighbouring bfloat16 numbers, and 98 % of the weights would stay.
 
-    ``loss`` is the step's, told before ``step``; ``norm`` that of the last gradient. ``skipped`` counts the steps
+    ``loss`` is the update's, told before ``step``; ``norm`` that of the last gradient. ``skipped`` counts the updates
     that moved nothing, ``skipped_in_a_row`` those since the last that did.
     """
 
@@ -67,8 +67,10 @@ class Optimizer:
         """The rate of the last step, taken or skipped."""
         return learning_rate(self.config, max(0, self.steps - 1), self.total_steps)
 
-    def step(self) -> float:
+    def step(self, is_last: bool = True) -> float:
         """Clip, step, clear; returns the gradient norm before clipping.
+
+        A step of the run may update several times, all at one rate; the last one ends it.
 
         Where the norm or ``loss`` is not finite, weights and moments stay as they are, and only time goes on: a
         step has its number, its batch and its rate whether or not it moves anything. One infinite entry would make
@@ -83,7 +85,7 @@ class Optimizer:
             self.adamw.step()
             self._round()
         self.adamw.zero_grad(set_to_none=True)
-        self.steps += 1
+        self.steps += is_last
         self.skipped += not moves
         self.skipped_in_a_row = 0 if moves else self.skipped_in_a_row + 1
         return self.norm

@@ -1,8 +1,13 @@
-"""How much better a rollout did than its group. Pure functions of the group's rewards."""
+"""How much better a rollout did than its group. Pure functions of rewards: of one group, or of all groups of a step.
+
+Legend: P prompts of a step, G rollouts of a prompt.
+"""
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from medvlm_r1.types import RolloutGroup
 
 
 def is_flat(rewards_G: Sequence[float]) -> bool:
@@ -48,4 +53,41 @@ def dr_grpo(rewards_G: Sequence[float]) -> list[float]:
     return [reward - mean for reward in rewards_G]
 
 
-ADVANTAGES: dict[str, Callable[[Sequence[float]], list[float]]] = {"grpo": grpo, "dr_grpo": dr_grpo}
+def gdpo(parts_PG: Sequence[Sequence[Mapping[str, float]]], weights: Mapping[str, float]) -> list[list[float]]:
+    """Each reward as ``grpo`` has it, weighted, summed, and divided by the deviation over the step (GDPO 2601.05242).
+
+    ``parts_PG``: a rollout's rewards by name, each with its weight already, as a Rubric gives them; what ``weights`` does not name
+    weighs 1. A right form and a right answer count apart here: (1, 1) against (0, 0) is worth twice (1, 0) against (0, 0), and
+    ``grpo`` gives +-0.71 for both. The mean over the step needs no subtraction: it is zero, as it is in each group.
+
+    >>> one = [{"format": 1.0, "accuracy": 1.0}, {"format": 0.0, "accuracy": 0.0}]
+    >>> two = [{"format": 1.0, "accuracy": 0.0}, {"format": 0.0, "accuracy": 0.0}]
+    >>> [[round(a, 2) for a in advantages_G] for advantages_G in gdpo([one, two], {})]
+    [[1.1, -1.1], [0.55, -0.55]]
+    """
+    summed_PG = [_summed(parts_G, weights) for parts_G in parts_PG]
+    flat = [value for summed_G in summed_PG for value in summed_G]
+    scale = statistics.stdev(flat) + 1e-4 if len(flat) > 1 else 1.0
+    return [[value / scale for value in summed_G] for summed_G in summed_PG]
+
+
+def _summed(parts_G: Sequence[Mapping[str, float]], weights: Mapping[str, float]) -> list[float]:
+    """The weighted sum of a group's rewards, each normalised within the group without its weight."""
+    columns = {name: weights.get(name, 1.0) for name in parts_G[0]}
+    normal = {name: grpo([parts[name] / weight for parts in parts_G]) for name, weight in columns.items() if weight}
+    return [sum(columns[name] * values_G[g] for name, values_G in normal.items()) for g in range(len(parts_G))]
+
+
+Advantage = Callable[[Sequence[RolloutGroup], Mapping[str, float]], list[list[float]]]
+
+
+def _within(of_group: Callable[[Sequence[float]], list[float]]) -> Advantage:
+    return lambda groups_P, weights: [of_group(group.rewards_G) for group in groups_P]
+
+
+def _gdpo(groups_P: Sequence[RolloutGroup], weights: Mapping[str, float]) -> list[list[float]]:
+    return gdpo([[rollout.rewards for rollout in group.rollouts] for group in groups_P], weights)
+
+
+# Of all groups of a step, and the weights of their rewards.
+ADVANTAGES: dict[str, Advantage] = {"grpo": _within(grpo), "dr_grpo": _within(dr_grpo), "gdpo": _gdpo}

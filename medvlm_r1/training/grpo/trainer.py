@@ -5,6 +5,7 @@ Legend: P prompts of a step, G rollouts of a prompt.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from medvlm_r1.models.adapt import Trainable
@@ -15,6 +16,7 @@ from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training import checkpoint
 from medvlm_r1.training.batches import batch
 from medvlm_r1.training.grpo.advantage import ADVANTAGES, is_flat
+from medvlm_r1.training.grpo.draw import draw, spare
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
@@ -26,7 +28,8 @@ from medvlm_r1.types import Example, RolloutGroup
 class GRPOConfig:
     """A whole run. The defaults are the paper's (300 steps of 4 prompts, G = 4).
 
-    ``test`` names the questions that nothing may be trained on.
+    ``test`` names the questions that nothing may be trained on. ``redraws``: how often a step may draw other questions for
+    those whose rollouts all earned the same.
     """
 
     model: str = "Qwen/Qwen2-VL-2B-Instruct"
@@ -38,6 +41,7 @@ class GRPOConfig:
     advantage: str = "grpo"
     steps: int = 300
     prompts_per_step: int = 4
+    redraws: int = 0
     sampling: Sampling = Sampling()
     update: UpdateConfig = UpdateConfig()
     optim: OptimConfig = OptimConfig()
@@ -66,13 +70,14 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
         for step in range(first, config.steps):
             examples_P, next_P = (batch(examples, config.prompts_per_step, step + n, config.seed) for n in (0, 1))
             policy.read_ahead(next_P)
+            ask = partial(collect, engine, rubric=rubric, template=config.template, sampling=sampling(config, step))
             with learner.watch("rollout"):
-                groups_P = collect(engine, examples_P, rubric, config.template, sampling(config, step))
-            advantages_PG = [ADVANTAGES[config.advantage](group.rewards_G) for group in groups_P]
+                groups_P, drawn = draw(ask, examples_P, spare(examples, examples_P, step, config.seed), config.redraws)
+            advantages_PG = ADVANTAGES[config.advantage](groups_P, config.rewards)
             metrics = update(learner, groups_P, advantages_PG)
             engine.sync(policy)
             log.log(step + 1, groups_P, advantages_PG)
-            tracker.log(step + 1, rewards(groups_P) | metrics | learner.watch.lap())
+            tracker.log(step + 1, rewards(groups_P) | drawn | metrics | learner.watch.lap())
             learner.optimizer.check()
             if stop or (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 checkpoint.save(run_dir, policy, learner.optimizer)

@@ -1,4 +1,4 @@
-"""One optimiser step from scored groups: the half of a step in which the policy learns.
+"""The half of a step in which the policy learns: one optimiser step from scored groups, or several.
 
 Legend: P prompts, G rollouts of one prompt, R completion rows, C completion tokens.
 """
@@ -10,7 +10,7 @@ import torch
 
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.training.batches import group_tokens, micro_batches
-from medvlm_r1.training.grpo.loss import KL, LossConfig, sequence_mean, surrogate
+from medvlm_r1.training.grpo.loss import KL, Evidence, LossConfig, Totals, losses, sequence_mean, staleness
 from medvlm_r1.training.optim import Optimizer
 from medvlm_r1.training.stopwatch import Stopwatch
 from medvlm_r1.types import RolloutGroup, TokenBatch
@@ -18,11 +18,21 @@ from medvlm_r1.types import RolloutGroup, TokenBatch
 
 @dataclass(frozen=True)
 class UpdateConfig:
-    """The loss, and how many tokens a micro-batch holds at most: prompts, images and completions, each once."""
+    """The loss, how often it is followed, and how many tokens a micro-batch holds at most: prompts, images and completions, each once.
+
+    The groups of a step are cut into ``mini_batches``, an optimiser step each, and all of them are gone through ``epochs`` times.
+    """
 
     loss: LossConfig = LossConfig()
+    epochs: int = 1
+    mini_batches: int = 1
     temperature: float = 1.0
     tokens_per_micro_batch: int = 6144
+
+    @property
+    def is_on_policy(self) -> bool:
+        """Are the weights that learn always the ones that sampled, as far as the loss knows?"""
+        return self.epochs * self.mini_batches == 1 and self.loss.trust == "none"
 
 
 @dataclass
@@ -36,37 +46,87 @@ class Learner:
     watch: Stopwatch = field(default_factory=Stopwatch)
 
 
+@dataclass
+class Part:
+    """The groups of a micro-batch; what was said of their tokens (R, C) before the first update is kept for the later ones."""
+
+    groups: list[RolloutGroup]
+    advantages: list[float]
+    old_RC: torch.Tensor | None = None
+    reference_RC: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """What one optimiser step learns from."""
+
+    totals: Totals
+    parts: list[Part]
+
+
 def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Sequence[Sequence[float]]) -> dict[str, float]:
-    """Loss, backward and one optimiser step over all groups; returns the step's metrics (``skipped_steps``: of the run, up to now).
+    """Loss, backward and the step's updates over all groups; returns the step's metrics (``skipped_steps``: of the run, up to now).
 
     Each micro-batch encodes its images and prompts once. The gradient is that
     of the mean over all rows, however the rows are cut into micro-batches.
     Without a penalty a group whose advantages are all zero has no gradient and
     is left out; with one its KL term remains, as in the paper.
     """
-    rows = sum(len(group.rollouts) for group in groups_P)
     live_P = [p for p in range(len(groups_P)) if learner.reference is not None or any(advantages_PG[p])]
+    plan = _plan(learner, groups_P, advantages_PG, live_P) * learner.config.epochs
+    if len(plan) > 1:
+        _remember_old(learner, plan)
     sums: dict[str, float] = {}
+    norms = []
+    for n, mini_batch in enumerate(plan):
+        for name, value in _backward(learner, mini_batch).items():
+            sums[name] = sums.get(name, 0.0) + value
+        with learner.watch("update"):
+            norms.append(learner.optimizer.step(is_last=n + 1 == len(plan)))
+        learner.policy.version += 1
+    live = learner.config.epochs * sum(len(groups_P[p].rollouts) for p in live_P)
+    means = {name: total / max(1, live) for name, total in sums.items()}
+    skipped = {"skipped_groups": len(groups_P) - len(live_P), "skipped_steps": learner.optimizer.skipped}
+    return means | {"grad_norm": sum(norms) / len(norms), "lr": learner.optimizer.lr} | skipped
+
+
+def _plan(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Sequence[Sequence[float]], live_P: Sequence[int]) -> list[MiniBatch]:
+    """The mini-batches of one epoch: groups as they come, nearly as many in each. Groups that are left out count as rows all the same."""
     tokens_P = [group_tokens(learner.policy, group) for group in groups_P]
-    for part in micro_batches(tokens_P, live_P, learner.config.tokens_per_micro_batch):
-        groups = [groups_P[p] for p in part]
-        batch = learner.policy.encoder.groups(groups)
-        reference_RC = _reference(learner, batch)
+    count, plan = learner.config.mini_batches, []
+    for m in range(count):
+        mine_P = range(len(groups_P) * m // count, len(groups_P) * (m + 1) // count)
+        cut = micro_batches(tokens_P, [p for p in live_P if p in mine_P], learner.config.tokens_per_micro_batch)
+        parts = [Part([groups_P[p] for p in part], [a for p in part for a in advantages_PG[p]]) for part in cut]
+        lengths_R = [len(rollout.completion.token_ids) for p in mine_P for rollout in groups_P[p].rollouts]
+        plan.append(MiniBatch(Totals(len(lengths_R), sum(lengths_R), max(groups_P[p].prompt.max_tokens for p in mine_P)), parts))
+    return plan
+
+
+def _remember_old(learner: Learner, plan: Sequence[MiniBatch]) -> None:
+    """Score every part by the weights that sampled, in the company in which it will learn."""
+    with learner.watch("old"), torch.no_grad():
+        for part in (part for mini_batch in plan for part in mini_batch.parts if part.old_RC is None):
+            part.old_RC = learner.policy.logprobs(learner.policy.encoder.groups(part.groups), learner.config.temperature)
+
+
+def _backward(learner: Learner, mini_batch: MiniBatch) -> dict[str, float]:
+    """Gradients of the mean loss over the rows of a mini-batch; returns sums over its rows of what to report."""
+    sums: dict[str, float] = {}
+    for part in mini_batch.parts:
+        batch = learner.policy.encoder.groups(part.groups)
+        if part.reference_RC is None:
+            part.reference_RC = _reference(learner, batch)
         with learner.watch("update"), learner.policy.images.cut_off():
-            advantages_R = torch.tensor([a for p in part for a in advantages_PG[p]], device=learner.policy.device)
-            loss_R, metrics = _loss(learner, batch, advantages_R, reference_RC, _sampled(groups, batch))
-            (loss_R.sum() / rows).backward()
-        for name, values_R in metrics.items():
+            evidence = _evidence(learner, part, batch)
+            loss_R = losses(evidence, learner.config.loss, mini_batch.totals)
+            (loss_R.sum() / mini_batch.totals.rows).backward()
+        for name, values_R in (_metrics(learner, evidence) | {"loss": loss_R.detach()}).items():
             sums[name] = sums.get(name, 0.0) + values_R.sum().item()
     with learner.watch("update"):
         learner.policy.images.backward()
-        learner.optimizer.loss = sums.get("loss", 0.0)
-        norm = learner.optimizer.step()
-    learner.policy.version += 1
-    live = sum(len(groups_P[p].rollouts) for p in live_P)
-    means = {name: total / max(1, live) for name, total in sums.items()}
-    skipped = {"skipped_groups": len(groups_P) - len(live_P), "skipped_steps": learner.optimizer.skipped}
-    return means | {"grad_norm": norm, "lr": learner.optimizer.lr} | skipped
+    learner.optimizer.loss = sums.get("loss", 0.0)
+    return sums
 
 
 def _reference(learner: Learner, batch: TokenBatch) -> torch.Tensor | None:
@@ -77,25 +137,24 @@ def _reference(learner: Learner, batch: TokenBatch) -> torch.Tensor | None:
         return learner.reference.logprobs(batch, learner.config.temperature)
 
 
-def _loss(
-    learner: Learner, batch: TokenBatch, advantages_R: torch.Tensor, reference_RC: torch.Tensor | None, sampled_RC: torch.Tensor
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Each row's loss (R,) and what to report of each row."""
-    config, mask_RC = learner.config, batch.mask_RC.to(advantages_R.device)
-    logprobs_RC = learner.policy.logprobs(batch, config.temperature)
-    now_RC = logprobs_RC.detach()  # one update per rollout: the policy that sampled is this one
-    loss_RC = surrogate((logprobs_RC - now_RC).exp(), advantages_R, config.loss)
+def _evidence(learner: Learner, part: Part, batch: TokenBatch) -> Evidence:
+    now_RC = learner.policy.logprobs(batch, learner.config.temperature)
+    old_RC = now_RC.detach() if part.old_RC is None else part.old_RC  # one update: the policy that sampled is this one
+    advantages_R, mask_RC = torch.tensor(part.advantages, device=now_RC.device), batch.mask_RC.to(now_RC.device)
+    return Evidence(now_RC, old_RC, _sampled(part.groups, batch).to(now_RC.device), part.reference_RC, advantages_R, mask_RC)
+
+
+def _metrics(learner: Learner, e: Evidence) -> dict[str, torch.Tensor]:
+    """What to report of each row (R,); where the data may be stale, how much they are."""
+    config, now_RC = learner.config, e.now_RC.detach()
     metrics = {
-        "completion_length": mask_RC.sum(1),
-        "entropy": sequence_mean(-now_RC, mask_RC),
-        "sampler_mismatch": sequence_mean((now_RC - sampled_RC.to(now_RC.device)).abs(), mask_RC),
+        "completion_length": e.mask_RC.sum(1),
+        "entropy": sequence_mean(-now_RC, e.mask_RC),
+        "sampler_mismatch": sequence_mean((e.old_RC - e.sampled_RC).abs(), e.mask_RC),
     }
-    if reference_RC is not None:
-        kl_RC = KL[config.loss.kl](logprobs_RC, reference_RC)
-        loss_RC = loss_RC + config.loss.kl_beta * kl_RC
-        metrics["kl"] = sequence_mean(kl_RC.detach(), mask_RC)
-    loss_R = sequence_mean(loss_RC, mask_RC)
-    return loss_R, metrics | {"loss": loss_R.detach()}
+    if e.reference_RC is not None:
+        metrics["kl"] = sequence_mean(KL[config.loss.kl](now_RC, e.reference_RC), e.mask_RC)
+    return metrics | ({} if config.is_on_policy else staleness(e, config.loss))
 
 
 def _sampled(groups: Sequence[RolloutGroup], batch: TokenBatch) -> torch.Tensor:
