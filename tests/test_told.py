@@ -1,0 +1,128 @@
+"""What the pages claim of the studies, held against the numbers that the studies left: every sentence, and no number beside them."""
+
+import json
+import re
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MODALITIES = ("mri", "ct", "xray")
+
+
+class Study:
+    """A study's JSON, in per cent and points as the pages write them."""
+
+    def __init__(self, name):
+        self.data = json.loads((ROOT / "benchmarks" / "results" / f"study-{name}.json").read_text())
+
+    def gain(self, other, scope="all"):
+        return 100 * self.data["paired"][f"grpo-{other}"][scope]["mean_difference"]
+
+    def interval(self, other, scope="all"):
+        return tuple(100 * bound for bound in self.data["paired"][f"grpo-{other}"][scope]["ci95"])
+
+    def gains(self, other, kind="sampled_seeds", modalities=MODALITIES):
+        """GRPO minus the other, seed by seed, the least first."""
+        arms = self.data["arms"]
+        rows = [[a - b for a, b in zip(arms["grpo"][m][kind], arms[other][m][kind], strict=True)] for m in modalities]
+        return sorted(100 * mean(of_seed) for of_seed in zip(*rows, strict=True))
+
+    def cell(self, arm, kind="sampled", modalities=MODALITIES):
+        return 100 * mean(self.data["arms"][arm][m][kind] for m in modalities)
+
+    def seeds(self, arm, modality, kind="accuracy_seeds"):
+        return sorted(100 * value for value in self.data["arms"][arm][modality][kind])
+
+    def chance(self, *modalities):
+        return 100 * mean(self.data["chance"][m]["accuracy"] for m in modalities or MODALITIES)
+
+
+NANO, OPENRAD = Study("nano"), Study("openrad")
+CT, XRAY = ("ct",), ("xray",)
+
+# Sentence with places for numbers, and the numbers; {:+.1f} is a difference.
+READ = {
+    ("docs/study.md", "## How to read it", "Beyond the study"): (
+        ("raises sampled accuracy by {:.1f} points ({:.1f} to {:.1f})", (NANO.gain("base"), *NANO.interval("base"))),
+        ("in each of five seeds ({:.1f} to {:.1f})", (NANO.gains("base")[0], NANO.gains("base")[-1])),
+        ("Greedy answers gain {:.1f} (seeds {:.1f} to {:.1f})", (mean(g := NANO.gains("base", "accuracy_seeds")), g[0], g[-1])),
+        (
+            "fall by {:.1f} points ({:.1f} to {:.1f}), to {:.1f} where chance is {:.1f}",
+            (NANO.gain("grpo-shown-blank"), *NANO.interval("grpo-shown-blank"), NANO.cell("grpo-shown-blank"), NANO.chance()),
+        ),
+        (
+            "a little above chance ({:.1f}, {:.1f} to {:.1f}; chance {:.1f})",
+            (
+                NANO.cell("grpo-shown-blank", "accuracy", CT),
+                *(100 * bound for bound in NANO.data["arms"]["grpo-shown-blank"]["ct"]["accuracy_ci95"]),
+                NANO.chance("ct"),
+            ),
+        ),
+        ("({:.1f} against the base's {:.1f})", (NANO.cell("blank"), NANO.cell("base"))),
+        (
+            "(greedy {:.1f} and {:.1f}; the others {:.1f} to {:.1f}, the base {:.1f})",
+            (*(s := NANO.seeds("blank", "xray"))[:2:-1], s[0], s[2], NANO.cell("base", "accuracy", XRAY)),
+        ),
+        ("{:.1f} against {:.1f} for the base asked for the letter", (NANO.cell("sft"), NANO.cell("base-direct"))),
+        ("is {:.1f} points ({:.1f} to {:.1f}) better in sampled accuracy", (-NANO.gain("traces"), *(-b for b in NANO.interval("traces")[::-1]))),
+        ("no difference is shown (seeds {:+.1f} to {:+.1f})", ((g := NANO.gains("traces", "accuracy_seeds"))[0], g[-1])),
+        ("(GRPO with both: {:+.1f}, {:+.1f} to {:+.1f})", (NANO.gain("accuracy-only"), *NANO.interval("accuracy-only"))),
+        ("GRPO is {:.1f} points ({:.1f} to {:.1f}) above the format reward alone", (NANO.gain("format-only"), *NANO.interval("format-only"))),
+        ("(greedy {:.1f}), four did not ({:.1f} to {:.1f})", ((s := NANO.seeds("format-only", "xray"))[4], s[0], s[3])),
+        ("GRPO without thinking stays at {:.1f}", (NANO.cell("no-think"),)),
+        ("Greedy GRPO ({:.1f}) and greedy gold traces ({:.1f}) meet", (NANO.cell("grpo", "accuracy"), NANO.cell("traces", "accuracy"))),
+    ),
+    ("docs/study.md", "How to read it:", "- **SFT on letters learns in domain too**"): (
+        ("on MRI {:.1f} → {:.1f} sampled", (OPENRAD.cell("base", modalities=("mri",)), OPENRAD.cell("grpo", modalities=("mri",)))),
+        ("{:+.1f} ({:+.1f} to {:+.1f}), in each seed", (OPENRAD.gain("base", "mri"), *OPENRAD.interval("base", "mri"))),
+        ("{:+.1f} ({:+.1f} to {:+.1f}) over SFT on the same letters", (OPENRAD.gain("sft", "mri"), *OPENRAD.interval("sft", "mri"))),
+        ("at chance ({:.1f})", (OPENRAD.cell("grpo-shown-blank", modalities=("mri",)),)),
+        ("{:+.1f} ({:+.1f} to {:+.1f}) over the base, and nothing", (OPENRAD.gain("base", "ct"), *OPENRAD.interval("base", "ct"))),
+        ("over SFT ({:+.1f}, {:+.1f} to {:+.1f})", (OPENRAD.gain("sft", "ct"), *OPENRAD.interval("sft", "ct"))),
+        ("{:+.1f} ({:+.1f} to {:+.1f}) over the base sampled", (OPENRAD.gain("base", "xray"), *OPENRAD.interval("base", "xray"))),
+        ("{:+.1f} ({:+.1f} to {:+.1f}) over SFT.", (OPENRAD.gain("sft", "xray"), *OPENRAD.interval("sft", "xray"))),
+        (
+            "on CT by {:.1f} to {:.1f} points ({:.1f} → {:.1f} on average)",
+            (*(-g for g in OPENRAD.gains("base", "accuracy_seeds", CT)[::-2]), OPENRAD.cell("base", "accuracy", CT), OPENRAD.cell("grpo", "accuracy", CT)),
+        ),
+        (
+            "on X-ray by {:.1f} to {:.1f} ({:.1f} → {:.1f})",
+            (*(-g for g in OPENRAD.gains("base", "accuracy_seeds", XRAY)[::-2]), OPENRAD.cell("base", "accuracy", XRAY), OPENRAD.cell("grpo", "accuracy", XRAY)),
+        ),
+    ),
+    ("README.md", "GRPO − base:", "## What is here"): (
+        ("GRPO − base: {:+.1f} points sampled (95 % interval over seeds and patients {:.1f} to {:.1f})", (NANO.gain("base"), *NANO.interval("base"))),
+        ("GRPO − SFT on CT and X-ray: {:+.1f} ({:.1f} to {:.1f})", (NANO.gain("sft", "ct+xray"), *NANO.interval("sft", "ct+xray"))),
+        ("GRPO − gold traces: {:+.1f} ({:+.1f} to {:+.1f})", (NANO.gain("traces"), *NANO.interval("traces"))),
+    ),
+}  # fmt: skip
+
+# Numbers of these sections that are not the study's results: the paper's, counts of the set-up, another page's.
+ELSEWHERE = {"600", "34", "94", "100", "80.7", "233", "39", "55", "47", "99", "92", "95"}
+
+
+def section(page, start, end):
+    text = re.sub(r"\s+", " ", (ROOT / page).read_text(encoding="utf-8").replace("−", "-").replace("**", ""))
+    start, end = (re.sub(r"\s+", " ", mark.replace("−", "-").replace("**", "")) for mark in (start, end))
+    return start + text.split(start, 1)[1].split(end, 1)[0]
+
+
+@pytest.mark.parametrize("place", READ, ids=lambda place: f"{place[0]} {place[1]}")
+def test_every_claim_has_its_number_and_every_number_its_claim(place):
+    left = section(*place)
+    for words, values in READ[place]:
+        sentence = words.replace("−", "-").format(*values)
+        assert sentence in left, f"the study says: {sentence}"
+        left = left.replace(sentence, " ")
+    assert set(re.findall(r"\d+(?:\.\d+)?", left)) <= ELSEWHERE
+
+
+def test_the_study_keeps_both_sources_of_chance():
+    for study in (NANO, OPENRAD):
+        for scopes in study.data["paired"].values():
+            for found in scopes.values():
+                (low, high), (inner_low, inner_high) = found["ci95"], found["ci95_patients"]
+                assert high - low > 0.98 * (inner_high - inner_low)
+                assert found["mean_difference"] == pytest.approx(mean(found["seeds"]))
