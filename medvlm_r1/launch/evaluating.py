@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from medvlm_r1.audit.prior import TextPrior
+from medvlm_r1.audit.prior import TEXTS_LEARNT, TextPrior
 from medvlm_r1.console import follow, notice, stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
@@ -40,7 +40,6 @@ from medvlm_r1.wording import called
 ALL = "all"
 SETTINGS = ("model", "data", "train", "samples", "probs", "max_tokens", "max_pixels", "dtype")
 LENIENT = (ALL, DEFAULT_ARMS)  # nobody asked for each of these arms by name
-TEXTS_LEARNT = 600  # as in the paper's training set
 
 
 @dataclass

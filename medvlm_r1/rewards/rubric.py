@@ -18,6 +18,7 @@ from medvlm_r1.errors import ConfigError, RewardError, nearest
 from medvlm_r1.files import digest
 from medvlm_r1.rewards import own
 from medvlm_r1.rewards.choice import choice, paper_choice
+from medvlm_r1.rewards.consistent import consistent
 from medvlm_r1.rewards.format import asked_format, direct_format
 from medvlm_r1.rewards.length import overlong
 from medvlm_r1.rewards.open import exact, f1, yes_no
@@ -30,6 +31,7 @@ REWARDS: dict[str, Reward] = {
     "direct_format": direct_format,
     "accuracy": paper_choice,
     "strict_accuracy": choice,
+    "consistent": consistent,
     "exact": exact,
     "f1": f1,
     "yes_no": yes_no,
