@@ -42,7 +42,7 @@ def modern() -> GRPOConfig:
       paper rewards "B)" in training and refuses it at test.
     """
     return replace(
-        mri(), template="paper-eval", rewards={"format": 1.0, "strict_accuracy": 1.0}, advantage="dr_grpo",
+        mri(), template="paper-eval", views={"image": {"format": 1.0, "strict_accuracy": 1.0}}, advantage="dr_grpo",
         sampling=Sampling(n=8), update=UpdateConfig(loss=LossConfig(kl_beta=0.0)),
     )  # fmt: skip
 

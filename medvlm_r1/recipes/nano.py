@@ -51,19 +51,19 @@ def traces() -> SFTConfig:
 
 def format_only() -> GRPOConfig:
     """Does the form alone explain the gain?"""
-    return replace(grpo(), rewards={"format": 1.0})
+    return replace(grpo(), views={"image": {"format": 1.0}})
 
 
 def accuracy_only() -> GRPOConfig:
     """Does it reason without being told to?"""
-    return replace(grpo(), rewards={"accuracy": 1.0})
+    return replace(grpo(), views={"image": {"accuracy": 1.0}})
 
 
 def no_think() -> GRPOConfig:
     """Is the thought needed?"""
-    return replace(grpo(), template="direct", rewards={"direct_format": 1.0, "accuracy": 1.0})
+    return replace(grpo(), template="direct", views={"image": {"direct_format": 1.0, "accuracy": 1.0}})
 
 
 def blank_images() -> GRPOConfig:
     """What is learned without looking?"""
-    return replace(grpo(), view="blank")
+    return replace(grpo(), views={"blank": grpo().rewards})
