@@ -55,10 +55,11 @@ def test_a_run_ends_once_it_keeps_too_much_for_certain_over_a_whole_window():
 
 
 def test_the_numbers_are_in_the_metrics_and_in_the_report(tokenizer, tmp_path):
-    assert run(tokenizer, tmp_path, METERED)[0]
+    assert run(tokenizer, tmp_path, METERED, examples=QUESTIONS)[0]
     found, rollouts = files_of(tmp_path)
     measured = [json.loads(line) for line in rollouts.splitlines() if '/mismatch"' in line]
-    assert len(measured) == 2 * sum({OWN, OTHER, CHANCE} <= row.keys() for row in found) * 2  # two questions a step, two rollouts each
+    assert all({OWN, OTHER, CHANCE} <= row.keys() for row in found) and len(found) == 4
+    assert len(measured) == 4 * 2 * 2  # two questions a step, two rollouts of each
     assert not any(row["advantage"] for row in measured)
     plain = tmp_path / "plain"
     run(tokenizer, plain, replace(METERED, meter=0))

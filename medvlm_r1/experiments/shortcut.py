@@ -59,11 +59,11 @@ def run(out: Path, seeds: int) -> str:
     return table(result)
 
 
-def facts(seeds: int) -> dict[str, Any]:
+def facts(seeds: int, which: str = "--shortcut") -> dict[str, Any]:
     """How the numbers were made."""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     return {
-        "command": f"medvlm-r1 study --shortcut --seeds {seeds}",
+        "command": f"medvlm-r1 study {which} --seeds {seeds}",
         "hardware": f"{os.cpu_count()} CPU cores, {gpu}",
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }

@@ -69,7 +69,7 @@ def usable(config: Config, policy: Policy, examples: Sequence[Example]) -> tuple
         policy.read_ahead(asked)
         fit, unfit = sift(asked, lambda example: check_example(config, policy, example))
         proven |= {(example.id, example.images) for example in fit}
-        lost += {question.id: question for question in reversed(unfit)}.values()
+        lost += {question.id: question for question in unfit}.values()
         if not unfit:
             return kept, lost
         out = {question.id for question in unfit}

@@ -29,6 +29,21 @@ def grpo() -> GRPOConfig:
     )
 
 
+def contrast(view: str = "mismatch", weight: float = 1.0) -> dict[str, dict[str, float]]:
+    """The own picture as ever, and another's, where the gold letter costs what it earned; ``weight``: λ, what the latter's advantages weigh.
+
+    >>> contrast(weight=0.5)["mismatch"]
+    {'format': 1.0, 'accuracy': -1.0, 'weight': 0.5}
+    """
+    other = {"format": 1.0, "accuracy": -1.0} | ({} if weight == 1.0 else {"weight": weight})
+    return {"image": {"format": 1.0, "accuracy": 1.0}, view: other}
+
+
+def looking() -> GRPOConfig:
+    """Half of the rollouts are written on the picture of a patient whose answer is another."""
+    return replace(grpo(), views=contrast(), steps=60, save_every=60)
+
+
 def sft() -> SFTConfig:
     """The same 600 letters, four epochs, answered directly."""
     return SFTConfig(

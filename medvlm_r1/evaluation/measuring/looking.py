@@ -83,10 +83,10 @@ def deciding_arms(trained_under: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(name for name in (*DECIDING, "noise") if name not in trained_under)[: len(DECIDING)]
 
 
-def look(arms: Arms) -> Looking:
+def look(arms: Arms, trained_under: Sequence[str] = ()) -> Looking:
     """The judgement over a model's arms, of which "image" is one."""
     asked = [name for name in WITHOUT_PICTURE if name in arms and comparable(arms["image"], arms[name])]
-    return judge(arms, {name: compare(arms["image"], arms[name], same=False) for name in asked})
+    return judge(arms, {name: compare(arms["image"], arms[name], same=False) for name in asked}, trained_under)
 
 
 def judge(arms: Arms, against: Mapping[str, Mapping[str, Any]], trained_under: Sequence[str] = ()) -> Looking:
