@@ -55,6 +55,9 @@ def changed(config: Any, values: Mapping[str, Any]) -> Any:
 
 def _replace(config: Any, path: list[str], value: Any, key: str) -> Any:
     kinds = typing.get_type_hints(type(config))
+    if len(path) == 1 and (older := getattr(config, "OLDER", {}).get(path[0])):  # a key that has another name now
+        kind, understood = older
+        return understood(config, _convert(value, kind, key))
     if path[0] not in kinds:
         raise ConfigError(f'unknown key "{key}": no "{path[0]}" here{nearest(path[0], kinds)}')
     old = getattr(config, path[0])

@@ -77,16 +77,16 @@ def gold(example: Example, think: str | None) -> str:
 
 
 def golds(prompt: Prompt) -> list[str]:
-    """The right completion in the form that the prompt asks for; with and without a thought where it leaves that open.
+    """The right completion in the form that the prompt asks for; with and without a thought where it leaves that open. The thought names the answer.
 
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "coronal", "mri")
     >>> [golds(render(e, template)) for template in ("paper-direct", "direct", "think")]
-    [['B'], ['<answer>B</answer>'], ['<think>…</think>\\n<answer>B</answer>']]
+    [['B'], ['<answer>B</answer>'], ['<think>coronal</think>\\n<answer>B</answer>']]
     """
     example = prompt.example
     if prompt.bare:
         return [example.letter or example.answer]
-    return [gold(example, "…" if thinks else None) for thinks in ((True, False) if prompt.thinks is None else (prompt.thinks,))]
+    return [gold(example, example.answer if thinks else None) for thinks in ((True, False) if prompt.thinks is None else (prompt.thinks,))]
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,7 @@ class Prompt:
     ``bare``: the text asks for the answer alone, without tags.
     ``thinks``: whether it asks for a thought before the answer; None where it says nothing of it.
     ``first``: the number of its first completion among all of this question's in the step; random numbers go by it.
+    ``view``: which of a run's views it is shown under, "" for the first.
     ``max_tokens``: the most that a completion may have, for what depends on it; 0 where nobody said.
 
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
@@ -72,6 +73,7 @@ class Prompt:
     thinks: bool | None = None
     first: int = 0
     max_tokens: int = 0
+    view: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class RolloutGroup:
     """The G rollouts of one prompt: what an advantage is relative to.
 
     ``min_tokens``: none of them could end before; what stops a completion had no probability there.
+    ``weight``: what their advantages weigh; of 0 nothing is learnt, not even to stay near the reference.
 
     >>> c = Completion((7,), (-0.1,), "<answer>A</answer>", finished=True)
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
@@ -128,6 +131,7 @@ class RolloutGroup:
     prompt: Prompt
     rollouts: tuple[Rollout, ...]
     min_tokens: int = 0
+    weight: float = 1.0
 
     @property
     def rewards_G(self) -> list[float]:

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from medvlm_r1.errors import DataError
-from medvlm_r1.evaluation.measuring.agreement import agreement, named, thought_effect
+from medvlm_r1.evaluation.measuring.agreement import agreement, thought_effect
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.naming import named_last
 
 SIDES = ("left", "left upper", "right", "both")
 
@@ -43,8 +44,8 @@ SIDES = ("left", "left upper", "right", "both")
     ("The answer is Bright", SIDES, ""),
     ("The answer is B: right", SIDES, "C"),  # a text weighs more than a letter
 ])  # fmt: skip
-def test_named(thought, options, letter):
-    assert named(thought, options) == letter
+def test_named_last(thought, options, letter):
+    assert named_last(thought, options) == letter
 
 
 def sample(name, thought, answer, gold="A", **changes):

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 
 from medvlm_r1.data.images import load_image
+from medvlm_r1.data.partners import partners
 from medvlm_r1.errors import ConfigError, DataError
 from medvlm_r1.evaluation.asking import arms
-from medvlm_r1.evaluation.asking.arms import ARMS, Asked, partners, prompts_of
+from medvlm_r1.evaluation.asking.arms import ARMS, Asked, prompts_of
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
 from medvlm_r1.evaluation.asking.run import EvalConfig, answers, score
 from medvlm_r1.reasoning import render

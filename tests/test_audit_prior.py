@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from medvlm_r1.audit.prior import TextPrior, chance, separate, text_prior
+from medvlm_r1.audit.prior import TextPrior, chance, misled, separate, text_prior
 from medvlm_r1.audit.texts import Wording
 from medvlm_r1.errors import DataError
 from medvlm_r1.types import Example
@@ -179,3 +179,21 @@ def _real(name, row, modality):
     """Pictures are compared by file name: the two files of questions store them under different folders."""
     pictures = tuple(Path(image).name for image in row["image"])
     return Example(name, pictures, row["question"], tuple(row["options"]), row["answer"], modality)
+
+
+def test_where_the_texts_point():
+    """Learnt: "cyst" is the answer, "abscess" never; of two that nobody has seen neither is ahead."""
+    learnt = [question(f"t{i}", ["cyst", "abscess"], "cyst") for i in range(3)]
+    asked = [question("r", ["abscess", "cyst"], "cyst"), question("w", ["abscess", "cyst"], "abscess"), question("n", ["p", "q"], "p"), question("f", [], "x")]
+    assert TextPrior(asked, learnt).points(600) == {"r": "right", "w": "wrong"}
+    assert [e.id for e in misled(asked, learnt)] == ["w"]
+    assert TextPrior(asked, []).points(600) == {}
+    with pytest.raises(DataError, match="--train"):
+        misled(asked[:1], learnt)
+
+
+def test_a_question_is_never_judged_by_a_prior_that_has_learnt_it():
+    """Twelve say "cyst" and one "abscess": learnt from the others, the one is misled in every draw, whether it was drawn or not."""
+    rows = [question(f"q{i}", ["cyst", "abscess"], "cyst") for i in range(12)] + [question("odd", ["cyst", "abscess"], "abscess")]
+    points = TextPrior(rows, draws=50).points(600)
+    assert points == {f"q{i}": "right" for i in range(12)} | {"odd": "wrong"}

@@ -25,7 +25,7 @@ from medvlm_r1.errors import EngineError, RunError
 from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.models import families, nano
 from medvlm_r1.training import checkpoint
-from medvlm_r1.training.grpo import trainer as grpo
+from medvlm_r1.training.grpo import asking
 
 # ---------------------------------------------------------------- help
 
@@ -346,8 +346,8 @@ def test_stopped_and_resumed_is_bit_for_bit(command, taught, manifest, tmp_path,
             os.kill(os.getpid(), signal.SIGINT)
         return collect(*arguments)
 
-    collect = grpo.collect
-    monkeypatch.setattr(grpo, "collect", stopping)
+    collect = asking.collect
+    monkeypatch.setattr(asking, "collect", stopping)
     code, out, err = command(*train(taught, manifest, run, values=values))
     assert code == 130 and out == "" and err.strip().endswith("--resume")
     assert len(rows(run)) == 2 and [path.name for path in (run / "checkpoints").iterdir()] == ["step-2"]

@@ -120,3 +120,15 @@ def test_every_command_explains_itself(command, name):
 def test_the_examples_are_commands_that_exist(line):
     words = shlex.split(line.split("   ")[0])
     assert words[:2] == ["medvlm-r1", "data"] and cli.parser().parse_args(words[1:]).action == words[2]
+
+
+def test_the_questions_that_the_texts_mislead_in(command, tmp_path):
+    """Where the shortcut is turned round it misleads in all; on its own questions in none."""
+    words = ("--train", "phantom:text-shortcut?split=train")
+    code, out, err = command("prior-wrong", "phantom:text-reversed?split=test", tmp_path / "misled", *words)
+    assert (code, err) == (0, "") and out.startswith(f"300 of 300 questions: {tmp_path}/misled/manifest.jsonl\n")
+    assert len(load_dataset(str(tmp_path / "misled"))) == 300
+    code, _, err = command("prior-wrong", "phantom:text-shortcut?split=test", tmp_path / "none", *words)
+    assert code == 2 and "mislead in no question" in err and not (tmp_path / "none").exists()
+    code, _, err = command("prior-wrong", "phantom:text-reversed?split=test", tmp_path / "misled", *words)
+    assert code == 2 and "already holds a manifest" in err

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import like_to_end
 
+from medvlm_r1.data.views import Shown
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.collect import collect
 from medvlm_r1.rollout.engine import Sampling
@@ -125,7 +126,7 @@ def test_what_is_scored_is_the_distribution_that_was_sampled(policy, examples):
     for temperature in (1.0, 0.7):
         learner.config = UpdateConfig(temperature=temperature)
         sampling = Sampling(n=2, temperature=temperature, max_tokens=44, min_tokens=40)
-        groups = collect(LocalEngine(policy, learning=True), examples[:2], lambda completion, prompt: {}, "think", sampling)
+        groups = collect(LocalEngine(policy, learning=True), [Shown(e, 2) for e in examples[:2]], lambda completion, prompt: {}, "think", sampling)
         metrics = update(learner, groups, [[1.0, -1.0]] * 2)
         assert metrics["sampler_mismatch"] < 1e-5 and metrics["kl"] < 1e-10
         freed = [replace(group, min_tokens=0) for group in groups]

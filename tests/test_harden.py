@@ -2,9 +2,10 @@
 
 import pytest
 
-from medvlm_r1.audit.harden import harden, kind, save
+from medvlm_r1.audit.harden import harden, save
 from medvlm_r1.audit.prior import chance, text_prior
 from medvlm_r1.data.dataset import load_dataset
+from medvlm_r1.data.partners import kind
 from medvlm_r1.errors import DataError, RunError
 from medvlm_r1.types import Example
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import like_to_end, transformers_way
 
+from medvlm_r1.data.views import Shown
 from medvlm_r1.models.packed import Matrix
 from medvlm_r1.reasoning import render
 from medvlm_r1.rewards.rubric import Rubric
@@ -30,7 +31,7 @@ def test_a_question_that_comes_twice_in_a_step_gets_two_groups(policy, examples)
     drawn = batch(examples[:2], 4, 0, 0)
     assert sorted(example.id for example in drawn) == ["q1", "q1", "q2", "q2"]
     sampling = Sampling(n=2, max_tokens=12, seed=3)
-    groups = collect(LocalEngine(policy), drawn, Rubric({"format": 1.0}), "think", sampling)
+    groups = collect(LocalEngine(policy), [Shown(example, 2) for example in drawn], Rubric({"format": 1.0}), "think", sampling)
     written = [tuple(rollout.completion.token_ids for rollout in group.rollouts) for group in groups]
     assert len(set(written)) == 4
     for example in examples[:2]:

@@ -169,7 +169,17 @@ def test_pictures_only():
     assert (found.level, found.reliance, found.kept) == (NOT_TESTED, {}, None)
 
 
+def test_an_arm_that_it_was_trained_under_decides_nothing_and_noise_takes_its_place():
+    """It lost all with another's picture, which it was taught; with noise it keeps everything."""
+    arms = {"image": asked(first(0.8)), "blank": asked(first(0.3), "blank"), "mismatch": asked(first(0.0), "mismatch")}
+    alone = look(arms, ["mismatch"])
+    assert (look(arms).level, alone.level, alone.trained_under) == (LOOKS, DOUBTS, ("mismatch",))
+    assert alone.sentence.endswith("It was not asked with noise. It was trained with another question's picture, too, which therefore decides nothing.")
+    assert look(arms | {"noise": asked(first(0.3), "noise")}, ["mismatch"]).level == LOOKS
+    assert look(arms | {"noise": asked(first(0.8), "noise")}, ["mismatch"]).level == NOT_SHOWN
+
+
 def test_it_goes_into_summary_json():
     row = json.loads(json.dumps(asdict(look({"image": asked(first(0.8)), "blank": asked(first(0.3), "blank")}))))
-    assert row.keys() == {"level", "sentence", "reliance", "kept", "kept_ci95"}
+    assert row.keys() == {"level", "sentence", "reliance", "kept", "kept_ci95", "trained_under"}
     assert row["reliance"]["blank"].keys() == {"difference", "ci95", "p", "answered"}

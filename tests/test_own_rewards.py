@@ -70,7 +70,7 @@ def test_a_file_that_has_changed_is_another_run(folder):
         found.append(fingerprint(config))
     assert found[0] == found[2] != found[1]
     plain = find("nano", "grpo")
-    assert not plain.code() and fingerprint(plain) != fingerprint(replace(plain, rewards={"accuracy": 1.0}))
+    assert not plain.code() and fingerprint(plain) != fingerprint(replace(plain, views={"image": {"accuracy": 1.0}}))
 
 
 def test_a_file_that_has_changed_is_loaded_anew_and_leaves_nothing_behind(folder):

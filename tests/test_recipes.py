@@ -19,7 +19,7 @@ from medvlm_r1.recipes import presets
 from medvlm_r1.recipes.named import RECIPES, find
 
 README = (Path(recipes.__file__).parent / "README.md").read_text()
-PUBLISHED = ("medvlm_r1_mri", "medvlm_r1_modern", "medvlm_r1_lora_24gb")
+PUBLISHED = ("medvlm_r1_mri", "medvlm_r1_modern", "medvlm_r1_lora_24gb", "medvlm_r1_looking")
 CARD = Device("a card of 24 GB", total=24_000_000_000, free=24_000_000_000, is_host=False)
 
 
@@ -51,6 +51,14 @@ def test_the_modern_one_differs_where_its_reasons_say():
     assert (config.sampling.n, config.advantage, config.update.loss.kl_beta) == (8, "dr_grpo", 0.0)
     assert config.rewards == {"format": 1.0, "strict_accuracy": 1.0} and config.template == "paper-eval"
     assert config.trainable == find("medvlm_r1_mri", "grpo").trainable
+
+
+def test_the_contrast_pays_the_gold_letter_here_and_charges_it_there_and_fits_a_card_of_80_gib():
+    config, device = find("medvlm_r1_looking", "grpo"), Device("a card", 80 * 2**30, 80 * 2**30, is_host=False)
+    assert config.views == {"image": {"format": 1.0, "accuracy": 1.0}, "mismatch": {"format": 1.0, "accuracy": -1.0}}
+    assert {view: share.n for view, share in config.shares.items()} == {"image": 4, "mismatch": 4}
+    assert config.steps * config.prompts_per_step == 300 * 4 and made_for(config, device).fits
+    assert find("nano-looking", "grpo").views == config.views
 
 
 @pytest.mark.parametrize("kind", ["grpo", "sft"])

@@ -66,7 +66,7 @@ def test_every_completion_has_a_seed_of_its_own_and_its_place(serve, examples):
     assert len({body["seed"] for body in server.asked}) == 9
     engine_at(server.url).generate(prompts, Sampling(3, 1.0, 8, seed=6))
     assert len({body["seed"] for body in server.asked}) == 18
-    engine_at(server.url).generate(numbered([prompts[0]] * 2, 3), Sampling(3, 1.0, 8, seed=7))  # drawn twice: six completions of it
+    engine_at(server.url).generate(numbered([prompts[0]] * 2, [3, 3]), Sampling(3, 1.0, 8, seed=7))  # drawn twice: six completions of it
     assert len({body["seed"] for body in server.asked}) == 24
 
 

@@ -9,6 +9,7 @@ import torch
 from conftest import picture
 
 from medvlm_r1.config import code, fingerprint
+from medvlm_r1.data.views import Shown
 from medvlm_r1.errors import ConfigError, DataError, RewardError
 from medvlm_r1.files import read_rows
 from medvlm_r1.models import nano
@@ -123,7 +124,7 @@ def test_grpo_learns_from_bare_letters(tokenizer, examples, tmp_path):
     """The README's command without a thought, at the smallest size: from one of three letters at random to the right one."""
     policy = taught_letters(tokenizer, [examples[1]])
     config = grpo.GRPOConfig(
-        template="paper-direct", rewards={"direct_format": 1.0, "strict_accuracy": 1.0}, steps=8, prompts_per_step=1,
+        template="paper-direct", views={"image": {"direct_format": 1.0, "strict_accuracy": 1.0}}, steps=8, prompts_per_step=1,
         sampling=Sampling(n=12, max_tokens=2), update=UpdateConfig(loss=LossConfig(kl_beta=0.0)), optim=OptimConfig(lr=3e-3), save_every=100,
     )  # fmt: skip
     assert grpo.train(config, policy, LocalEngine(policy, learning=True), [examples[1]], Rubric(config.rewards), tmp_path)
@@ -159,7 +160,7 @@ def test_whatever_is_no_number_is_named_with_reward_and_question(registered, nam
     register(name, reward)
     scorer, engine = Rubric({"accuracy": 1.0, name: 1.0}), ScriptedEngine(lambda prompt, k: say("B"))
     with pytest.raises(RewardError, match=f'^reward "{name}" {said}') as found:
-        collect(engine, [QUESTION], scorer, "think", Sampling(n=2))
+        collect(engine, [Shown(QUESTION, 2)], scorer, "think", Sampling(n=2))
     assert '"q1"' in str(found.value)
     with pytest.raises(RewardError, match=f'^reward "{name}" {said}'):
         check_gold(Rubric({name: 0.0}), [render(QUESTION, "think")])
@@ -168,7 +169,7 @@ def test_whatever_is_no_number_is_named_with_reward_and_question(registered, nam
 def test_a_weight_is_a_finite_number():
     for weight in (math.nan, math.inf):
         with pytest.raises(ConfigError, match=f'the reward "accuracy" weighs {weight}'):
-            check(replace(find("nano", "grpo"), rewards={"accuracy": weight}))
+            check(replace(find("nano", "grpo"), views={"image": {"accuracy": weight}}))
 
 
 # ---------------------------------------------------------------- a user's own
@@ -181,7 +182,7 @@ def test_a_registered_reward_is_part_of_the_fingerprint(registered):
     def other(completion, prompt):
         return 2.0
 
-    config, found = replace(find("nano", "grpo"), rewards={"mine": 1.0}), []
+    config, found = replace(find("nano", "grpo"), views={"image": {"mine": 1.0}}), []
     for reward in (one, other):
         register("mine", reward)
         check(config)

@@ -25,6 +25,15 @@ def test_no_label_is_answer_and_distractor_so_the_texts_alone_answer_everything(
     assert text_prior(sets.load("mri", "train"), sets.load("mri", "test"))["mri"]["accuracy"] < 0.4
 
 
+def test_the_reversed_set_is_the_same_questions_with_the_halves_exchanged():
+    reversed_set, answers = sets.load("text-reversed"), {(e.question_type, e.answer) for e in TRAIN}
+    assert not any((e.question_type, e.answer) in answers for e in reversed_set)
+    assert all((e.question_type, option) in answers for e in reversed_set for option in e.options if option != e.answer)
+    assert text_prior(TRAIN, sets.load("text-reversed", "test"))["mri"]["accuracy"] == 0.0
+    example = sets.load("text-reversed", "test")[7]
+    assert answer_of(sets.scene_of(example.images[0]), example.question_type) == example.answer
+
+
 def test_the_picture_answers_everything_too():
     for example in TEST:
         _, split, index = example.images[0].split("/")
@@ -33,7 +42,7 @@ def test_the_picture_answers_everything_too():
 
 
 def test_no_patient_is_in_two_parts_or_in_another_set():
-    groups = [{e.group for e in part} for part in (TRAIN, TEST, *(sets.load(name) for name in ("mri", "ct", "xray")))]
+    groups = [{e.group for e in part} for part in (TRAIN, TEST, *(sets.load(name) for name in ("mri", "ct", "xray", "text-reversed")))]
     assert sum(map(len, groups)) == len(set().union(*groups))
 
 

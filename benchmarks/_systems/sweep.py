@@ -14,6 +14,7 @@ from PIL import Image
 from prepare import write_model
 from protocol import SETTINGS, Channel, Point, Setting, Work
 
+from medvlm_r1.data.views import Shown
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.collect import collect
@@ -56,7 +57,7 @@ class Sweep:
         example, sampling = self.example(point), Sampling(n=point.group, max_tokens=point.tokens, min_tokens=point.tokens)
         self.recorder.lap()
         with self.recorder.during("rollout"):
-            groups = collect(self.engine, [example], rubric, self.setting.template, sampling)
+            groups = collect(self.engine, [Shown(example, sampling.n)], rubric, self.setting.template, sampling)
         if any(len(rollout.completion.token_ids) != point.tokens for rollout in groups[0].rollouts):
             raise AssertionError("a completion is shorter than forced")
         self.recorder.enter("update")

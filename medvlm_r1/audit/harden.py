@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from medvlm_r1.audit.texts import normal, words
-from medvlm_r1.data.manifest import write_manifest
-from medvlm_r1.errors import DataError, RunError
+from medvlm_r1.audit.texts import words
+from medvlm_r1.data.manifest import save_manifest
+from medvlm_r1.data.partners import kind
+from medvlm_r1.errors import DataError
+from medvlm_r1.naming import normal
 from medvlm_r1.types import Example
 
 
@@ -68,21 +70,9 @@ def harden(examples: Sequence[Example], seed: int = 0) -> Hardened:
 
 def save(made: Hardened, out: Path) -> None:
     """Write ``out``/manifest.jsonl; the pictures stay where they are."""
-    if (out / "manifest.jsonl").exists():
-        raise RunError(f'"{out}" already holds a manifest; choose another folder, or remove it')
     if not made.examples:
         raise DataError("no question has another answer of its modality and type to draw from; state question_type, or give more questions")
-    out.mkdir(parents=True, exist_ok=True)
-    write_manifest(out / "manifest.jsonl", made.examples)
-
-
-def kind(example: Example) -> tuple[str, str]:
-    """Modality and question type; where none is stated, the wording.
-
-    >>> kind(Example("q1", (), "Which plane is this?", (), "axial", "mri"))
-    ('mri', 'which plane is this?')
-    """
-    return example.modality, example.question_type or normal(example.question)
+    save_manifest(out, made.examples)
 
 
 def _draw(weights: dict[str, int], most: int, rng: np.random.Generator) -> list[str]:

@@ -15,6 +15,7 @@ from medvlm_r1.errors import DataError
 from medvlm_r1.types import Example
 
 Cell = dict[str, Any]
+TEXTS_LEARNT = 600  # as in the paper's training set
 SIZES = (25, 50, 100, 200, 400, 800, 1600, 3200, 6400)
 
 
@@ -44,7 +45,7 @@ class TextPrior:
 
     def __init__(self, test: Sequence[Example], train: Sequence[Example] | None = None, draws: int = 20, seed: int = 0) -> None:
         asked, pool = [e for e in test if e.options], separate(train or (), test)
-        self.draws, self.seed = draws, seed
+        self.draws, self.seed, self.ids = draws, seed, [e.id for e in asked]
         self.wording = Wording([*asked, *pool])
         self.cluster_N = numbers([cluster(e) for e in (*asked, *pool)])
         self.asked = _rows_by_modality(asked, 0)
@@ -86,6 +87,25 @@ class TextPrior:
             found[source] = {m: cell for m in self.asked if (cell := (own if m == source else cells).get(m))}
         return {source: cells for source, cells in found.items() if cells}
 
+    def points(self, size: int) -> dict[str, str]:
+        """Id -> whether the texts point to the "right" option or to a "wrong" one; questions where they point to none are left out.
+
+        An option's score is how often it and its words were the answer rather than a distractor; the answer's lead over the
+        best other option is averaged over the draws that did not learn the question's group.
+        """
+        found = {}
+        pairs = [(rows, rows) for rows in self.asked.values()] if self.pool is None else [(_joined(self.pool), _joined(self.asked))]
+        for learn, asked_N in pairs:
+            lead_N, draws_N = np.zeros(len(asked_N)), np.zeros(len(asked_N))
+            for drawn in self._drawn(learn, min(size, len(learn) // 2 if self.pool is None else len(learn))):
+                is_new_N = ~np.isin(self.cluster_N[asked_N], self.cluster_N[drawn])
+                lead_N += np.where(is_new_N, self.wording.leads(drawn, asked_N), 0.0)
+                draws_N += is_new_N
+            for row, lead, draws in zip(asked_N.tolist(), lead_N, draws_N, strict=True):
+                if draws and abs(lead) > 1e-6:
+                    found[self.ids[row]] = "right" if lead > 0 else "wrong"
+        return found
+
     def _cells(self, learn: np.ndarray, ask: dict[str, np.ndarray], size: int) -> dict[str, Cell]:
         if not ask or min(size, len(learn)) < 1:
             return {}
@@ -107,6 +127,8 @@ class TextPrior:
 
     def _drawn(self, rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
         """``size`` of the rows: whole clusters in random order, the last one cut."""
+        if not len(rows):
+            return
         rng = np.random.default_rng(self.seed)
         _, cluster_N = np.unique(self.cluster_N[rows], return_inverse=True)
         for _ in range(self.draws):
@@ -123,6 +145,18 @@ def text_prior(train: Sequence[Example], test: Sequence[Example], draws: int = 2
     if not prior.pool or not prior.asked:
         raise DataError("a text prior needs questions with options, and training questions whose images are not tested")
     return prior.measure(train_size)
+
+
+def misled(test: Sequence[Example], train: Sequence[Example] | None = None) -> list[Example]:
+    """The questions whose option texts point to a wrong option, by a prior learnt from ``train`` or, without it, from the others of ``test``.
+
+    Who answers them better than chance does not answer by the texts. Raises DataError where there is none.
+    """
+    points = TextPrior(test, train).points(TEXTS_LEARNT)
+    found = [e for e in test if points.get(e.id) == "wrong"]
+    if not found:
+        raise DataError("the option texts mislead in no question; a prior needs questions with options to learn from, name some with --train")
+    return found
 
 
 def separate(train: Sequence[Example], test: Sequence[Example]) -> list[Example]:

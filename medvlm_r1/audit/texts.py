@@ -10,19 +10,10 @@ from functools import lru_cache
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from medvlm_r1.naming import normal
 from medvlm_r1.types import Example
 
 _WORD = re.compile(r"[a-z0-9]+")  # "x_ray." is "x" and "ray", as "X-ray" is
-
-
-@lru_cache(maxsize=1 << 17)
-def normal(option: str) -> str:
-    """An option as it is counted: without case, and without the full stop that some writers set and some do not.
-
-    >>> normal(" Acute infarct. ")
-    'acute infarct'
-    """
-    return option.strip().lower().rstrip(".")
 
 
 @lru_cache(maxsize=1 << 17)
@@ -80,12 +71,20 @@ class Wording:
     def credits(self, learnt: Sequence[int] | np.ndarray, asked: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each question asked: 1/m if the answer is among the m options that score highest, else 0;
         and 1 if it is the first of them, else 0."""
-        score_U = np.append(self.scores(learnt).round(9), -np.inf)
-        score_NK = score_U[self.text_NK[asked]]
+        score_NK = self._scored(learnt, asked)
         is_best_NK = score_NK == score_NK.max(1, keepdims=True)
         gold_N = self.gold_N[asked]
         shared_N = is_best_NK[np.arange(len(gold_N)), gold_N] / is_best_NK.sum(1)
         return shared_N, (is_best_NK.argmax(1) == gold_N).astype(float)
+
+    def leads(self, learnt: Sequence[int] | np.ndarray, asked: Sequence[int] | np.ndarray) -> np.ndarray:
+        """For each question asked, how far the answer's score is above that of the best other option; below 0 where the texts mislead."""
+        score_NK, is_gold_NK = self._scored(learnt, asked), self.is_gold_NK[asked]
+        return np.where(is_gold_NK, score_NK, -np.inf).max(1) - np.where(is_gold_NK, -np.inf, score_NK).max(1)
+
+    def _scored(self, learnt: Sequence[int] | np.ndarray, asked: Sequence[int] | np.ndarray) -> np.ndarray:
+        score_U = np.append(self.scores(learnt).round(9), -np.inf)
+        return score_U[self.text_NK[asked]]
 
 
 def _word_counts(texts: Sequence[str]) -> csr_matrix:

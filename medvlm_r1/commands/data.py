@@ -1,4 +1,4 @@
-"""``medvlm-r1 data``: convert a corpus, look into a question set, split it, make it harder. Each command returns the text to print."""
+"""``medvlm-r1 data``: convert a corpus, look into a question set, split it, make it harder, find where its texts mislead. Each command returns the text to print."""
 
 import argparse
 import json
@@ -37,12 +37,15 @@ EXAMPLES = {
     "harden": """
   medvlm-r1 data harden data/omnimedvqa data/omnimedvqa-hard
   medvlm-r1 data harden "data/mine?split=test" data/mine-hard --seed 1""",
+    "prior-wrong": """
+  medvlm-r1 data prior-wrong "data/mine?split=test" data/mine-misled --train "data/mine?split=train"
+  medvlm-r1 data prior-wrong phantom:mri?split=test misled --train phantom:text-shortcut?split=train""",
 }
 
 
 def register(commands: Commands) -> None:
-    """``data`` and its four commands."""
-    top = add(commands, "data", "convert, inspect, split and harden question sets", EXAMPLES["data"])
+    """``data`` and its five commands."""
+    top = add(commands, "data", "convert, inspect, split and harden question sets, find where their texts mislead", EXAMPLES["data"])
     actions = top.add_subparsers(dest="action", required=True, metavar="ACTION")
     sub = add(actions, "convert", "a corpus in its own layout becomes a manifest; wrong rows are rejected by id", EXAMPLES["convert"], run)
     sub.set_defaults(report=convert)
@@ -70,6 +73,11 @@ def register(commands: Commands) -> None:
     sub.add_argument("data", metavar="D", help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
     sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl")
     sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    sub = add(actions, "prior-wrong", "the questions whose option texts point to a wrong option", EXAMPLES["prior-wrong"], run)
+    sub.set_defaults(report=prior_wrong)
+    sub.add_argument("data", metavar="D", help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
+    sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl")
+    sub.add_argument("--train", metavar="D", help="what the text prior learns from, best what the model is trained on; the other questions if left out")
     for sub in actions.choices.values():
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -150,6 +158,21 @@ def harden(arguments: argparse.Namespace) -> str:
     if made.left_out:
         lines.append(f"{len(made.left_out):,} left out, since their modality and type have no second answer, such as {made.left_out[0].id}")
     return "\n".join([*lines, f"see what is left to read off the texts: medvlm-r1 audit --data {arguments.out}"])
+
+
+def prior_wrong(arguments: argparse.Namespace) -> str:
+    """``data prior-wrong``: how many questions the option texts mislead in."""
+    from medvlm_r1.audit.prior import misled
+    from medvlm_r1.data.manifest import save_manifest
+
+    examples = _load(arguments.data)
+    found = misled(examples, _load(arguments.train) if arguments.train else None)
+    with _writing(arguments.out):
+        save_manifest(arguments.out, found)
+    path = arguments.out / "manifest.jsonl"
+    if arguments.json:
+        return json.dumps({"manifest": str(path), "questions": len(found), "of": len(examples)}, indent=2)
+    return f"{len(found):,} of {len(examples):,} questions: {path}\nwho answers these better than chance does not answer by the texts"
 
 
 def table(counts: dict[str, Any], names: Sequence[str]) -> list[str]:

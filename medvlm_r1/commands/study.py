@@ -8,6 +8,7 @@ from medvlm_r1.commands.options import Commands, add, whole
 EXAMPLES = """
   medvlm-r1 study --seeds 5                        all arms and controls; what is finished is not done again
   medvlm-r1 study --shortcut --seeds 3             does the evaluation expose a model that reads option texts?
+  medvlm-r1 study --looking --seeds 5              does a contrary picture in training make a model look?
   medvlm-r1 study --openrad openrad --seeds 3      on real pictures: openrad/labels.csv has file,modality,label,split,group
 """
 
@@ -17,19 +18,23 @@ def register(commands: Commands) -> None:
     sub = add(commands, "study", "all arms and controls over several seeds", EXAMPLES, run)
     sub.add_argument("--openrad", type=Path, metavar="DIR", help="real pictures instead of the phantom: MRI, CT and X-ray with a labels.csv")
     sub.add_argument("--shortcut", action="store_true", help="models that read option texts against one that looks: does the evaluation tell them apart?")
+    sub.add_argument("--looking", action="store_true", help="training with a contrary patient's picture, against plain training and its early-stopped controls")
+    sub.add_argument("--steps", type=whole(1), metavar="N", help="with --looking: at most so many steps a run, to see whether all works")
     sub.add_argument("--seeds", type=whole(1), default=5)
     sub.add_argument("--jobs", type=whole(1), default=2, help="seeds at a time, one thread each (default: %(default)s)")
-    sub.add_argument("--run-dir", type=Path, help="where it goes; runs/study, runs/study-openrad or runs/study-shortcut if left out")
+    sub.add_argument("--run-dir", type=Path, help="where it goes; runs/study, runs/study-openrad, runs/study-shortcut or runs/study-looking if left out")
 
 
 def run(arguments: Namespace) -> int:
     """The study's table."""
-    from medvlm_r1.experiments import openrad, shortcut, study
+    from medvlm_r1.experiments import looking, openrad, shortcut, study
 
     if arguments.openrad:
         print(openrad.run(arguments.openrad, arguments.run_dir or Path("runs/study-openrad"), arguments.seeds, arguments.jobs))
     elif arguments.shortcut:
         print(shortcut.run(arguments.run_dir or Path("runs/study-shortcut"), arguments.seeds))
+    elif arguments.looking:
+        print(looking.run(arguments.run_dir or Path("runs/study-looking"), arguments.seeds, arguments.jobs, arguments.steps))
     else:
         print(study.run(arguments.run_dir or Path("runs/study"), arguments.seeds, arguments.jobs))
     return 0

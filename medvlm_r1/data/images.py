@@ -17,7 +17,7 @@ from medvlm_r1.data import parquet, urls
 from medvlm_r1.data.foreign import errors_as
 from medvlm_r1.data.kinds import content_kind, head_of
 from medvlm_r1.data.raster import PAGES, open_raster
-from medvlm_r1.data.views import VIEWS
+from medvlm_r1.data.views import EFFECTS
 from medvlm_r1.errors import ImageError, install, nearest
 
 WINDOW = ("center", "width")  # the keys whose values need not be whole numbers
@@ -157,12 +157,12 @@ def _phantom(reference: str) -> Image.Image:
 
 def _viewed(reference: str) -> Image.Image:
     name, _, shown = reference.partition(":")
-    return VIEWS[name](load_image(shown))
+    return EFFECTS[name](load_image(shown))
 
 
 OPENERS: dict[str, Opener] = dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), open_raster)
 PLACED = {".dcm": _dicom, ".dicom": _dicom, ".nii": _nifti, ".nii.gz": _nifti}  # imported when first needed
-DRAWN: dict[str, Callable[[str], Image.Image]] = {"phantom": _phantom, **dict.fromkeys(VIEWS, _viewed)}
+DRAWN: dict[str, Callable[[str], Image.Image]] = {"phantom": _phantom, **dict.fromkeys(EFFECTS, _viewed)}
 SCHEMES: dict[str, Callable[[str], Image.Image]] = DRAWN | {
     "file": lambda reference: urls.open_file(reference, load_image),
     "data": lambda reference: urls.open_data(reference, load_image),

@@ -13,7 +13,7 @@ from typing import Any
 from medvlm_r1.data.clean import clean, misplaced, torn
 from medvlm_r1.data.lines import objects, short
 from medvlm_r1.data.references import relative, resolved
-from medvlm_r1.errors import DataError, nearest
+from medvlm_r1.errors import DataError, RunError, nearest
 from medvlm_r1.types import LETTERS, Example
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Example))
@@ -77,6 +77,14 @@ def write_manifest(path: Path, examples: Iterable[Example]) -> None:
             for example in examples:
                 file.write((json.dumps(to_row(example, folder), ensure_ascii=False) + "\n").encode())
     partial.replace(path)
+
+
+def save_manifest(out: Path, examples: Iterable[Example]) -> None:
+    """Write ``out``/manifest.jsonl into a new folder; the pictures stay where they are. Raises RunError where there is one already."""
+    if (out / "manifest.jsonl").exists():
+        raise RunError(f'"{out}" already holds a manifest; choose another folder, or remove it')
+    out.mkdir(parents=True, exist_ok=True)
+    write_manifest(out / "manifest.jsonl", examples)
 
 
 def to_row(example: Example, folder: Path) -> dict[str, Any]:

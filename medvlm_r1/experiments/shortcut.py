@@ -8,13 +8,14 @@ answer away, one of them without ever seeing a picture, and one from
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from medvlm_r1.config import changed
 from medvlm_r1.launch import evaluating, training
 from medvlm_r1.launch.request import Request
 from medvlm_r1.recipes import nano
@@ -58,11 +59,11 @@ def run(out: Path, seeds: int) -> str:
     return table(result)
 
 
-def facts(seeds: int) -> dict[str, Any]:
+def facts(seeds: int, which: str = "--shortcut") -> dict[str, Any]:
     """How the numbers were made."""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     return {
-        "command": f"medvlm-r1 study --shortcut --seeds {seeds}",
+        "command": f"medvlm-r1 study {which} --seeds {seeds}",
         "hardware": f"{os.cpu_count()} CPU cores, {gpu}",
         "versions": {name: version(name) for name in ("torch", "transformers")},
     }
@@ -81,7 +82,7 @@ def _one(folder: Path, seed: int, test: str) -> dict[str, Any]:
 def _trained(run_dir: Path, pupil: Pupil, seed: int) -> str:
     if not pupil.kind:
         return "nano"
-    config = replace(find("nano", pupil.kind), data=f"{pupil.data}?split=train", view=pupil.view, seed=seed)
+    config = changed(find("nano", pupil.kind), {"data": f"{pupil.data}?split=train", "view": pupil.view, "seed": seed})
     if not training.run(config, run_dir, resume=True):
         raise KeyboardInterrupt
     return str(training.trained_model(run_dir))

@@ -34,6 +34,7 @@ class Answerer:
     """A model as an evaluation sees it; ``probe`` reads option probabilities, where that can be done.
 
     ``unused``: options that decide nothing about its answers. ``dtype``: in which numbers it computes; "" where its server knows.
+    ``trained_under``: the views that its training showed it beside its own pictures.
     """
 
     template: str
@@ -42,6 +43,7 @@ class Answerer:
     probe: Probe | None
     unused: tuple[str, ...] = ()
     dtype: str = ""
+    trained_under: tuple[str, ...] = ()
 
 
 def answerer(request: Request, examples: Sequence[Example], record: Path, loaded: Policy | None = None) -> Answerer:
@@ -56,7 +58,7 @@ def _local(request: Request, examples: Sequence[Example], record: Path, loaded: 
     dtype = str(policy.model.dtype).removeprefix("torch.")
     name = f"{model_sha256(locate(request.model))} {dtype}"
     engine = Recorded(Guarded(LocalEngine(policy), policy.encoder), record, name, lambda reference: policy.encoder.pixels(reference).key)
-    return Answerer(template, name, engine, partial(option_probs, policy), dtype=dtype)
+    return Answerer(template, name, engine, partial(option_probs, policy), dtype=dtype, trained_under=policy.other_views)
 
 
 def _endpoint(request: Request, record: Path) -> Answerer:

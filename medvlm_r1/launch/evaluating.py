@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from medvlm_r1.audit.prior import TextPrior
+from medvlm_r1.audit.prior import TEXTS_LEARNT, TextPrior
 from medvlm_r1.console import follow, notice, stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
@@ -19,6 +19,7 @@ from medvlm_r1.evaluation.asking.arms import ARMS, FORCED, Asked, prompts_of
 from medvlm_r1.evaluation.asking.meanings import DEFAULT_ARMS, MEANINGS
 from medvlm_r1.evaluation.asking.run import EvalConfig, answers
 from medvlm_r1.evaluation.measuring import metrics
+from medvlm_r1.evaluation.measuring.by_prior import by_prior
 from medvlm_r1.evaluation.measuring.looking import NOT_TESTED, Looking, judge
 from medvlm_r1.evaluation.measuring.reasons import reasons
 from medvlm_r1.evaluation.measuring.unread import unread
@@ -40,7 +41,6 @@ from medvlm_r1.wording import called
 ALL = "all"
 SETTINGS = ("model", "data", "train", "samples", "probs", "max_tokens", "max_pixels", "dtype")
 LENIENT = (ALL, DEFAULT_ARMS)  # nobody asked for each of these arms by name
-TEXTS_LEARNT = 600  # as in the paper's training set
 
 
 @dataclass
@@ -97,10 +97,18 @@ def evaluate(request: Request, loaded: Policy | None = None) -> dict[str, Any]:
         free.arms, judged_by = judge_all(judges, free.arms, record)
         settings["judge"] = judged_by["model"]
         _save(free, free.arms, request.out)
-    prior = {"text_prior": TextPrior(closed.examples, train).measure(TEXTS_LEARNT)} if closed.examples else {}
-    model = called(request.model)
-    story = Story(f"{model} on {request.data}", {model: closed.arms}, baselines=prior, settings=settings, open={model: free.arms} if free.examples else {})
-    return _tell(story, judged_by, request.out)
+    settings |= {"trained_under": list(asked.trained_under)} if asked.trained_under else {}
+    return _tell(_story(request, settings, closed, free, TextPrior(closed.examples, train)), judged_by, request.out)
+
+
+def _story(request: Request, settings: dict[str, Any], closed: Part, free: Part, prior: TextPrior) -> Story:
+    model, under = called(request.model), settings.get("trained_under", ())
+    told = {"text_prior": prior.measure(TEXTS_LEARNT)} if closed.examples else {}
+    by_texts = by_prior(closed.arms, prior.points(TEXTS_LEARNT)) if closed.examples else {}
+    open_arms = {model: free.arms} if free.examples else {}
+    return Story(
+        f"{model} on {request.data}", {model: closed.arms}, baselines=told, settings=settings, open=open_arms, by_prior={model: by_texts}, trained_under={model: under}
+    )  # fmt: skip
 
 
 def _say_why_missing(arms: Sequence[Sequence[Sample]]) -> None:
@@ -116,7 +124,7 @@ def _tell(story: Story, judged_by: dict[str, Any] | None, out: Path) -> dict[str
     """Write summary.json and report.html of one model; returns the summary."""
     closed, free = story.models[story.trained], story.open.get(story.trained, {})
     arms = list(dict.fromkeys((*closed, *free)))
-    summary = _closed_summary(closed, story.baselines, story.settings.get("in_domain"))
+    summary = _closed_summary(closed, story)
     if free:
         summary["open"] = story.open_numbers[story.trained] | {"judged_by": judged_by}
     summary["failed"] = {name: sum(s.status == "failed" for s in (*closed.get(name, ()), *free.get(name, ()))) for name in arms}
@@ -127,15 +135,17 @@ def _tell(story: Story, judged_by: dict[str, Any] | None, out: Path) -> dict[str
     return summary
 
 
-def _closed_summary(arms: metrics.Arms, baselines: dict[str, dict[str, Any]], in_domain: str | None) -> dict[str, Any]:
+def _closed_summary(arms: metrics.Arms, story: Story) -> dict[str, Any]:
     """The numbers of questions with options; without any, nothing was tested."""
     if not arms:
         untold = Looking(NOT_TESTED, "No question has options, and this verdict is one of questions with options.", {})
         return {"arms": {}, "overall": {}, "paired": {}, "baselines": {}, "looking": asdict(untold)}
-    summary = metrics.summary(arms, baselines, [("image", name) for name in arms if name != "image"])
+    summary = metrics.summary(arms, story.baselines, [("image", name) for name in arms if name != "image"])
+    in_domain = story.settings.get("in_domain")
     against = {name: pair for name in arms if (pair := summary["paired"].get(f"image-{name}"))}
     return summary | {
-        "looking": asdict(judge(arms, against)),
+        "looking": asdict(judge(arms, against, story.trained_under[story.trained])),
+        "by_prior": story.by_prior[story.trained],
         "reasoning": reasons(arms),
         "gap": metrics.out_of_distribution_gap(arms["image"], in_domain) if in_domain else None,
     }

@@ -14,7 +14,7 @@ from medvlm_r1.preflight.machine import this_device
 from medvlm_r1.preflight.memory import ModelShape
 from medvlm_r1.preflight.questions import check_apart, put, questions, require_learnable, usable
 from medvlm_r1.preflight.values import Config, check
-from medvlm_r1.rewards.rubric import Rubric
+from medvlm_r1.rewards.rubric import ByView
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training import checkpoint, sft
 from medvlm_r1.training.grpo import trainer as grpo
@@ -29,12 +29,12 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
     examples, lost = sifting.openable(everything)
     sifting.require_enough(lost, len(everything))
     check_apart(config, examples)
-    examples = [viewed(example, config.view) for example in examples]
+    examples = [viewed(example, config.view) for example in examples] if isinstance(config, sft.SFTConfig) else examples
     device = this_device()  # looked at before the model takes its share
     forecast.check_weights(config, device)
     with memory_errors():
         policy = load_model(config.model, config.dtype, config.max_pixels)
-        policy.template = config.template
+        policy.template, policy.other_views = config.template, other_views(config, policy)
         adapt(policy.model, config.trainable, config.seed)
         notice("\n".join(map(str, table(policy.model))))
         examples, unfit = usable(config, policy, examples)
@@ -51,8 +51,14 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
         planned = forecast.forecast(config, ModelShape.of(policy.model), forecast.Prompts.of(policy, config, asked), device)
         check_memory(planned, policy, asked, fresh)
         if isinstance(config, grpo.GRPOConfig):
-            return grpo.train(config, policy, LocalEngine(policy, learning=True), examples, Rubric(config.rewards), run_dir)
+            return grpo.train(config, policy, LocalEngine(policy, learning=True), examples, ByView(config.views), run_dir)
         return sft.train(config, policy, examples, run_dir)
+
+
+def other_views(config: Config, policy: Policy) -> list[str]:
+    """What a model has learnt from beside its own pictures, in this run and in those before it; a meter teaches nothing."""
+    mine = list(config.views)[1:] if isinstance(config, grpo.GRPOConfig) else []
+    return list(dict.fromkeys((*policy.other_views, *mine)))
 
 
 def check_memory(planned: forecast.Forecast, policy: Policy, asked: Sequence[Example], fresh: bool) -> None:

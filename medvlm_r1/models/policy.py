@@ -114,6 +114,16 @@ class Policy:
     def template(self, name: str) -> None:
         self.model.config.reasoning_template = EVALUATED_AS.get(name, name)
 
+    @property
+    def other_views(self) -> tuple[str, ...]:
+        """What its training showed it beside its own pictures: it wrote that into the model's configuration."""
+        return tuple(getattr(self.model.config, "reasoning_other_views", ()))
+
+    @other_views.setter
+    def other_views(self, names: Sequence[str]) -> None:
+        if names or self.other_views:
+            self.model.config.reasoning_other_views = list(names)
+
     def frozen_copy(self) -> "Policy":
         """The reference policy: same weights, no adapters, no gradients, never updated; it shares what does not learn, images too."""
         model = adapt.reference(self.model)

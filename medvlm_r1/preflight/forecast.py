@@ -61,12 +61,23 @@ def _mean_of_largest(values: Sequence[int], count: int) -> int:
     return math.ceil(sum(largest) / len(largest))
 
 
-def prompts_together(config: Config, prompt_tokens: int) -> int:
-    """Prompts of the largest micro-batch."""
+def prompts_together(config: Config, prompt_tokens: int, gathered: tuple[int, int] | None = None) -> int:
+    """Prompts of the largest micro-batch; ``gathered``: one of ``gatherings``, the first if left out."""
     if not isinstance(config, GRPOConfig):
         return micro_prompts(config.prompts_per_step, prompt_tokens + TARGET_TOKENS[config.target], config.tokens_per_micro_batch)
-    group_tokens = prompt_tokens + config.sampling.n * config.sampling.max_tokens
-    return micro_prompts(config.prompts_per_step, group_tokens, config.update.tokens_per_micro_batch)
+    groups, rollouts = gathered or gatherings(config)[0]
+    return micro_prompts(groups, prompt_tokens + rollouts * config.sampling.max_tokens, config.update.tokens_per_micro_batch)
+
+
+def gatherings(config: GRPOConfig) -> list[tuple[int, int]]:
+    """(groups, rollouts of each) of a step where all questions can be shown under all views, and where none can but under the first.
+
+    >>> gatherings(GRPOConfig()), gatherings(GRPOConfig(sampling=Sampling(n=8), meter=2))
+    ([(4, 4)], [(8, 6), (4, 8)])
+    """
+    parts, n = config.shares, config.sampling.n
+    whole = (config.prompts_per_step * len(parts), max(share.n for share in parts.values()))
+    return [whole] if len(parts) == 1 else [whole, (config.prompts_per_step, n)]
 
 
 @dataclass(frozen=True)
@@ -157,18 +168,20 @@ def gib(size: int) -> str:
 
 def forecast(config: Config, shape: ModelShape, prompts: Prompts, device: Device) -> Forecast:
     """What a configuration takes with these prompts."""
-    work = workload(config, prompts, HEAD_CHUNK_ELEMENTS // shape.vocabulary)
-    return Forecast(config, work, plan(shape, work), device)
+    positions = HEAD_CHUNK_ELEMENTS // shape.vocabulary
+    works = [workload(config, prompts, positions, at) for at in range(len(gatherings(config)) if isinstance(config, GRPOConfig) else 1)]
+    return max((Forecast(config, work, plan(shape, work), device) for work in works), key=lambda found: found.peak)
 
 
-def workload(config: Config, prompts: Prompts, head_positions: int) -> Workload:
-    """The largest step of a configuration, every completion as long as it may be."""
+def workload(config: Config, prompts: Prompts, head_positions: int, at: int = 0) -> Workload:
+    """The largest step of a configuration, every completion as long as it may be; ``at``: which of its ``gatherings``."""
     p, number_bytes = config.prompts_per_step, {"float32": 4, "bfloat16": 2}[config.dtype]
-    data, together = (prompts.patches, prompts.images), prompts_together(config, prompts.tokens)
-    if not isinstance(config, GRPOConfig):
+    gathered = gatherings(config)[at] if isinstance(config, GRPOConfig) else None
+    data, together = (prompts.patches, prompts.images), prompts_together(config, prompts.tokens, gathered)
+    if gathered is None or not isinstance(config, GRPOConfig):
         c = TARGET_TOKENS[config.target]
         return Workload(p, 1, prompts.tokens, c, *data, together, head_positions, number_bytes, reference=False, generates=False)
-    g, c = config.sampling.n, config.sampling.max_tokens
+    (p, g), c = gathered, config.sampling.max_tokens
     return Workload(p, g, prompts.tokens, c, *data, together, head_positions, number_bytes, bool(config.update.loss.kl_beta))
 
 

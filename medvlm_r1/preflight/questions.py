@@ -1,6 +1,7 @@
 """What is checked of the questions before step 1: no late step may fail on a question or a picture that was there to see."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from medvlm_r1.console import notice
 from medvlm_r1.data.clean import torn
@@ -12,7 +13,7 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight.sifting import Lost, sift, told
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import golds, render
-from medvlm_r1.rewards.rubric import BUILT_IN, PENALTIES, Rubric
+from medvlm_r1.rewards.rubric import BUILT_IN, PENALTIES, ByView, Rubric
 from medvlm_r1.training import sft
 from medvlm_r1.training.batches import batch_indices
 from medvlm_r1.training.grpo import trainer as grpo
@@ -35,11 +36,25 @@ def check_apart(config: Config, examples: Sequence[Example]) -> None:
 
 
 def put(config: Config, examples: Sequence[Example]) -> list[Example]:
-    """The questions that the run will put, each once; all where a step may draw others."""
-    if isinstance(config, grpo.GRPOConfig) and config.redraws:
-        return list(examples)
+    """The questions that the run will put, each once, and once more for every picture of another that it is shown with; all where a step may draw others."""
+    if isinstance(config, grpo.GRPOConfig):
+        return _shown(config, examples)
     steps = (batch_indices(len(examples), config.prompts_per_step, step, config.seed) for step in range(config.steps))
     return [examples[row] for row in sorted({row for rows in steps for row in rows})]
+
+
+def _shown(config: grpo.GRPOConfig, examples: Sequence[Example]) -> list[Example]:
+    """In the order of the questions, each under its own id, whatever it is shown with."""
+    asking = config.asking(examples)
+    place = {example.id: n for n, example in enumerate(examples)}
+    found: dict[tuple[str, tuple[str, ...]], Example] = {}
+    for step in range(config.steps) if not config.redraws else ():
+        batch = asking.batch(step)
+        for example, shown_V in zip(batch, asking.show(step, batch), strict=True):
+            found |= {(example.id, shown.example.images): replace(shown.example, id=example.id) for shown in shown_V}
+    if config.redraws:  # a partner is a question of the run, and all of them are looked at
+        found = {(e.id, e.images): replace(shown.example, id=e.id) for e, shown_V in zip(examples, asking.show(0, examples), strict=True) for shown in shown_V}
+    return sorted(found.values(), key=lambda example: place[example.id])
 
 
 def usable(config: Config, policy: Policy, examples: Sequence[Example]) -> tuple[list[Example], list[Lost]]:
@@ -48,13 +63,13 @@ def usable(config: Config, policy: Policy, examples: Sequence[Example]) -> tuple
     Which it puts depends on how many there are, so that leaving some out asks for others, until all fit.
     """
     kept, lost = list(examples), []
-    proven: set[str] = set()
+    proven: set[tuple[str, tuple[str, ...]]] = set()
     while True:
-        asked = [example for example in put(config, kept) if example.id not in proven]
+        asked = [example for example in put(config, kept) if (example.id, example.images) not in proven]
         policy.read_ahead(asked)
         fit, unfit = sift(asked, lambda example: check_example(config, policy, example))
-        proven |= {example.id for example in fit}
-        lost += unfit
+        proven |= {(example.id, example.images) for example in fit}
+        lost += {question.id: question for question in unfit}.values()
         if not unfit:
             return kept, lost
         out = {question.id for question in unfit}
@@ -79,7 +94,9 @@ def require_learnable(config: Config, policy: Policy, examples: Sequence[Example
     for example in examples:
         check_example(config, policy, example)
     if isinstance(config, grpo.GRPOConfig):
-        check_gold(Rubric(config.rewards), [render(example, config.template) for example in examples])
+        prompts = [render(example, config.template) for example in {example.id: example for example in examples}.values()]
+        for rubric in ByView(config.views).rubrics.values():
+            check_gold(rubric, prompts)
 
 
 def check_gold(rubric: Rubric, prompts: Sequence[Prompt]) -> None:

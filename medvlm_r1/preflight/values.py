@@ -4,11 +4,11 @@ import math
 from functools import reduce
 from typing import Any
 
-from medvlm_r1.data.views import VIEWS
+from medvlm_r1.data.views import EFFECTS, METER, VIEWS
 from medvlm_r1.errors import ConfigError, nearest
 from medvlm_r1.models import adapt
 from medvlm_r1.reasoning import TEMPLATES
-from medvlm_r1.rewards.rubric import Rubric
+from medvlm_r1.rewards.rubric import WEIGHT, Rubric
 from medvlm_r1.training import sft
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.grpo.advantage import ADVANTAGES
@@ -19,18 +19,18 @@ Config = grpo.GRPOConfig | sft.SFTConfig
 
 DTYPES = ("float32", "bfloat16")
 _NAMES = {
-    "template": TEMPLATES, "view": ("image", *VIEWS), "dtype": DTYPES, "advantage": ADVANTAGES, "update.loss.kl": KL,
+    "template": TEMPLATES, "view": ("image", *EFFECTS), "dtype": DTYPES, "advantage": ADVANTAGES, "update.loss.kl": KL,
     "update.loss.surrogate": SURROGATES, "update.loss.reduce": REDUCE, "update.loss.trust": TRUST,
     "optim.schedule": SCHEDULES, "target": ("letter", "trace"),
 }  # fmt: skip
 _LEAST = {
     "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "max_pixels": 28**2, "seed": 0,
     "update.tokens_per_micro_batch": 1, "tokens_per_micro_batch": 1, "update.loss.kl_beta": 0, "optim.warmup_steps": 0, "optim.weight_decay": 0,
-    "update.epochs": 1, "update.mini_batches": 1, "redraws": 0, "update.loss.clip_low": 0, "update.loss.clip_high": 0, "update.loss.trust_least": 0,
+    "update.epochs": 1, "update.mini_batches": 1, "redraws": 0, "meter": 0, "stop.window": 2, "update.loss.clip_low": 0, "update.loss.clip_high": 0, "update.loss.trust_least": 0,
 }  # fmt: skip
 _POSITIVE = (
     "optim.lr", "optim.max_grad_norm", "sampling.temperature", "update.temperature",
-    "update.loss.temperature_up", "update.loss.temperature_down", "update.loss.trust_most",
+    "stop.kept", "update.loss.temperature_up", "update.loss.temperature_down", "update.loss.trust_most",
 )  # fmt: skip
 
 
@@ -49,14 +49,37 @@ def check(config: Config) -> None:
     if not all(0 <= beta < 1 for beta in config.optim.betas):
         raise ConfigError(f'"optim.betas" wants two numbers from 0 to below 1, got {list(config.optim.betas)}')
     if isinstance(config, grpo.GRPOConfig):
-        if not Rubric(config.rewards).weights:
-            raise ConfigError('"rewards" is empty, so nothing can be learnt; name one, such as {"accuracy": 1.0}')
+        check_views(config)
         if config.sampling.temperature != config.update.temperature:
             raise ConfigError("sampling.temperature and update.temperature differ; the update must see the policy that sampled")
         if config.update.mini_batches > config.prompts_per_step:
             raise ConfigError(f'"update.mini_batches" is {config.update.mini_batches}, and a step has {config.prompts_per_step} groups to cut; lower it')
         if config.update.loss.trust_least > config.update.loss.trust_most:
             raise ConfigError(f'"update.loss.trust_least" is {config.update.loss.trust_least}, above trust_most ({config.update.loss.trust_most}); lower it')
+
+
+def check_views(config: grpo.GRPOConfig) -> None:
+    """What a run is shown, what that earns, and how its rollouts are shared. Raises ConfigError."""
+    if not config.views:
+        raise ConfigError('"views" is empty, so nothing is shown; write {"image": {"format": 1, "accuracy": 1}}')
+    for view, weights in config.views.items():
+        if view not in VIEWS:
+            raise ConfigError(f'unknown view "{view}"{nearest(view, VIEWS)}')
+        if not 0 < (weight := weights.get(WEIGHT, 1.0)) < math.inf:
+            raise ConfigError(f'the view "{view}" weighs {weight}; give it more than 0, or leave it out, and use the meter to measure without learning')
+        rewards = Rubric({name: value for name, value in weights.items() if name != WEIGHT}).weights
+        if not rewards:
+            raise ConfigError(f'"rewards" of the view "{view}" is empty, so nothing can be learnt; name one, such as {{"accuracy": 1.0}}')
+        if max(rewards.values()) < 0:
+            raise ConfigError(f'under the view "{view}" everything costs and nothing earns, so that a broken answer is the best; add "format": 1')
+    if config.meter and METER in config.views:
+        raise ConfigError(f'"meter" measures what the view "{METER}" shows already; set meter=0')
+    few = [view for view, share in config.shares.items() if share.n < 2 and share.weight]
+    if few:
+        shared = " and ".join(f"{share.n} of {view}" for view, share in config.shares.items())
+        raise ConfigError(f'"sampling.n" is {config.sampling.n}, which makes {shared} a question; a group of less than 2 teaches nothing, raise sampling.n')
+    if config.stop.kept is not None and not config.meter and METER not in config.views:
+        raise ConfigError('"stop.kept" needs to know what a run keeps with another patient\'s picture; set meter=2')
 
 
 def _value(config: Any, key: str) -> Any:

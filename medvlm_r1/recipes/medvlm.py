@@ -7,6 +7,7 @@ in the abstract, and prompts are never cut.
 from dataclasses import replace
 
 from medvlm_r1.models.adapt import LoRA, Trainable
+from medvlm_r1.recipes.nano import contrast
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.training.grpo.loss import LossConfig
 from medvlm_r1.training.grpo.trainer import GRPOConfig
@@ -42,7 +43,7 @@ def modern() -> GRPOConfig:
       paper rewards "B)" in training and refuses it at test.
     """
     return replace(
-        mri(), template="paper-eval", rewards={"format": 1.0, "strict_accuracy": 1.0}, advantage="dr_grpo",
+        mri(), template="paper-eval", views={"image": {"format": 1.0, "strict_accuracy": 1.0}}, advantage="dr_grpo",
         sampling=Sampling(n=8), update=UpdateConfig(loss=LossConfig(kl_beta=0.0)),
     )  # fmt: skip
 
@@ -53,6 +54,16 @@ def lora_24gb() -> GRPOConfig:
     The rate is ten times the paper's, as is usual for adapters; not tuned by us.
     """
     return replace(mri(), trainable=ADAPTERS, optim=OptimConfig(lr=ADAPTER_LR), update=UpdateConfig(tokens_per_micro_batch=3072))
+
+
+def looking() -> GRPOConfig:
+    """The paper's run with a contrary patient's picture beside the own one: four rollouts with each.
+
+    A step holds two pictures a question until the update has gone back through them, so that it asks three questions and not
+    four, in 400 steps: as many in all. Tried on the embedded model only (docs/looking.md).
+    """
+    update = UpdateConfig(tokens_per_micro_batch=3072)
+    return replace(mri(), views=contrast(), steps=400, prompts_per_step=3, sampling=Sampling(n=8), update=update)
 
 
 def lora_24gb_sft() -> SFTConfig:

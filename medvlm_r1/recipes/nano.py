@@ -29,6 +29,21 @@ def grpo() -> GRPOConfig:
     )
 
 
+def contrast(view: str = "mismatch", weight: float = 1.0) -> dict[str, dict[str, float]]:
+    """The own picture as ever, and another's, where the gold letter costs what it earned; ``weight``: λ, what the latter's advantages weigh.
+
+    >>> contrast(weight=0.5)["mismatch"]
+    {'format': 1.0, 'accuracy': -1.0, 'weight': 0.5}
+    """
+    other = {"format": 1.0, "accuracy": -1.0} | ({} if weight == 1.0 else {"weight": weight})
+    return {"image": {"format": 1.0, "accuracy": 1.0}, view: other}
+
+
+def looking() -> GRPOConfig:
+    """Half of the rollouts are written on the picture of a patient whose answer is another."""
+    return replace(grpo(), views=contrast(), steps=60, save_every=60)
+
+
 def sft() -> SFTConfig:
     """The same 600 letters, four epochs, answered directly."""
     return SFTConfig(
@@ -51,19 +66,19 @@ def traces() -> SFTConfig:
 
 def format_only() -> GRPOConfig:
     """Does the form alone explain the gain?"""
-    return replace(grpo(), rewards={"format": 1.0})
+    return replace(grpo(), views={"image": {"format": 1.0}})
 
 
 def accuracy_only() -> GRPOConfig:
     """Does it reason without being told to?"""
-    return replace(grpo(), rewards={"accuracy": 1.0})
+    return replace(grpo(), views={"image": {"accuracy": 1.0}})
 
 
 def no_think() -> GRPOConfig:
     """Is the thought needed?"""
-    return replace(grpo(), template="direct", rewards={"direct_format": 1.0, "accuracy": 1.0})
+    return replace(grpo(), template="direct", views={"image": {"direct_format": 1.0, "accuracy": 1.0}})
 
 
 def blank_images() -> GRPOConfig:
     """What is learned without looking?"""
-    return replace(grpo(), view="blank")
+    return replace(grpo(), views={"blank": grpo().rewards})

@@ -129,7 +129,9 @@ def story(evaluations: Sequence[Evaluation]) -> Story:
     baselines = {name: cells for name, cells in evaluations[0].summary.get("baselines", {}).items() if name == "text_prior"}
     settings = {evaluation.name: evaluation.settings for evaluation in evaluations}
     closed, free = {e.name: _lists(e.arms) for e in evaluations}, {e.name: _lists(e.open) for e in evaluations}
-    return Story(title, closed, baselines=baselines, settings=settings, open=free if any(free.values()) else {})
+    by_prior = {e.name: e.summary.get("by_prior", {}) for e in evaluations}
+    taught = {e.name: e.settings.get("trained_under", ()) for e in evaluations}
+    return Story(title, closed, baselines=baselines, settings=settings, open=free if any(free.values()) else {}, by_prior=by_prior, trained_under=taught)
 
 
 def _lists(arms: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sample]]:

@@ -91,6 +91,7 @@ def _numbers(story: Story) -> dict[str, Any]:
         "comparisons": comparisons,
         "forest": _forest(story, rows),
         "arms": {name: of_model for name, of_model in numbers.items() if len(of_model.arms) > 1},
+        "by_prior": {name: found for name, found in story.by_prior.items() if found},
         "steady": {name: found for name, arms in closed.items() if (found := steadiness(arms.get("rotate", ())))},
         "letters": {name: chosen for name, arms in closed.items() if (chosen := letters(arms.get("rotate", arms["image"])))},
         "reasons": {name: table for name, arms in closed.items() if (table := reasons.rows(reasons.reasons(arms)))},

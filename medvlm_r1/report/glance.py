@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from medvlm_r1.evaluation.measuring.looking import DECIDING, DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, SHOWN, Looking, Reliance
+from medvlm_r1.evaluation.measuring.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, SHOWN, Looking, Reliance, deciding_arms
 from medvlm_r1.evaluation.measuring.measured import ModelNumbers
 from medvlm_r1.evaluation.measuring.metrics import overall, shared
 from medvlm_r1.report.charts import ROW_PX, dot, line
@@ -61,7 +61,7 @@ def glances(story: Story, numbers: Mapping[str, ModelNumbers], baselines: Sequen
 
 def _glance(story: Story, name: str, numbers: ModelNumbers, levels: Sequence[tuple[str, float]]) -> Glance:
     looking, image = numbers.looking, numbers.arms["image"]
-    found = {arm: r for arm, r in looking.reliance.items() if arm in DECIDING} or looking.reliance
+    found = {arm: r for arm, r in looking.reliance.items() if arm in deciding_arms(looking.trained_under)} or looking.reliance
     arm = min(found, key=lambda arm: found[arm].difference, default="")
     sign, kind = MARKS[looking.level]
     without = numbers.arms[arm].mean if arm else None

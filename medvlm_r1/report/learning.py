@@ -15,6 +15,7 @@ from medvlm_r1.files import output_errors, read_rows
 from medvlm_r1.report import charts
 from medvlm_r1.report.gallery import highlight
 from medvlm_r1.report.pages import page
+from medvlm_r1.training.grpo.meter import OTHER, OWN, Kept, Stop, forgets
 from medvlm_r1.wording import called, duration, flat
 
 Rows = Sequence[Mapping[str, Any]]
@@ -23,6 +24,8 @@ CURVES = {
     "reward": "Reward, total",
     "reward/format": "Reward for the format",
     "reward/accuracy": "Reward for the right letter",
+    OWN: "Right with its own picture",
+    OTHER: "Right with another patient's picture",
     "kl": "KL divergence from the base",
     "completion_length": "Length of a completion, tokens",
     "loss": "Loss",
@@ -86,25 +89,52 @@ def phases(rows: Rows) -> dict[str, float]:
     return found
 
 
-def sentence(found: Mapping[str, tuple[float, float]], steps: int, skipped: int = 0) -> str:
-    """What changed.
+def sentence(found: Mapping[str, tuple[float, float]], steps: int, skipped: int = 0, of: int = 0) -> str:
+    """What changed; ``of``: how many steps the run was to have, where it ended early.
 
     >>> sentence({"reward": (1.25, 1.64), "reward/accuracy": (0.45, 0.61), "loss": (0.0, 0.1)}, 100)
     '100 steps: reward 1.25 → 1.64, right letter 0.45 → 0.61, on training questions.'
     >>> sentence({"loss": (0.2, 0.1)}, 75, skipped=2)
     '75 steps: loss 0.20 → 0.10, on training questions. 2 of them were skipped, since loss or gradient was not finite.'
+    >>> sentence({"reward": (1.25, 1.64), OWN: (0.7, 0.9), OTHER: (0.5, 0.65)}, 40, of=100)
+    "40 of 100 steps: reward 1.25 → 1.64, right 70 → 90 % with the own picture, 50 → 65 % with another patient's, on training questions."
     """
     keys = [key for key in found if key == "reward" or key.startswith("reward/")] or [key for key in found if key == "loss"]  # a policy's loss says nothing
     told = ", ".join(f"{_REWARDS.get(key, key.removeprefix('reward/'))} {found[key][0]:.2f} → {found[key][1]:.2f}" for key in keys)
+    if OWN in found and OTHER in found:
+        own, other = (" → ".join(f"{100 * end:.0f}" for end in found[key]) for key in (OWN, OTHER))
+        told += f", right {own} % with the own picture, {other} % with another patient's"
     left_out = f" {skipped} of them {'was' if skipped == 1 else 'were'} skipped, since loss or gradient was not finite." * bool(skipped)
-    return f"{steps} steps" + (f": {told}, on training questions." if told else ".") + left_out
+    return f"{steps} {f'of {of} ' * bool(of)}steps" + (f": {told}, on training questions." if told else ".") + left_out
+
+
+def ended_early(kept: Kept, stop: Stop) -> str:
+    """Why a run did not go on.
+
+    >>> ended_early(Kept(0.76, 0.71), Stop(kept=0.5))[:92]
+    'It ended early: over 20 steps it kept 76 % of its lead over chance with another patient\'s pict'
+    """
+    share, least, allowed = (f"{100 * value:.0f} %" for value in (kept.share, kept.least, stop.kept or 0.0))
+    return (
+        f"It ended early: over {stop.window} steps it kept {share} of its lead over chance with another patient's picture, at least {least}, "
+        f"more than stop.kept allows ({allowed})."
+    )
+
+
+def story(config: Mapping[str, Any], rows: Rows) -> str:
+    """What changed, and why it ended where it did."""
+    stop = Stop(**config.get("stop") or {})
+    found = forgets(rows, stop)
+    of = config.get("steps", 0) if found and len(rows) < config.get("steps", 0) else 0
+    said = sentence(ends(rows), len(rows), skipped_steps(rows), of)
+    return f"{said} {ended_early(found, stop)}" if found else said
 
 
 def render_learning(config: Mapping[str, Any], rows: Rows, rollouts: Rows) -> str:
     """The page as one string of HTML that loads nothing from anywhere. ``rollouts`` are rows of rollouts.jsonl, of any few steps."""
     context = {
         "title": f"{called(config['model'])} learns from {config['data']}",
-        "sentence": sentence(ends(rows), len(rows), skipped_steps(rows)),
+        "sentence": story(config, rows),
         "curves": learning_curves({"run": rows}),
         "seconds": phases(rows),
         "steps": [(step, _groups(list(few))) for step, few in groupby(rollouts, lambda row: row["step"])],
@@ -132,7 +162,7 @@ def tell(run_dir: Path) -> str:
     with output_errors(run_dir):
         (run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         (run_dir / "report.html").write_text(page, encoding="utf-8")
-    return sentence(found, len(rows), skipped)
+    return story(config, rows)
 
 
 def _first_and_last(path: Path) -> list[dict[str, Any]]:

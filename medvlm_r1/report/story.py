@@ -28,6 +28,7 @@ class Story:
     baselines: "chance" and "text_prior" -> modality -> {"accuracy", "ci95"} or a
         plain number; chance is computed where it is not given.
     curves: run -> rows of its metrics.jsonl. seconds: phase -> seconds.
+    by_prior: model -> what ``evaluation.measuring.by_prior`` found. trained_under: model -> the arms that its training showed it.
     settings: name -> value, may be nested; ``in_domain`` is the modality trained on (or a list).
     """
 
@@ -41,6 +42,8 @@ class Story:
     settings: dict[str, Any] = field(default_factory=dict)
     is_lineage: bool = False
     open: dict[str, Arms] = field(default_factory=dict)
+    by_prior: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    trained_under: dict[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -65,7 +68,7 @@ class Story:
     @cached_property
     def numbers(self) -> dict[str, ModelNumbers]:
         """Every model's numbers of questions with options."""
-        return {name: measure(arms) for name, arms in self.models.items() if arms}
+        return {name: measure(arms, self.trained_under.get(name, ())) for name, arms in self.models.items() if arms}
 
     @cached_property
     def comparisons(self) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from medvlm_r1.errors import ConfigError, RewardError, nearest
 from medvlm_r1.files import digest
 from medvlm_r1.rewards import own
 from medvlm_r1.rewards.choice import choice, paper_choice
+from medvlm_r1.rewards.consistent import consistent
 from medvlm_r1.rewards.format import asked_format, direct_format
 from medvlm_r1.rewards.length import overlong
 from medvlm_r1.rewards.open import exact, f1, yes_no
@@ -30,19 +31,21 @@ REWARDS: dict[str, Reward] = {
     "direct_format": direct_format,
     "accuracy": paper_choice,
     "strict_accuracy": choice,
+    "consistent": consistent,
     "exact": exact,
     "f1": f1,
     "yes_no": yes_no,
     "overlong": overlong,
 }
 PENALTIES = frozenset({"overlong"})  # never above 0, whatever the answer
+WEIGHT = "weight"  # of a view: what its advantages weigh; no reward
 BUILT_IN = frozenset(REWARDS)  # of these alone it is known what a right answer earns
 
 
 def register(name: str, reward: Reward) -> None:
     """Give a function a name that ``rewards`` of a configuration may use, in this process. Raises ConfigError for a name that is taken."""
-    if name in BUILT_IN or own.is_own(name) or not name:
-        raise ConfigError(f'a reward cannot be called "{name}"; choose a name that is none of {", ".join(sorted(BUILT_IN))} and has no colon')
+    if name in BUILT_IN or own.is_own(name) or name in ("", WEIGHT):
+        raise ConfigError(f'a reward cannot be called "{name}"; choose a name that is none of {", ".join(sorted(BUILT_IN | {WEIGHT}))} and has no colon')
     REWARDS[name] = reward
 
 
@@ -108,6 +111,45 @@ class Rubric:
         if not math.isfinite(number):
             raise RewardError(f'reward "{name}" returned {reprlib.repr(value)} on question "{prompt.example.id}"; let it return a finite number')
         return number
+
+
+@dataclass(frozen=True)
+class ByView:
+    """A rubric for each view of a run; the parts of all but the first view bear its name. What is shown otherwise (the meter's) earns nothing.
+
+    >>> from medvlm_r1.types import Example
+    >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "coronal", "mri")
+    >>> c = Completion((7,), (0.0,), "<think>Ears.</think><answer>B</answer>", finished=True)
+    >>> by_view = ByView({"image": {"accuracy": 1.0}, "mismatch": {"format": 1.0, "accuracy": -1.0, "weight": 0.5}})
+    >>> by_view(c, Prompt(e, "…")), by_view(c, Prompt(e, "…", view="mismatch"))
+    ({'accuracy': 1.0}, {'mismatch/format': 1.0, 'mismatch/accuracy': -1.0})
+    """
+
+    views: Mapping[str, Mapping[str, float]]
+
+    @cached_property
+    def rubrics(self) -> dict[str, Rubric]:
+        """By the view's name as a prompt bears it: "" for the first."""
+        rubrics = [Rubric({name: weight for name, weight in view.items() if name != WEIGHT}) for view in self.views.values()]
+        return dict(zip(("", *list(self.views)[1:]), rubrics, strict=True))
+
+    def __call__(self, completion: Completion, prompt: Prompt) -> dict[str, float]:
+        rubric = self.rubrics.get(prompt.view)
+        return {_part(prompt.view, name): value for name, value in rubric(completion, prompt).items()} if rubric else {}
+
+
+def weights_of(views: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What each part of a run's rewards weighs, by the part's name.
+
+    >>> weights_of({"image": {"accuracy": 1.0}, "mismatch": {"accuracy": -1.0, "weight": 0.5}})
+    {'accuracy': 1.0, 'mismatch/accuracy': -1.0}
+    """
+    named = zip(("", *list(views)[1:]), views.values(), strict=True)
+    return {_part(name, reward): weight for name, view in named for reward, weight in view.items() if reward != WEIGHT}
+
+
+def _part(view: str, name: str) -> str:
+    return f"{view}/{name}" if view else name
 
 
 def _number(value: Any) -> float:

@@ -112,16 +112,19 @@ def ask(rng: np.random.Generator, modality: str, patient: int) -> Question:
     return Question(kind, str(rng.choice(WORDINGS[kind])), options, gold, scene)
 
 
-def ask_with_shortcut(rng: np.random.Generator, patient: int) -> Question:
+def ask_with_shortcut(rng: np.random.Generator, patient: int, is_reversed: bool = False) -> Question:
     """An MRI question whose options give its answer away: of a type's labels the first half are only ever answers, the rest only distractors.
 
     Each option fits the question, so a reader of the picture needs no trick; but the texts alone answer all of them,
-    as they nearly do in OmniMedVQA, where most distractors are never an answer elsewhere.
+    as they nearly do in OmniMedVQA, where most distractors are never an answer elsewhere. ``is_reversed``: the halves
+    are exchanged, so that whoever answers by the shortcut is always wrong.
     """
     kinds = [kind for kind in WEIGHTS["mri"] if kind != "modality"]
     kind = str(rng.choice(kinds))
     labels = vocabulary("mri", kind)
     answers, distractors = labels[: len(labels) // 2], labels[len(labels) // 2 :]
+    if is_reversed:
+        answers, distractors = distractors, answers
     gold = str(rng.choice(answers))
     options = [gold, *map(str, rng.permutation(distractors)[: MAX_OPTIONS - 1])]
     scene = draw_scene(rng, "mri", patient=patient, **_facts(rng, "mri", kind, gold))

@@ -19,8 +19,8 @@ from medvlm_r1.types import Example
 SIZES = {"train": 600, "test": 300}
 QUESTIONS_PER_PATIENT = 2
 _FIRST_PATIENT = {"train": 0, "test": 100_000}  # pre-training patients start at a million
-_OFFSET = {"mri": 0, "ct": 10_000, "xray": 20_000, "text-shortcut": 30_000}
-SHORTCUT = "text-shortcut"
+_OFFSET = {"mri": 0, "ct": 10_000, "xray": 20_000, "text-shortcut": 30_000, "text-reversed": 40_000}
+_IS_REVERSED = {"text-shortcut": False, "text-reversed": True}
 
 
 @lru_cache(maxsize=4096)
@@ -28,11 +28,11 @@ def question(name: str, split: str, index: int) -> Question:
     """The question at one place of one set; a pure function of its arguments."""
     patient = _FIRST_PATIENT[split] + _OFFSET[name] + index // QUESTIONS_PER_PATIENT
     rng = np.random.default_rng([_FIRST_PATIENT[split] + _OFFSET[name], index])
-    return ask_with_shortcut(rng, patient) if name == SHORTCUT else ask(rng, name, patient)
+    return ask_with_shortcut(rng, patient, _IS_REVERSED[name]) if name in _IS_REVERSED else ask(rng, name, patient)
 
 
 def load(name: str, split: str | None = None) -> list[Example]:
-    """All questions of a set, both splits unless one is named: a modality's, or "text-shortcut"."""
+    """All questions of a set, both splits unless one is named: a modality's, "text-shortcut", or "text-reversed"."""
     if name not in _OFFSET:
         raise DataError(f'no phantom set "{name}"{nearest(name, _OFFSET)}')
     if split is not None and split not in SIZES:

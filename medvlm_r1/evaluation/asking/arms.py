@@ -5,21 +5,19 @@ questions' ids; it may leave questions out (those without options, where it need
 A new arm is one function and one line of ARMS.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from medvlm_r1.audit.harden import harden, kind
+from medvlm_r1.audit.harden import harden
+from medvlm_r1.data.partners import contraries, kind, partners
 from medvlm_r1.data.views import viewed
 from medvlm_r1.errors import ConfigError, DataError, nearest
 from medvlm_r1.evaluation.asking.counterfactual import counterfactual
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.files import digest
 from medvlm_r1.reasoning import WITHOUT_THOUGHT, parse, render
 from medvlm_r1.types import Example, Prompt
-
-_FAR = 200
 
 
 @dataclass(frozen=True)
@@ -111,59 +109,6 @@ def rotations(example: Example) -> list[Example]:
     [('a', 'b', 'c'), ('b', 'c', 'a'), ('c', 'a', 'b')]
     """
     return [replace(example, options=example.options[r:] + example.options[:r]) for r in range(len(example.options))]
-
-
-def partners(examples: Sequence[Example], alike: Callable[[Example], Hashable]) -> dict[str, Example]:
-    """Id -> another question that is ``alike``, of another group and about other pictures; those without one are left out.
-
-    A question's partner is the next that fits in the order of a hash of their ids, so nobody chose it.
-
-    >>> a, b, c = (Example(id, (f"{id}.png",), "Which?", (), "x", modality) for id, modality in (("a", "ct"), ("b", "ct"), ("c", "mri")))
-    >>> {id: e.id for id, e in partners([a, b, c], lambda e: e.modality).items()}
-    {'b': 'a', 'a': 'b'}
-    """
-    found = {}
-    for row in _rows(examples, alike).values():
-        for at, example in enumerate(row):
-            if (other := _from(row, at + 1, example)) is not None:
-                found[example.id] = other
-    return found
-
-
-def contraries(examples: Sequence[Example]) -> dict[str, Example]:
-    """Id -> a question of the same modality and type (or wording) with another answer: its picture does not show this one's.
-
-    >>> a, b, c = (Example(id, (f"{id}.png",), "Plane?", (), plane, "ct") for id, plane in (("a", "axial"), ("b", "axial"), ("c", "sagittal")))
-    >>> {id: e.id for id, e in contraries([a, b, c]).items()}
-    {'c': 'b', 'b': 'c', 'a': 'c'}
-    """
-    found = {}
-    for row in _rows(examples, lambda e: (*kind(e), len(e.images))).values():
-        by_answer = _rows(row, lambda e: e.answer)
-        answers = list(by_answer)
-        for n, answer in enumerate(answers):
-            for at, example in enumerate(by_answer[answer]):
-                others = (_from(by_answer[other], at, example) for other in (*answers[n + 1 :], *answers[:n]))
-                if (other := next((other for other in others if other), None)) is not None:
-                    found[example.id] = other
-    return found
-
-
-def _rows(examples: Sequence[Example], alike: Callable[[Example], Hashable]) -> dict[Hashable, list[Example]]:
-    rows: dict[Hashable, list[Example]] = {}
-    for example in sorted(examples, key=lambda e: digest(e.id)):
-        rows.setdefault(alike(example), []).append(example)
-    return rows
-
-
-def _from(row: Sequence[Example], start: int, example: Example) -> Example | None:
-    """The first of a row, round from ``start``, of another group and about other pictures; not far, or one large group would take hours."""
-    circle = (row[(start + step) % len(row)] for step in range(min(len(row), _FAR)))
-    return next((other for other in circle if _apart(other, example)), None)
-
-
-def _apart(a: Example, b: Example) -> bool:
-    return set(a.images).isdisjoint(b.images) and not (a.group and a.group == b.group)
 
 
 ARMS: dict[str, Callable[[Asked], list[Prompt]]] = {

@@ -1,38 +1,13 @@
 """Does the answer go by the thought? What the thought names, beside what was answered, as written and when it is changed."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from medvlm_r1.audit.texts import normal
 from medvlm_r1.evaluation.measuring.metrics import compare, overall
-from medvlm_r1.evaluation.measuring.naming import is_denied, key, mentions
 from medvlm_r1.evaluation.measuring.share import share
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.naming import named_last
 from medvlm_r1.reasoning import parse
-from medvlm_r1.types import LETTERS
-
-# A capital only: "option a lesion fits" names no letter.
-_LETTER = re.compile(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+(?:is|would be|must be))?\s*:?\s*[(\[]?([A-J])(?!\w)")
-
-
-def named(thought: str, options: Sequence[str]) -> str:
-    """The letter of the option that a thought names last, or "" for none.
-
-    Option texts count as whole words, the longest first, and not where they are denied: of "not the left" nothing
-    remains. Only a thought that names no text is searched for a letter, "the answer is B". Of options that
-    differ in case or a full stop alone, the first is meant.
-
-    >>> options = ("left", "left upper", "right")
-    >>> [named(t, options) for t in ("Right? Left upper.", "not right but left", "not the left", "So option C.")]
-    ['B', 'A', '', 'C']
-    """
-    texts = [key(normal(option)) for option in options]
-    spoken = [text for text, start, _ in mentions(thought, texts) if text == "no" or not is_denied(thought, start)]
-    if spoken:
-        return LETTERS[texts.index(spoken[-1])]
-    letters = [m[1] for m in _LETTER.finditer(thought) if m[1] in LETTERS[: len(options)] and not is_denied(thought, m.start())]
-    return letters[-1] if letters else ""
 
 
 def agreement(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -41,7 +16,7 @@ def agreement(samples: Sequence[Sample]) -> dict[str, Any]:
     ``n`` + ``names_none`` + ``no_thought`` are all samples with a letter.
     """
     thoughts = [(sample, parse(sample.text, len(sample.options)).think) for sample in samples if sample.answer]
-    names = [(sample, name) for sample, thought in thoughts if (name := named(thought, sample.options))]
+    names = [(sample, name) for sample, thought in thoughts if (name := named_last(thought, sample.options))]
     found = share([sample.answer == name for sample, name in names], [sample for sample, _ in names])
     silent = sum(not thought for _, thought in thoughts)
     return {
@@ -67,7 +42,7 @@ def thought_effect(own: Sequence[Sample], changed: Sequence[Sample]) -> dict[str
     own = [s for s in own if s.id in ids]
     difference = compare(changed, own)["greedy"]
     first = {s.id: s.answer for s in own}
-    named_in = [(s, named(parse(s.text, len(s.options)).think, s.options)) for s in changed]
+    named_in = [(s, named_last(parse(s.text, len(s.options)).think, s.options)) for s in changed]
     apart = [(s, name) for s, name in named_in if name and first[s.id] and name != first[s.id]]
     where = [s for s, _ in apart]
     return {

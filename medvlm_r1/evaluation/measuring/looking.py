@@ -8,7 +8,7 @@ falls although the picture was not read; another question's is not strange.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medvlm_r1.evaluation.measuring.metrics import Arms, comparable, compare, per_question, statuses
@@ -30,6 +30,7 @@ RULE = (
     "(greedy answers, mean over modalities, whole patients resampled where they are named); and with neither does it keep half of its lead over chance. "
     "“Leans on the text”: so it is, but with one of them it keeps more than half of its lead. "
     "“Looks, with doubts”: the interval of what it keeps includes one half, or only one of the two was asked. "
+    "A model that was trained under one of the two is judged by noise in its place: what it was taught there proves nothing. "
     "“Not shown to look”: a difference is not clear, or the model is not ahead of chance. “Not tested”: it was asked with its own pictures only, "
     "or hardly answered without them, which is no proof of sight."
 )
@@ -59,6 +60,7 @@ class Looking:
     """The level, its sentence, and the numbers behind both.
 
     ``kept`` is the largest share of the lead over chance, from 0 to 1, that an arm without the picture keeps.
+    ``trained_under``: the arms that its training showed it, which decide nothing.
 
     >>> Looking("not tested", "It was asked with its own pictures only.", {}).level
     'not tested'
@@ -69,28 +71,45 @@ class Looking:
     reliance: dict[str, Reliance]
     kept: float | None = None
     kept_ci95: tuple[float, float] | None = None
+    trained_under: tuple[str, ...] = ()
 
 
-def look(arms: Arms) -> Looking:
+def deciding_arms(trained_under: Sequence[str] = ()) -> tuple[str, ...]:
+    """The two arms that decide.
+
+    >>> deciding_arms(), deciding_arms(["mismatch"])
+    (('blank', 'mismatch'), ('blank', 'noise'))
+    """
+    return tuple(name for name in (*DECIDING, "noise") if name not in trained_under)[: len(DECIDING)]
+
+
+def look(arms: Arms, trained_under: Sequence[str] = ()) -> Looking:
     """The judgement over a model's arms, of which "image" is one."""
     asked = [name for name in WITHOUT_PICTURE if name in arms and comparable(arms["image"], arms[name])]
-    return judge(arms, {name: compare(arms["image"], arms[name], same=False) for name in asked})
+    return judge(arms, {name: compare(arms["image"], arms[name], same=False) for name in asked}, trained_under)
 
 
-def judge(arms: Arms, against: Mapping[str, Mapping[str, Any]]) -> Looking:
+def judge(arms: Arms, against: Mapping[str, Mapping[str, Any]], trained_under: Sequence[str] = ()) -> Looking:
     """``look`` where the comparisons, image minus arm as ``metrics.compare`` gives them, are known already."""
+    found = _judged(arms, against, deciding_arms(trained_under))
+    taught = [SHOWN[name] for name in trained_under if name in SHOWN]
+    told = f" It was trained with {' and '.join(taught)}, too, which therefore decides nothing." if taught else ""
+    return replace(found, sentence=found.sentence + told, trained_under=tuple(trained_under))
+
+
+def _judged(arms: Arms, against: Mapping[str, Mapping[str, Any]], wanted: Sequence[str]) -> Looking:
     reliance = {name: _reliance(arms[name], against[name]["greedy"]) for name in WITHOUT_PICTURE if name in against}
     caution = _caution(arms, reliance)
     usual = statuses(arms["image"])["answered"]
-    deciding = {name: reliance[name] for name in DECIDING if name in reliance and reliance[name].answered >= _MUST_ANSWER * usual}
+    deciding = {name: reliance[name] for name in wanted if name in reliance and reliance[name].answered >= _MUST_ANSWER * usual}
     if not deciding:
-        return Looking(NOT_TESTED, caution.strip() or "It was asked with its own pictures only; ask it without them (arms blank and mismatch).", reliance)
+        return Looking(NOT_TESTED, caution.strip() or f"It was asked with its own pictures only; ask it without them (arms {' and '.join(wanted)}).", reliance)
     keeps = {name: kept for name in deciding if (kept := _kept(arms["image"], arms[name]))}
     most = max(keeps, key=lambda name: keeps[name].value, default="")
     kept = keeps[most] if len(keeps) == len(deciding) else None
     kept_ci95 = (kept.low, kept.high) if kept else None
     level = level_of([found.is_clear for found in deciding.values()], kept_ci95)
-    sentence = _sentence(level, deciding, most, kept) + caution
+    sentence = _sentence(level, {name: deciding.get(name) for name in wanted}, most, kept) + caution
     return Looking(level, sentence, reliance, kept.value if kept else None, kept_ci95)
 
 
@@ -132,7 +151,8 @@ def _over_chance(sample: Sample) -> float:
     return float(sample.correct) - (1 / len(sample.options) if sample.options else 0.0)
 
 
-def _sentence(level: str, reliance: Mapping[str, Reliance], most: str, kept: Estimate | None) -> str:
+def _sentence(level: str, wanted: Mapping[str, Reliance | None], most: str, kept: Estimate | None) -> str:
+    reliance = {name: found for name, found in wanted.items() if found}
     said = {name: f"{points(r.difference)} points ({interval(r.ci95, signed=True)}) over {SHOWN[name]}" for name, r in reliance.items()}
     numbers = " and ".join(said.values())
     keeps = f"With {SHOWN[most]} it keeps {100 * kept.value:.0f} % of its lead over chance ({interval((kept.low, kept.high))})" if kept else ""
@@ -141,7 +161,7 @@ def _sentence(level: str, reliance: Mapping[str, Reliance], most: str, kept: Est
     if level == LEANS:
         return f"{keeps}; its own is worth {numbers}."
     if level == DOUBTS:
-        missing = "".join(f" It was not asked with {SHOWN[name]}." for name in DECIDING if name not in reliance)
+        missing = "".join(f" It was not asked with {SHOWN[name]}." for name in wanted if name not in reliance)
         return f"Its own picture is worth {numbers}. {keeps}.{missing}"
     if kept is None:
         return f"It is not ahead of chance; its own picture is worth {numbers}."

@@ -1,6 +1,6 @@
 """Every number of a report's tables, computed once from its samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -31,7 +31,7 @@ class ModelNumbers:
     by_type: dict[str, dict[str, dict[str, Any]]]
 
 
-def measure(arms: Arms) -> ModelNumbers:
+def measure(arms: Arms, trained_under: Sequence[str] = ()) -> ModelNumbers:
     """All numbers of one model; every arm is compared with "image" on the questions that both have."""
     against = {name: compare(arms["image"], samples, same=False) for name, samples in arms.items() if name != "image" and comparable(arms["image"], samples)}
     adjusted = dict(zip(against, holm([found["greedy"]["p"] for found in against.values()]), strict=True))
@@ -39,7 +39,7 @@ def measure(arms: Arms) -> ModelNumbers:
         name: ArmNumbers(arm_table(samples), overall(samples), statuses(samples), len(samples), against.get(name), adjusted.get(name))
         for name, samples in arms.items()
     }
-    return ModelNumbers(numbers, judge(arms, against), by_question_type(arms["image"]))
+    return ModelNumbers(numbers, judge(arms, against, trained_under), by_question_type(arms["image"]))
 
 
 def between(models: Mapping[str, Arms]) -> list[dict[str, Any]]:

@@ -89,5 +89,14 @@ def _gdpo(groups_P: Sequence[RolloutGroup], weights: Mapping[str, float]) -> lis
     return gdpo([[rollout.rewards for rollout in group.rollouts] for group in groups_P], weights)
 
 
+def advantages(name: str, groups_P: Sequence[RolloutGroup], weights: Mapping[str, float]) -> list[list[float]]:
+    """Of every rollout, times its group's weight; zeros where a group is only measured.
+
+    The weight comes after the division by a deviation, which would take out a factor of all rewards again.
+    """
+    teaching = iter(ADVANTAGES[name]([group for group in groups_P if group.weight], weights))
+    return [[group.weight * a for a in next(teaching)] if group.weight else [0.0] * len(group.rollouts) for group in groups_P]
+
+
 # Of all groups of a step, and the weights of their rewards.
 ADVANTAGES: dict[str, Advantage] = {"grpo": _within(grpo), "dr_grpo": _within(dr_grpo), "gdpo": _gdpo}

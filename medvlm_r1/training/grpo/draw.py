@@ -1,4 +1,7 @@
-"""A step's groups, drawn anew where all rewards of one are equal (dynamic sampling, DAPO 2503.14476)."""
+"""A step's groups, drawn anew where all rewards of a question are equal (dynamic sampling, DAPO 2503.14476).
+
+Legend: P questions, V views of a question, each with a group.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -8,30 +11,31 @@ import numpy as np
 from medvlm_r1.training.grpo.advantage import is_flat
 from medvlm_r1.types import Example, RolloutGroup
 
-Ask = Callable[[Sequence[Example]], list[RolloutGroup]]
+Ask = Callable[[Sequence[Example]], list[list[RolloutGroup]]]
 
 
 def draw(ask: Ask, examples_P: Sequence[Example], spare: Iterable[Example], redraws: int) -> tuple[list[RolloutGroup], dict[str, float]]:
-    """The groups of these questions; those that are flat give way to groups of ``spare`` questions, at most ``redraws`` times.
+    """The groups of these questions; where all of one are flat they give way to those of a ``spare`` question, at most ``redraws`` times.
 
     What is flat after that stays, so that a step always has as many groups. The metrics count all groups that were asked
     for, with the reward and the share of flat ones among them: those of the groups that stayed flatter.
     """
-    groups_P, left = ask(examples_P), iter(spare)
-    drawn = list(groups_P)
+    groups_PV, left = ask(examples_P), iter(spare)
+    drawn = list(groups_PV)
     for _ in range(redraws):
-        flat_P = [p for p, group in enumerate(groups_P) if is_flat(group.rewards_G)]
+        flat_P = [p for p, groups_V in enumerate(groups_PV) if all(is_flat(group.rewards_G) for group in groups_V)]
         others = list(islice(left, len(flat_P)))
         if not others:
             break
         anew = ask(others)
         drawn += anew
-        for p, group in zip(flat_P, anew, strict=False):  # fewer where the questions have run out
-            groups_P[p] = group
-    rewards = [reward for group in drawn for reward in group.rewards_G]
-    flat = sum(is_flat(group.rewards_G) for group in drawn)
-    told = {"drawn_groups": float(len(drawn)), "drawn_reward": sum(rewards) / len(rewards), "drawn_flat": flat / len(drawn)}
-    return groups_P, told if redraws else {}
+        for p, groups_V in zip(flat_P, anew, strict=False):  # fewer where the questions have run out
+            groups_PV[p] = groups_V
+    groups = [group for groups_V in drawn for group in groups_V if group.weight]
+    rewards = [reward for group in groups for reward in group.rewards_G]
+    flat = sum(is_flat(group.rewards_G) for group in groups)
+    told = {"drawn_groups": float(len(groups)), "drawn_reward": sum(rewards) / len(rewards), "drawn_flat": flat / len(groups)}
+    return [group for groups_V in groups_PV for group in groups_V], told if redraws else {}
 
 
 def spare(examples: Sequence[Example], examples_P: Sequence[Example], step: int, seed: int) -> Iterator[Example]:

@@ -3,25 +3,41 @@
 Legend: P prompts of a step, G rollouts of a prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
+from medvlm_r1.data.views import Share, shares
 from medvlm_r1.models.adapt import Trainable
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.rewards.rubric import sources
-from medvlm_r1.rollout.collect import Scorer, collect
+from medvlm_r1.rewards.rubric import WEIGHT, sources, weights_of
+from medvlm_r1.rollout.collect import Scorer
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training import checkpoint
-from medvlm_r1.training.batches import batch
-from medvlm_r1.training.grpo.advantage import ADVANTAGES, is_flat
-from medvlm_r1.training.grpo.draw import draw, spare
+from medvlm_r1.training.grpo.advantage import advantages, is_flat
+from medvlm_r1.training.grpo.asking import Asking
+from medvlm_r1.training.grpo.meter import Stop, is_over, looking
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.training.tracker import RolloutLog, Tracker
 from medvlm_r1.types import Example, RolloutGroup
+
+Views = dict[str, dict[str, float]]
+
+
+def _rewarded(config: "GRPOConfig", rewards: Mapping[str, float]) -> "GRPOConfig":
+    """The same run with other rewards under its first view."""
+    (first, before), *others = config.views.items()
+    weight = {name: value for name, value in before.items() if name == WEIGHT}
+    return replace(config, views={first: dict(rewards) | weight, **dict(others)})
+
+
+def _seen(config: "GRPOConfig", view: str) -> "GRPOConfig":
+    """The same run with another first view."""
+    (_, rewards), *others = config.views.items()
+    return replace(config, views={view: rewards, **{name: values for name, values in others if name != view}})
 
 
 @dataclass(frozen=True)
@@ -29,15 +45,17 @@ class GRPOConfig:
     """A whole run. The defaults are the paper's (300 steps of 4 prompts, G = 4).
 
     ``test`` names the questions that nothing may be trained on. ``redraws``: how often a step may draw other questions for
-    those whose rollouts all earned the same.
+    those whose rollouts all earned the same. ``views``: what a question is shown as (``data.views``), each with its rewards and,
+    if it is not 1, the ``weight`` of its advantages; ``sampling.n`` rollouts of a question are shared among them. ``meter``: how
+    many of these are spent on another patient's picture to measure, not to learn.
     """
 
     model: str = "Qwen/Qwen2-VL-2B-Instruct"
     data: str = ""
     test: str = ""
     template: str = "paper-train"
-    view: str = "image"
-    rewards: dict[str, float] = field(default_factory=lambda: {"format": 1.0, "accuracy": 1.0})
+    views: Views = field(default_factory=lambda: {"image": {"format": 1.0, "accuracy": 1.0}})
+    meter: int = 0
     advantage: str = "grpo"
     steps: int = 300
     prompts_per_step: int = 4
@@ -49,47 +67,69 @@ class GRPOConfig:
     dtype: str = "bfloat16"
     max_pixels: int | None = 401408
     save_every: int = 100
+    stop: Stop = Stop()
     seed: int = 0
+
+    OLDER = MappingProxyType({"rewards": (dict[str, float], _rewarded), "view": (str, _seen)})  # what ``--set`` still understands: those of the first view
+
+    @property
+    def rewards(self) -> dict[str, float]:
+        """Those of the first view."""
+        return {name: value for name, value in next(iter(self.views.values())).items() if name != WEIGHT}
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of all rewards, by the names of their parts."""
+        return weights_of(self.views)
+
+    @property
+    def shares(self) -> dict[str, Share]:
+        """How many rollouts of a question each view gets."""
+        return shares(self.views, self.sampling.n, self.meter)
+
+    def asking(self, examples: Sequence[Example]) -> Asking:
+        """What its steps ask, of these questions."""
+        return Asking(examples, self.shares, self.prompts_per_step, self.seed)
 
     def code(self) -> dict[str, str]:
         """The rewards that are not built in, with a hash of what they are made of: part of the fingerprint."""
-        return sources(self.rewards)
+        return sources(name for view in self.views.values() for name in view if name != WEIGHT)
 
 
 def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence[Example], rubric: Scorer, run_dir: Path) -> bool:
-    """Run or resume; True when all steps are done, False when asked to stop before.
+    """Run or resume; True when all steps are done (or the last that ``config.stop`` lets it do), False when asked to stop before.
 
     The state after step N is the same bit for bit whether or not the run was
     interrupted: batches and samples are functions of (seed, step).
     """
     reference = policy.frozen_copy() if config.update.loss.kl_beta else None
     learner = Learner(policy, reference, Optimizer(policy.model, config.optim, config.steps), config.update)
-    first = resume(run_dir, learner)
+    first, asking = resume(run_dir, learner, config), config.asking(examples)
     engine.sync(policy)
     with Tracker(run_dir, config.steps, first) as tracker, RolloutLog(run_dir, first) as log, stoppable() as stop:
         for step in range(first, config.steps):
-            examples_P, next_P = (batch(examples, config.prompts_per_step, step + n, config.seed) for n in (0, 1))
-            policy.read_ahead(next_P)
-            ask = partial(collect, engine, rubric=rubric, template=config.template, sampling=sampling(config, step))
+            policy.read_ahead([shown.example for shown in asking.shown(step + 1)])
             with learner.watch("rollout"):
-                groups_P, drawn = draw(ask, examples_P, spare(examples, examples_P, step, config.seed), config.redraws)
-            advantages_PG = ADVANTAGES[config.advantage](groups_P, config.rewards)
+                groups_P, drawn = asking.take(step, engine, (rubric, config.template, sampling(config, step)), config.redraws)
+            advantages_PG = advantages(config.advantage, groups_P, config.weights)
             metrics = update(learner, groups_P, advantages_PG)
             engine.sync(policy)
             log.log(step + 1, groups_P, advantages_PG)
-            tracker.log(step + 1, rewards(groups_P) | drawn | metrics | learner.watch.lap())
+            tracker.log(step + 1, rewards(groups_P) | looking(groups_P) | drawn | metrics | learner.watch.lap())
             learner.optimizer.check()
-            if stop or (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            done = step + 1 == config.steps or is_over(run_dir, step + 1, config.stop)
+            if stop or done or (step + 1) % config.save_every == 0:
                 checkpoint.save(run_dir, policy, learner.optimizer)
-            if stop:
-                return step + 1 == config.steps
+            if stop or done:
+                return done
     return True
 
 
-def resume(run_dir: Path, learner: Learner) -> int:
-    """Restore the newest checkpoint, if any; returns the steps done."""
+def resume(run_dir: Path, learner: Learner, config: GRPOConfig) -> int:
+    """Restore the newest checkpoint, if any; returns the steps done, or all of them where ``config.stop`` has ended the run."""
     newest = checkpoint.latest(run_dir)
-    return checkpoint.restore(newest, learner.policy, learner.optimizer) if newest else 0
+    done = checkpoint.restore(newest, learner.policy, learner.optimizer) if newest else 0
+    return config.steps if done and is_over(run_dir, done, config.stop) else done
 
 
 def sampling(config: GRPOConfig, step: int) -> Sampling:
@@ -98,14 +138,18 @@ def sampling(config: GRPOConfig, step: int) -> Sampling:
 
 
 def rewards(groups_P: Sequence[RolloutGroup]) -> dict[str, float]:
-    """Means over the step's rollouts, part by part, and the share of groups that teach nothing."""
-    rollouts = [rollout for group in groups_P for rollout in group.rollouts]
-    parts = {f"reward/{name}": sum(rollout.rewards[name] for rollout in rollouts) / len(rollouts) for name in rollouts[0].rewards}
-    flat = sum(is_flat(group.rewards_G) for group in groups_P)
+    """Means over the rollouts that teach, part by part, each over those of its view; and the share of groups that teach nothing."""
+    teaching = [group for group in groups_P if group.weight]
+    rollouts = [rollout for group in teaching for rollout in group.rollouts]
+    parts: dict[str, list[float]] = {}
+    for rollout in rollouts:
+        for name, value in rollout.rewards.items():
+            parts.setdefault(name, []).append(value)
+    flat = sum(is_flat(group.rewards_G) for group in teaching)
     finished = sum(rollout.completion.finished for rollout in rollouts)
     return {
-        "reward": sum(parts.values()),
-        **parts,
-        "zero_variance_groups": flat / len(groups_P),
+        "reward": sum(sum(values) / len(rollouts) for values in parts.values()),
+        **{f"reward/{name}": sum(values) / len(values) for name, values in parts.items()},
+        "zero_variance_groups": flat / len(teaching),
         "finished": finished / len(rollouts),
     }

@@ -72,6 +72,7 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
     Without a penalty a group whose advantages are all zero has no gradient and
     is left out; with one its KL term remains, as in the paper.
     """
+    groups_P, advantages_PG = taught(groups_P, advantages_PG)
     live_P = [p for p in range(len(groups_P)) if learner.reference is not None or any(advantages_PG[p])]
     plan = _plan(learner, groups_P, advantages_PG, live_P) * learner.config.epochs
     if len(plan) > 1:
@@ -88,6 +89,12 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
     means = {name: total / max(1, live) for name, total in sums.items()}
     skipped = {"skipped_groups": len(groups_P) - len(live_P), "skipped_steps": learner.optimizer.skipped}
     return means | {"grad_norm": sum(norms) / len(norms), "lr": learner.optimizer.lr} | skipped
+
+
+def taught(groups_P: Sequence[RolloutGroup], advantages_PG: Sequence[Sequence[float]]) -> tuple[list[RolloutGroup], list[Sequence[float]]]:
+    """The groups that teach, and their advantages; what is only measured is no part of an update."""
+    places = [p for p, group in enumerate(groups_P) if group.weight]
+    return [groups_P[p] for p in places], [advantages_PG[p] for p in places]
 
 
 def _plan(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Sequence[Sequence[float]], live_P: Sequence[int]) -> list[MiniBatch]:
