@@ -123,7 +123,7 @@ def test_the_estimate_is_what_an_update_keeps(proportioned, examples, lengths_PG
     shape, b = ModelShape.of(proportioned.model), dtype.itemsize
     tokens = int(batch.prompts.lengths_P.sum()) + batch.n_tokens
     logits = 4 * batch.n_tokens * shape.vocabulary  # so few that they are not recomputed
-    estimate = tokens * decoder_bytes(shape, b) + len(batch.prompts.pixels) * vision_bytes(shape, b) + logits
+    estimate = tokens * decoder_bytes(shape, b) + sum(map(len, batch.prompts.pixels)) * vision_bytes(shape, b) + logits
     assert estimate == pytest.approx(measured, rel=0.15)
 
 
@@ -142,7 +142,7 @@ def test_the_prompt_pass_alone_is_estimated_closely(proportioned, examples):
     batch = proportioned.encoder.groups(groups_of(proportioned, examples[:1], [[1]])).prompts
     measured = kept_by_autograd(proportioned.model, lambda: proportioned.prefill(batch))
     shape = ModelShape.of(proportioned.model)
-    assert measured == pytest.approx(batch.ids_PL.shape[1] * decoder_bytes(shape, 4) + len(batch.pixels) * vision_bytes(shape, 4), rel=0.05)
+    assert measured == pytest.approx(batch.ids_PL.shape[1] * decoder_bytes(shape, 4) + sum(map(len, batch.pixels)) * vision_bytes(shape, 4), rel=0.05)
 
 
 # ---------------------------------------------------------------- the device
