@@ -49,7 +49,7 @@ class Book:
             self.phase = before
 
     def note(self, counter, what, size=1):
-        counter[self.phase, what, _line()] += size
+        counter[self.phase, what, "" if counter is self.kernels else _line()] += size  # to look where would take longer than the kernel
         if self.capturing and counter is not self.kernels:
             self.forbidden[what, _line()] += 1
 
@@ -160,6 +160,10 @@ def _run(func, args, kwargs):
     if sized and not func._schema.is_mutable:
         shapes = pytree.tree_map(lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta"), numbers)
         numbers = numbers if all(x.numbers is not None for x in ours) else None
+    elif ran and not func._schema.is_mutable and name not in NOTHING_TO_RUN:  # quicker than to ask the meta device
+        shapes = pytree.tree_map(lambda x: torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta") if isinstance(x, torch.Tensor) else x, numbers)  # fmt: skip
+    elif ran and func._schema.is_mutable and len(written := list(_written(func, args, kwargs))) == 1:
+        shapes = written[0].meta
     else:
         a, k = pytree.tree_unflatten([_shape(x) if isinstance(x, torch.Tensor) else x for x in flat], spec)
         shapes = func(*a, **(k | {"device": "meta"} if "device" in k else k))
@@ -190,8 +194,7 @@ def _wrapped(func, ours, shapes, numbers, args, kwargs):
     if func.overloadpacket in flop_registry:
         BOOK.flops[BOOK.phase, func.overloadpacket.__name__] += flop_registry[func.overloadpacket](*args, **{k: v for k, v in kwargs.items() if k != "out_dtype"}, out_val=out) if func is not torch.ops.aten.bmm.dtype else 2 * args[0].numel() * args[1].shape[2]  # fmt: skip
     if BOOK.places is not None:
-        made_here = {id(x) for x in made}
-        BOOK.places.append((func.overloadpacket.__name__, *(tuple(x.shape) for x in made if isinstance(x, torch.Tensor)), *(id(x.storage_of) for x in ours if x.storage_of in BOOK.outer and id(x) not in made_here)))  # fmt: skip
+        BOOK.places.append((func.overloadpacket.__name__, *(tuple(x.shape) for x in made if isinstance(x, torch.Tensor)), *(id(x.storage_of) for x in ours if x.storage_of in BOOK.outer)))  # fmt: skip
     return out
 
 
@@ -269,7 +272,8 @@ class Mode(TorchFunctionMode):
             BOOK.note(BOOK.waits, "tolist")
             return _known(x).tolist()
         elif func in RMS_NORM and isinstance(x, OnGPU):
-            return as_one("rms_norm", func, *args, **kwargs)
+            x, _, weight, eps = (*args, *kwargs.values())
+            return as_one("rms_norm", _Norm.apply if torch.is_grad_enabled() else _rms_norm, x, weight, eps)
         return func(*args, **kwargs)
 
     def _make(self, func, args, kwargs):
@@ -301,6 +305,33 @@ class Mode(TorchFunctionMode):
             BOOK.note(BOOK.waits, "to the host")
             return _known(x).detach().clone()
         return func(x, *([] if dtype is None else [dtype]), copy=copy) if dtype is not None or copy else x
+
+
+class _Norm(torch.autograd.Function):
+    """The fused norm keeps its input and each row's scale; its backward is two kernels."""
+
+    @staticmethod
+    def forward(ctx, x, weight, eps):
+        ctx.save_for_backward(x, weight, x.new_empty(x.shape[:-1], dtype=torch.float32))
+        ctx.eps = eps
+        return _rms_norm(x, weight, eps)
+
+    @staticmethod
+    def backward(ctx, grad):
+        BOOK.note(BOOK.kernels, "rms_norm, backward", 2)
+        BOOK.inside += 1
+        try:
+            with torch.enable_grad():
+                x, weight = (y.detach().requires_grad_() for y in ctx.saved_tensors[:2])
+                made = _rms_norm(x, weight, ctx.eps)
+            return *torch.autograd.grad(made, (x, weight), grad), None
+        finally:
+            BOOK.inside -= 1
+
+
+def _rms_norm(x, weight, eps):
+    wide = x.float()
+    return (wide * (wide.square().mean(-1, keepdim=True) + eps).rsqrt() * weight).to(x.dtype)
 
 
 def _as_pinned(x):
@@ -347,26 +378,56 @@ def flex(q, k, v, block_mask, enable_gqa):
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=sees, enable_gqa=enable_gqa)
 
 
+class _Recomputed(torch.autograd.Function):
+    """A compiled chain of small operations keeps what goes in, and works the rest out again in its backward kernel."""
+
+    @staticmethod
+    def forward(ctx, function, rest, *tensors):
+        ctx.save_for_backward(*tensors)
+        ctx.function, ctx.rest = function, rest
+        return function(*tensors, *rest)
+
+    @staticmethod
+    def backward(ctx, grad):
+        BOOK.note(BOOK.kernels, "backward of a compiled function")
+        BOOK.inside += 1
+        try:
+            with torch.enable_grad():
+                tensors = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+                made = ctx.function(*tensors, *ctx.rest)
+            return None, None, *torch.autograd.grad(made, tensors, grad)
+        finally:
+            BOOK.inside -= 1
+
+
 def compiled(function, **_):
-    """What a compiler makes one kernel of. A decode step it makes many of: as it stands here."""
-    name = function.__name__
-    stand_in = {"flex_attention": flex}.get(name, function)
-    return functools.partial(as_one, name, stand_in)
+    """What a compiler makes one kernel of."""
+    if function.__name__ == "flex_attention":
+        return functools.partial(as_one, "flex", flex)
+
+    def call(*args):
+        if not torch.is_grad_enabled():
+            return as_one(function.__name__, function, *args)
+        tensors = [x for x in args if isinstance(x, torch.Tensor)]
+        return as_one(function.__name__, _Recomputed.apply, function, args[len(tensors) :], *tensors)
+
+    return call
 
 
 @contextlib.contextmanager
 def gpu(numbers=True):
     """The product on a GPU that is not there."""
-    from torch.nn.utils import clip_grad
     from torch.optim import optimizer
     from torch.utils import _foreach_utils, _triton
 
     from medvlm_r1.models import tree
 
+    grouped = optimizer._group_tensors_by_device_and_dtype
     types = [*_foreach_utils._foreach_supported_types, OnGPU]
     patches = [
         (torch, "compile", compiled), (_triton, "has_triton", lambda: True), (torch.random, "fork_rng", lambda *_, **__: contextlib.nullcontext()),
         (_foreach_utils, "_foreach_supported_types", types), (optimizer, "_foreach_supported_types", types),
+        (optimizer, "_group_tensors_by_device_and_dtype", lambda *a: {(CUDA, dtype): group for (_, dtype), group in grouped(*a).items()}),
     ]  # fmt: skip
     before = [(module, name, getattr(module, name)) for module, name, _ in patches]
     tree._flex.cache_clear()
@@ -380,7 +441,6 @@ def gpu(numbers=True):
         for module, name, value in before:
             setattr(module, name, value)
         tree._flex.cache_clear()
-        assert clip_grad  # its functions look the types up in _foreach_utils
 
 
 def replayed(step):
