@@ -59,6 +59,8 @@ class Bench:
         self.theirs = Qwen2VLForConditionalGeneration.from_pretrained(locate("nano"), dtype=torch.float32).eval()
 
     def _inputs(self, prompt: Any) -> dict[str, Any]:
+        import torch
+
         batch = self.policy.encoder.prompts([prompt])
         is_image = (batch.ids_PL == self.policy.encoder.image_id).int()
         return {"input_ids": batch.ids_PL, "attention_mask": batch.mask_PL, "mm_token_type_ids": is_image,

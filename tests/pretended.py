@@ -12,6 +12,7 @@ import contextlib
 import functools
 import sys
 import weakref
+from typing import ClassVar
 
 import torch
 import torch.utils._pytree as pytree
@@ -78,7 +79,7 @@ def _line():
     while frame is not None:
         name = frame.f_code.co_filename
         if "medvlm_r1" in name and "site-packages" not in name:
-            return f"{name[name.rindex('medvlm_r1') + 10:]}:{frame.f_lineno}"
+            return f"{name[name.rindex('medvlm_r1') + 10 :]}:{frame.f_lineno}"
         frame = frame.f_back
     return "backward"
 
@@ -86,7 +87,7 @@ def _line():
 class Storage:
     """Stands for one storage of the meta device, as long as any tensor lies in it."""
 
-    known = weakref.WeakValueDictionary()
+    known: ClassVar = weakref.WeakValueDictionary()
 
     def __init__(self, storage):
         self.size, self.storage = storage.nbytes(), storage

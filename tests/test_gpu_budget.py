@@ -20,6 +20,7 @@ from medvlm_r1.training import sft
 from medvlm_r1.training.grpo.advantage import grpo
 from medvlm_r1.training.grpo.update import Learner, update
 from medvlm_r1.training.optim import OptimConfig, Optimizer
+from medvlm_r1.types import Example
 
 # Most waits of a step, beside a look at the rows every 16 tokens. A lower number is better; nobody may raise one without saying why.
 # A rollout reads its tokens and their log-probabilities, an update its metrics, an optimiser the gradients' norm.
@@ -72,8 +73,6 @@ def told(tokenizer):
 
 
 def _examples():
-    from medvlm_r1.types import Example
-
     return [Example(f"q{n}", (f"{n}.png",), "Which plane is this?", ("axial", "coronal"), "axial", "mri") for n in range(2)]
 
 
@@ -113,7 +112,7 @@ def test_the_numbers_are_those_of_a_cpu(told, tokenizer):
 
 def test_gradients_are_those_of_a_cpu(tokenizer):
     """float32, one update: every gradient on the pretended GPU (flat attention, clipping by AdamW's scale) and on the CPU (padded)."""
-    examples, config, norms = _examples(), OptimConfig(lr=1e-3, max_grad_norm=0.01), []
+    examples, config, norms, weights = _examples(), OptimConfig(lr=1e-3, max_grad_norm=0.01), [], []
     for there in (False, True):
         with pretended.gpu() if there else torch.enable_grad():
             policy = prepare(nano.new_model(tokenizer, seed=1), Encoder(tokenizer, nano.build_image_processor(), picture))
@@ -122,12 +121,10 @@ def test_gradients_are_those_of_a_cpu(tokenizer):
             optimizer = Optimizer(policy.model, config, 9)
             sft.backward(policy, [sft.target(policy, RECIPES["nano"].sft(), example) for example in examples], 4096)
             norms.append(optimizer.step())
-            weights = [getattr(p, "numbers", p).detach().clone() for p in policy.model.parameters()]
-        if there:
-            assert norms[1] == pytest.approx(norms[0], rel=1e-5) and norms[0] > 10 * config.max_grad_norm  # so that it is clipped
-            for ours, theirs in zip(weights, before, strict=True):
-                torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3)
-        before = weights
+            weights.append([getattr(p, "numbers", p).detach().clone() for p in policy.model.parameters()])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5) and norms[0] > 10 * config.max_grad_norm  # so that it is clipped
+    for theirs, ours in zip(*weights, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=1e-3)
 
 
 def test_room_for_prompts_only_grows(policy, examples):

@@ -1,6 +1,6 @@
 """Steps of Qwen2-VL-2B's true widths on a GPU that is not there, by shapes alone: no weights, no memory.
 
-    python tests/true_size.py       prints what a whole step of all 28 layers and 32 blocks takes, by count (a minute)
+python tests/true_size.py       prints what a whole step of all 28 layers and 32 blocks takes, by count (a minute)
 """
 
 import sys
@@ -17,9 +17,10 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
 from medvlm_r1.models.family import Pixels
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS
-from medvlm_r1.preflight.memory import ModelShape, Workload, micro_prompts, plan
+from medvlm_r1.preflight.memory import ModelShape, Workload, plan
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.training.batches import micro_batches
 from medvlm_r1.training.grpo.advantage import grpo
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.optim import OptimConfig, Optimizer
@@ -95,9 +96,8 @@ def update_peak(tokenizer, completion, layers, depth, image_tokens=512, length=7
                 update(learner, groups_of(prompts, completion), [grpo([0, 1, 2, 0])] * P)
         phases = {phase: BOOK.peak[phase] - before for phase in ("remember", "update", "step")}
         shape = ModelShape.of(policy.model)
-        work = Workload(
-            P, G, length, completion, 4 * image_tokens, P, micro_prompts(P, length + G * completion, BUDGET), HEAD_CHUNK_ELEMENTS // shape.vocabulary,
-        )  # fmt: skip
+        together = max(len(part) for part in micro_batches([length + G * completion] * P, range(P), BUDGET))
+        work = Workload(P, G, length, completion, 4 * image_tokens, P, together, completion, HEAD_CHUNK_ELEMENTS // shape.vocabulary)
         planned = plan(shape, work)
         sizes = planned.sizes(on_host=False)
         if "-v" in sys.argv:

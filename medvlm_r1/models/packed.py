@@ -92,4 +92,3 @@ def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
 
 def _into(place: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
     return value if place is None or place is value else place.copy_(value)
-

@@ -206,7 +206,9 @@ class Policy:
                 for part in zip(*(each.split(chunk) for each in tokens), strict=True)
             ]
         )
-        return torch.zeros(batch.mask_RC.numel(), device=self.device).index_copy(0, over.cell_N, logprob_N).view(batch.mask_RC.shape)
+        return (
+            torch.zeros(batch.mask_RC.numel(), device=self.device).index_copy(0, over.cell_N, logprob_N).view(batch.mask_RC.shape).clone()
+        )  # no view: FSDP hooks it
 
     def _head(self, temperature: float, hidden_TH: torch.Tensor, ids_T: torch.Tensor, early_T: torch.Tensor | None = None) -> torch.Tensor:
         return self.log_softmax(hidden_TH, temperature, early_T).gather(1, ids_T[:, None])[:, 0]
@@ -230,4 +232,3 @@ class Policy:
         """One token further for every row: hidden state (R, H)."""
         embeds_RH = self.model.get_input_embeddings()(ids_R)
         return decoder.rms_norm(decoder.run(layers, embeds_RH, rotary, cache.attend), self.text.norm)
-

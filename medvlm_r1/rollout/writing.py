@@ -52,9 +52,7 @@ class Writing:
     written_1: torch.Tensor
     last_R: torch.Tensor
 
-    def __init__(
-        self, policy: Policy, layers: list[Packed], sampling: Sampling, capture: Callable[[Step], Step] | None = None, room: int = 0
-    ) -> None:
+    def __init__(self, policy: Policy, layers: list[Packed], sampling: Sampling, capture: Callable[[Step], Step] | None = None, room: int = 0) -> None:
         self.policy, self.layers, self.sampling, self.capture, self.room = policy, layers, sampling, capture, room
         self.cache = Decoding(static=capture is not None)
         self.replay: Step | None = None
