@@ -59,10 +59,12 @@ class Bench:
         self.theirs = Qwen2VLForConditionalGeneration.from_pretrained(locate("nano"), dtype=torch.float32).eval()
 
     def _inputs(self, prompt: Any) -> dict[str, Any]:
+        import torch
+
         batch = self.policy.encoder.prompts([prompt])
         is_image = (batch.ids_PL == self.policy.encoder.image_id).int()
         return {"input_ids": batch.ids_PL, "attention_mask": batch.mask_PL, "mm_token_type_ids": is_image,
-                "pixel_values": batch.pixels, "image_grid_thw": batch.grid_N3}  # fmt: skip
+                "pixel_values": torch.cat(batch.pixels), "image_grid_thw": batch.grid_N3}  # fmt: skip
 
     def evaluate(self, folder: Path) -> tuple[dict[str, float], list[str | None]]:
         """One whole evaluation with its record and its files: seconds, and the letters."""

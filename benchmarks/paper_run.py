@@ -88,6 +88,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--completion", type=positive, default=150)
     parser.add_argument("--kl-beta", type=float, default=0.04)
     parser.add_argument("--micro-batch-tokens", type=positive, default=PaperSetting.micro_batch_tokens, help="ours; bounds memory")
+    parser.add_argument(
+        "--save-every", type=positive, default=PaperSetting.save_every, help="ours; a checkpoint takes 31 GB of disk, and twice that while the next is written"
+    )
     parser.add_argument("--no-trl-checkpointing", action="store_true", help="TRL without the gradient checkpointing of its defaults")
     parser.add_argument("--trl-python", type=Path, help="a Python that has TRL; else this one, if it has")
     parser.add_argument("--threads", type=positive, default=PaperSetting.threads)
@@ -118,7 +121,7 @@ def main() -> None:
         refuse(f'--systems names "{sorted(unknown)[0]}"; known are {", ".join(SCRIPTS)}')
     setting = PaperSetting(
         image_tokens=args.image_tokens, group=args.group, completion=args.completion, beta=args.kl_beta, steps=args.steps,
-        threads=args.threads, micro_batch_tokens=args.micro_batch_tokens, checkpointing=not args.no_trl_checkpointing, tiny=args.tiny,
+        threads=args.threads, micro_batch_tokens=args.micro_batch_tokens, save_every=args.save_every, checkpointing=not args.no_trl_checkpointing, tiny=args.tiny,
     )  # fmt: skip
     if not 4 <= setting.image_tokens <= 1280:
         refuse(f"--image-tokens {setting.image_tokens} is not from 4 to 1280, which is what the image processor leaves as it is")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # whoever only reads pictures or manifests does without torch
     import torch
@@ -145,19 +145,21 @@ class PromptBatch:
     ids_PL, mask_PL: token ids and 1 where a token is real.
     position_ids_3PL: positions (time, height, width), all equal for a model that just counts.
     next_position_P: the position of the first token after each prompt.
-    pixels: (patches, or tiles, of all N images, …); grid_N3: how many of each image, as a grid (t, h, w).
+    pixels: each of N images' (patches, or tiles, …); grid_N3: how many of each image, as a grid (t, h, w).
     pixel_keys: one content hash per image, in order of appearance; equal keys, equal pixels.
     slots: for each image slot of the batch in order, the row of grid_N3 that fills it.
+    placed: what of it was sent to a device (models.passes).
     """
 
     ids_PL: torch.Tensor
     mask_PL: torch.Tensor
     position_ids_3PL: torch.Tensor
     next_position_P: torch.Tensor
-    pixels: torch.Tensor | None
+    pixels: tuple[torch.Tensor, ...]
     grid_N3: torch.Tensor | None
     pixel_keys: tuple[str, ...] = ()
     slots: tuple[int, ...] = ()
+    placed: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def lengths_P(self) -> torch.Tensor:
@@ -171,9 +173,10 @@ class TokenBatch:
     ids_RC, mask_RC: completion tokens, padded on the right.
     prompt_of_R: the row of ``prompts`` that each completion continues; sorted.
     early_RC: True where a completion could not end yet; None where all could end everywhere.
+    placed: what of it was sent to a device (models.passes).
 
     >>> from torch import tensor as t
-    >>> prompts = PromptBatch(t([[5, 6]]), t([[1, 1]]), t([[[0, 1]]] * 3), t([2]), None, None)
+    >>> prompts = PromptBatch(t([[5, 6]]), t([[1, 1]]), t([[[0, 1]]] * 3), t([2]), (), None)
     >>> TokenBatch(prompts, t([[7, 2], [8, 0]]), t([[1, 1], [1, 0]]), t([0, 0])).n_tokens
     3
     """
@@ -183,6 +186,7 @@ class TokenBatch:
     mask_RC: torch.Tensor
     prompt_of_R: torch.Tensor = field(repr=False)
     early_RC: torch.Tensor | None = field(default=None, repr=False)
+    placed: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def n_tokens(self) -> int:

@@ -57,9 +57,9 @@ class Measured(Policy):
         with self.recorder.during("reference"):
             return super().logprobs(*args)
 
-    def _embed(self, ids_T: torch.Tensor, prompts: Any) -> torch.Tensor:
-        self.recorder.count("lm_tokens", len(ids_T))
-        return super()._embed(ids_T, prompts)
+    def _embed(self, over: Any) -> Any:
+        self.recorder.count("lm_tokens", len(over.ids_T))
+        return super()._embed(over)
 
     def decode(self, ids_R: torch.Tensor, *args: Any) -> torch.Tensor:
         self.recorder.count("lm_tokens", len(ids_R))

@@ -30,9 +30,9 @@ def read_encoder(work: PaperWork) -> Encoder:
 
 
 def grpo_config(setting: PaperSetting) -> GRPOConfig:
-    """The paper's recipe. A checkpoint would be due after the last step; the process ends before."""
+    """The paper's recipe, its checkpoints among it: they count as "other" of the step that follows. After the last one none does, as the process ends."""
     return GRPOConfig(
-        template=setting.template, steps=setting.steps, prompts_per_step=setting.prompts, dtype=setting.dtype, save_every=setting.steps + 1,
+        template=setting.template, steps=setting.steps, prompts_per_step=setting.prompts, dtype=setting.dtype, save_every=setting.save_every,
         sampling=Sampling(n=setting.group, max_tokens=setting.completion, min_tokens=setting.completion),
         update=UpdateConfig(loss=LossConfig(kl_beta=setting.beta), tokens_per_micro_batch=setting.micro_batch_tokens),
     )  # fmt: skip

@@ -226,7 +226,7 @@ class Live:
         return Heads.of(self.layer.self_attn.config)
 
     def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
-        attention, x_TH = self.layer.self_attn, self.layer.input_layernorm(x_TH)
+        attention, x_TH = self.layer.self_attn, normed(x_TH, self.layer.input_layernorm)
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
         flat = F.linear(x_TH, torch.cat([lora.base(part).weight for part in parts]), bias)
@@ -238,8 +238,21 @@ class Live:
         return self.layer.self_attn.o_proj(attended_TH)
 
     def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
-        mlp, x_TH = self.layer.mlp, self.layer.post_attention_layernorm(x_TH)
+        mlp, x_TH = self.layer.mlp, normed(x_TH, self.layer.post_attention_layernorm)
         return mlp.down_proj(gated(mlp.gate_proj(x_TH), mlp.up_proj(x_TH), mlp.act_fn))
+
+
+def normed(x_TH: torch.Tensor, norm: Any) -> torch.Tensor:
+    """A norm of transformers (RMSNorm; Zhang and Sennrich 2019, arXiv 1910.07467) where gradients flow.
+
+    On a GPU in one kernel instead of eight, which keeps no float32 copy for the backward pass. On a CPU the module itself is faster.
+    """
+    return rms_norm(x_TH, norm) if x_TH.is_cuda else norm(x_TH)
+
+
+def rms_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
+    """What a norm module of transformers computes, in one call."""
+    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
 
 
 def norm_heads(attention: Any, heads: Heads, qkv: torch.Tensor) -> torch.Tensor:

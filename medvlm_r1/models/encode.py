@@ -9,7 +9,7 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -23,6 +23,7 @@ from medvlm_r1.models.qwen import QWEN2_VL
 from medvlm_r1.types import Example, Prompt, PromptBatch, RolloutGroup, TokenBatch
 
 KEPT_PIXEL_BYTES = 2**33  # 850 images of 512 visual tokens
+KEPT_BATCHES = 4
 KEPT_PROMPT_TOKENS = 2**22  # 5,000 prompts of 800 tokens, 150 MB
 
 
@@ -31,6 +32,7 @@ class Encoder:
     """Turns prompts into a PromptBatch with one model's tokenizer and image processor.
 
     ``context``: the most tokens of a prompt and its answer together that the model was made for. ``tile_tokens``: see Family.
+    ``pinned_as``: for a GPU pixels are kept in the model's own type, where they can be copied from without waiting.
     """
 
     tokenizer: Any
@@ -39,8 +41,10 @@ class Encoder:
     context: int = 4096
     family: Family = QWEN2_VL
     tile_tokens: int = 0
+    pinned_as: torch.dtype | None = None
     _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES), init=False)
     _ids: Kept[list[int]] = field(default_factory=lambda: Kept(KEPT_PROMPT_TOKENS), init=False)
+    _batches: Kept[PromptBatch] = field(default_factory=lambda: Kept(KEPT_BATCHES), init=False)
     _coming: dict[str, Future[Pixels]] = field(default_factory=dict, init=False)
     _fits: int = field(default=2**62, init=False)
     _blanks: dict[tuple[tuple[int, int], int], str] = field(default_factory=dict, init=False)
@@ -73,7 +77,7 @@ class Encoder:
 
     def hold(self, image: Image.Image) -> str:
         """A reference to a picture that lies in no file, to be asked about next: it is forgotten as any other, and then gone."""
-        kept = self.family.prepare(self.image_processor, image.convert("RGB"), self.tile_tokens)
+        kept = self._pinned(self.family.prepare(self.image_processor, image.convert("RGB"), self.tile_tokens))
         self._pixels.put(reference := f"memory:{kept.key}", kept, kept.patches.nbytes)
         return reference
 
@@ -86,9 +90,12 @@ class Encoder:
     def _prepare(self, reference: str) -> Pixels:
         image = self.load_image(reference).convert("RGB")
         try:
-            return self.family.prepare(self.image_processor, image, self.tile_tokens)
+            return self._pinned(self.family.prepare(self.image_processor, image, self.tile_tokens))
         except ValueError as error:
             raise ImageError(f'image "{reference}" cannot be prepared ({error}); crop it, or drop the question') from error
+
+    def _pinned(self, pixels: Pixels) -> Pixels:
+        return pixels if self.pinned_as is None else replace(pixels, patches=pixels.patches.to(self.pinned_as).pin_memory())
 
     @cached_property
     def _special(self) -> list[str]:
@@ -165,9 +172,13 @@ class Encoder:
         return self._blanks[size, max_pixels]
 
     def prompts(self, prompts: Sequence[Prompt]) -> PromptBatch:
-        """P prompts, each once."""
-        images = [[self.pixels(reference) for reference in prompt.example.images] for prompt in prompts]
-        return self.collate([self.prompt_ids(prompt) for prompt in prompts], images)
+        """P prompts, each once. Those of a rollout are those of the update that follows, and are put together once."""
+        rows = [self.prompt_ids(prompt) for prompt in prompts]
+        batch = self._batches.get(key := tuple(prompts))
+        if batch is None:
+            batch = self.collate(rows, [[self.pixels(reference) for reference in prompt.example.images] for prompt in prompts])
+            self._batches.put(key, batch, 1)
+        return batch
 
     def collate(self, rows: Sequence[Sequence[int]], images: Sequence[Sequence[Pixels]]) -> PromptBatch:
         """Token ids with image placeholders, and the images that fill them; equal images are stacked once."""
@@ -183,7 +194,7 @@ class Encoder:
             mask_PL,
             position_ids_3PL,
             position_ids_3PL.amax((0, 2)) + 1,
-            torch.cat([image.patches for image in unique.values()]) if unique else None,
+            tuple(image.patches for image in unique.values()),
             torch.tensor([image.grid_thw for image in unique.values()]) if unique else None,
             tuple(unique),
             tuple(index[image.key] for row in images for image in row),

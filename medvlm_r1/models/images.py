@@ -14,6 +14,7 @@ import torch
 
 from medvlm_r1.models.family import Family
 from medvlm_r1.models.kept import Kept
+from medvlm_r1.models.sent import sent
 from medvlm_r1.types import PromptBatch
 
 KEPT_IMAGE_BYTES = 2**31  # 1,365 images of 512 tokens at Qwen2-VL-2B's width
@@ -105,8 +106,7 @@ class Images:
         if not keys:
             return {}
         wanted = [batch.pixel_keys.index(key) for key in keys]
-        assert batch.pixels is not None and batch.grid_N3 is not None  # there are keys, so there are pictures
-        patches = batch.pixels.split(batch.grid_N3.prod(1).tolist())
-        parameter = next(self._model.parameters())
-        pixels = torch.cat([patches[n] for n in wanted]).to(parameter.device, self._model.dtype)
+        assert batch.grid_N3 is not None  # there are keys, so there are pictures
+        device = next(self._model.parameters()).device
+        pixels = torch.cat([sent(batch.pixels[n], device) for n in wanted]).to(self._model.dtype)
         return dict(zip(keys, self._family.embed(self._model, pixels, batch.grid_N3[wanted]), strict=True))

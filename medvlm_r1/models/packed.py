@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from medvlm_r1.models import lora
-from medvlm_r1.models.decoder import Attention, Heads, Rotary, gated, norm_heads, through
+from medvlm_r1.models.decoder import Attention, Heads, Rotary, gated, norm_heads, rms_norm, through
 
 
 class Packed:
@@ -92,8 +92,3 @@ def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
 
 def _into(place: torch.Tensor | None, value: torch.Tensor) -> torch.Tensor:
     return value if place is None or place is value else place.copy_(value)
-
-
-def rms_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
-    """What a norm module of transformers computes, in one call (Zhang and Sennrich 2019, arXiv 1910.07467)."""
-    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)

@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from medvlm_r1.models import adapt, decoder
+from medvlm_r1.models import adapt, decoder, passes
 from medvlm_r1.models.decoding import Decoding, KeysValues
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.images import Images
-from medvlm_r1.models.packed import Packed, rms_norm
-from medvlm_r1.models.tree import Rows, Tree
+from medvlm_r1.models.packed import Packed
+from medvlm_r1.models.passes import Pass
+from medvlm_r1.models.tree import Rows
 from medvlm_r1.reasoning import EVALUATED_AS
 from medvlm_r1.types import Example, PromptBatch, TokenBatch
 
@@ -41,7 +42,6 @@ class Prefilled:
     layers: list[KeysValues]
     last_PH: torch.Tensor
     rows: Rows
-    next_position_P: torch.Tensor
 
 
 def _of_the_whole(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,6 +69,8 @@ class Policy:
 
     def __post_init__(self) -> None:
         decoder.make_callable(self.model, self.text)
+        if self.device.type != "cpu":
+            self.encoder.pinned_as = self.model.dtype
         self.images = Images(self.model, self.encoder.family)
 
     @property
@@ -162,48 +164,39 @@ class Policy:
     @_of_the_whole
     def prefill(self, batch: PromptBatch, at_least: int = 0) -> Prefilled:
         """Run the prompts, each once; ``at_least``: how far their keys are to be padded."""
-        rows, layers = Rows(batch.lengths_P.to(self.device), at_least), []
-        tree = Tree.of_prompts(rows)
+        over, layers = passes.over_prompts(batch, self.encoder.image_id, self.device, at_least, last_alone=True), []
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             layers.append((k, v))
-            return tree.attend(layer, q, k, v)
+            return over.tree.attend(layer, q, k, v)
 
-        last_PH = self._run(batch, *_prompt_tokens(batch), attend, rows.last_N)
-        return Prefilled(layers, last_PH, rows, batch.next_position_P.to(self.device))
+        last_PH = self._run(over, attend)
+        return Prefilled(layers, last_PH, over.tree.prompts)
 
     @_of_the_whole
     def prompt_hidden(self, batch: PromptBatch) -> torch.Tensor:
         """Hidden states (T, H) of all prompt tokens, prompt by prompt."""
-        return self._run(batch, *_prompt_tokens(batch), Tree.of_prompts(Rows(batch.lengths_P.to(self.device))).attend, None)
+        over = passes.over_prompts(batch, self.encoder.image_id, self.device)
+        return self._run(over, over.tree.attend)
 
     def hidden(self, batch: TokenBatch) -> torch.Tensor:
-        """Hidden states (T, H) from which each real completion token is predicted, row by row."""
-        ids_T, positions_3T = _prompt_tokens(batch.prompts)
-        after_RC = batch.mask_RC[:, 1:].bool()  # the last token of a completion predicts nothing
-        steps_RC = batch.prompts.next_position_P[batch.prompt_of_R, None] + torch.arange(after_RC.shape[1])
-        ids_T = torch.cat([ids_T, batch.ids_RC[:, :-1][after_RC]])
-        positions_3T = torch.cat([positions_3T, steps_RC[after_RC].expand(3, -1)], 1)
-        prompts, completions = Rows(batch.prompts.lengths_P), Rows(after_RC.sum(1))
-        tree = Tree(prompts.to(self.device), completions.to(self.device), batch.prompt_of_R.to(self.device))
-        wanted = torch.cat([prompts.last_N, torch.arange(prompts.total, len(ids_T))]).to(self.device)
-        hidden_WH = self._run(batch.prompts, ids_T, positions_3T, tree.attend, wanted)
-        return hidden_WH.index_select(0, predecessors(batch.prompt_of_R, len(prompts.lengths_N), completions).to(self.device))
+        """Hidden states (N, H) from which each real completion token is predicted, row by row."""
+        over = passes.over_completions(batch, self.encoder.image_id, self.device)
+        return self._run(over, over.tree.attend).index_select(0, over.predictor_N)
 
-    def _embed(self, ids_T: torch.Tensor, prompts: PromptBatch) -> tuple[torch.Tensor, decoder.Added | None]:
+    def _embed(self, over: Pass) -> tuple[torch.Tensor, decoder.Added | None]:
         """Token embeddings (T, H), images in the place of their placeholders; and what else the images add."""
-        embeds_TH = self.model.get_input_embeddings()(ids_T.to(self.device))
-        if not prompts.slots:
+        embeds_TH = self.model.get_input_embeddings()(over.ids_T)
+        if not over.prompts.slots:
             return embeds_TH, None
-        places_I = (ids_T == self.encoder.image_id).nonzero()[:, 0].to(self.device)
-        features_IFH = self.image_embeds(prompts).to(embeds_TH.dtype)
-        added = decoder.Added(places_I, features_IFH[:, 1:]) if features_IFH.shape[1] > 1 else None
-        return embeds_TH.index_copy(0, places_I, features_IFH[:, 0]), added
+        features_IFH = self.image_embeds(over.prompts).to(embeds_TH.dtype)
+        added = decoder.Added(over.places_I, features_IFH[:, 1:]) if features_IFH.shape[1] > 1 else None
+        return embeds_TH.index_copy(0, over.places_I, features_IFH[:, 0]), added
 
-    def _run(self, prompts: PromptBatch, ids_T: torch.Tensor, positions_3T: torch.Tensor, attend: decoder.Attend, wanted: torch.Tensor | None) -> torch.Tensor:
+    def _run(self, over: Pass, attend: decoder.Attend) -> torch.Tensor:
         layers = [layer.through for layer in self.text.layers]
-        embeds_TH, added = self._embed(ids_T, prompts)
-        return self.text.norm(decoder.run(layers, embeds_TH, self.rotary(positions_3T.to(self.device)), attend, wanted, added))
+        embeds_TH, added = self._embed(over)
+        return decoder.normed(decoder.run(layers, embeds_TH, self.rotary(over.positions_3T), attend, over.wanted_W, added), self.text.norm)
 
     def rotary(self, positions_3T: torch.Tensor) -> decoder.Rotary:
         """The model's own turns at these positions."""
@@ -212,21 +205,20 @@ class Policy:
     @_of_the_whole
     def logprobs(self, batch: TokenBatch, temperature: float = 1.0) -> torch.Tensor:
         """Log-probability (R, C) of every completion token as it was sampled, zero at padding; natural logarithm."""
-        hidden_TH = self.hidden(batch)
-        mask_RC = batch.mask_RC.to(self.device).bool()
-        tokens = [hidden_TH, batch.ids_RC.to(self.device)[mask_RC]]
-        if batch.early_RC is not None:
-            tokens.append(batch.early_RC.to(self.device)[mask_RC])
+        over, hidden_NH = passes.over_completions(batch, self.encoder.image_id, self.device), self.hidden(batch)
+        tokens = [hidden_NH, over.target_N, *([] if over.early_N is None else [over.early_N])]
         chunk = max(1, HEAD_CHUNK_ELEMENTS // self.model.lm_head.out_features)
-        logprob_T = torch.cat(
+        logprob_N = torch.cat(
             [
-                checkpoint(self._head, temperature, *part, use_reentrant=False)
-                if torch.is_grad_enabled() and len(hidden_TH) > chunk
+                checkpoint(self._head, temperature, *part, use_reentrant=False, preserve_rng_state=False)  # nothing in it is random
+                if torch.is_grad_enabled() and len(hidden_NH) > chunk
                 else self._head(temperature, *part)
                 for part in zip(*(each.split(chunk) for each in tokens), strict=True)
             ]
         )
-        return torch.zeros(mask_RC.shape, device=self.device).masked_scatter(mask_RC, logprob_T)
+        return (
+            torch.zeros(batch.mask_RC.numel(), device=self.device).index_copy(0, over.cell_N, logprob_N).view(batch.mask_RC.shape).clone()
+        )  # no view: FSDP hooks it
 
     def _head(self, temperature: float, hidden_TH: torch.Tensor, ids_T: torch.Tensor, early_T: torch.Tensor | None = None) -> torch.Tensor:
         return self.log_softmax(hidden_TH, temperature, early_T).gather(1, ids_T[:, None])[:, 0]
@@ -249,20 +241,4 @@ class Policy:
     def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[Packed], cache: Decoding) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""
         embeds_RH = self.model.get_input_embeddings()(ids_R)
-        return rms_norm(decoder.run(layers, embeds_RH, rotary, cache.attend), self.text.norm)
-
-
-def _prompt_tokens(batch: PromptBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids (T,) and positions (3, T) of all prompts, one after another."""
-    real_PL = batch.mask_PL.bool()
-    return batch.ids_PL[real_PL], batch.position_ids_3PL[:, real_PL]
-
-
-def predecessors(prompt_of_R: torch.Tensor, prompts: int, completions: Rows) -> torch.Tensor:
-    """For each completion token in turn, which state predicts it: the prompts' last ones come first, then every completion's.
-
-    >>> predecessors(torch.tensor([0, 1]), 2, Rows(torch.tensor([0, 2]))).tolist()  # lengths 1 and 3
-    [0, 1, 2, 3]
-    """
-    own = (prompts + torch.arange(completions.total)).split(completions.lengths_N.tolist())
-    return torch.cat([part for p, states in zip(prompt_of_R.split(1), own, strict=True) for part in (p, states)])
+        return decoder.rms_norm(decoder.run(layers, embeds_RH, rotary, cache.attend), self.text.norm)

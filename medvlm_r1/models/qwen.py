@@ -16,9 +16,11 @@ from transformers import (
     Qwen2VLImageProcessorPil,
     Qwen3VLForConditionalGeneration,
 )
+from transformers.vision_utils import get_vision_position_ids
 
 from medvlm_r1.models import vision
 from medvlm_r1.models.family import Family, Grid, Pixels
+from medvlm_r1.models.sent import sent
 
 IMAGE_TOKEN = "<|image_pad|>"
 
@@ -53,6 +55,7 @@ def mrope(ids: Sequence[int], image_id: int, grids: Sequence[Grid], merge: int) 
     """
     columns: list[torch.Tensor] = []
     position, n, images = 0, 0, iter(grids)
+    places = [m for m, token in enumerate(ids) if token == image_id]
     while n < len(ids):
         if ids[n] == image_id:
             t, h, w = next(images)
@@ -60,8 +63,9 @@ def mrope(ids: Sequence[int], image_id: int, grids: Sequence[Grid], merge: int) 
             columns.append(block.reshape(3, -1) + position)
             n, position = n + t * h * w // merge**2, position + max(h, w) // merge
         else:
-            columns.append(torch.full((3, 1), position))
-            n, position = n + 1, position + 1
+            text = next((m for m in places if m > n), len(ids)) - n
+            columns.append((torch.arange(text) + position).expand(3, -1))
+            n, position = n + text, position + text
     return torch.cat(columns, 1)
 
 
@@ -73,8 +77,7 @@ def mixed(text: Any, positions_3T: torch.Tensor) -> tuple[torch.Tensor, torch.Te
 
 def embed_batched(model: Any, patches: torch.Tensor, grid_N3: torch.Tensor) -> Sequence[torch.Tensor]:
     """Through models.vision, whose attention is told where the images lie; transformers takes them for one."""
-    end = torch.tensor([0, len(patches)], dtype=torch.int32, device=patches.device)
-    return _embed(model, patches, grid_N3, cu_seqlens=end, image_runs=vision.runs(grid_N3.prod(1).tolist()))
+    return _embed(model, patches, grid_N3, cu_seqlens=_whole(patches), image_runs=vision.runs(grid_N3.prod(1).tolist()))
 
 
 def embed_windowed(model: Any, patches: torch.Tensor, grid_N3: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -82,15 +85,22 @@ def embed_windowed(model: Any, patches: torch.Tensor, grid_N3: torch.Tensor) -> 
     visual = model.model.visual
     side = visual.window_size // visual.patch_size // visual.spatial_merge_size
     order, sizes = vision.windows(grid_N3, visual.spatial_merge_size, side)
-    end = torch.tensor([0, len(patches)], dtype=torch.int32, device=patches.device)
-    where = {"cu_seqlens": end, "cu_window_seqlens": end, "window_index": order.to(patches.device)}
+    end = _whole(patches)
+    where = {"cu_seqlens": end, "cu_window_seqlens": end, "window_index": sent(order, patches.device)}
     runs = {"image_runs": vision.runs(grid_N3.prod(1).tolist()), "window_runs": vision.runs(sizes)}
     return _embed(model, patches, grid_N3, **where, **runs)
 
 
+def _whole(patches: torch.Tensor) -> torch.Tensor:
+    """One run of patches. On the host, where transformers reads it three times a block; from a GPU that is a wait each."""
+    return torch.tensor([0, len(patches)], dtype=torch.int32)
+
+
 def _embed(model: Any, patches: torch.Tensor, grid_N3: torch.Tensor, **how: Any) -> Sequence[torch.Tensor]:
     visual = model.model.visual
-    out = visual(patches, grid_thw=grid_N3.to(patches.device), **how)
+    if not hasattr(visual, "pos_embed"):  # else places are looked up on the device too, from the grid
+        how["position_ids"] = sent(get_vision_position_ids(grid_N3, visual.spatial_merge_size), patches.device)
+    out = visual(patches, grid_thw=sent(grid_N3, patches.device) if hasattr(visual, "pos_embed") else grid_N3, **how)
     features_IFH = torch.stack([out.pooler_output, *(getattr(out, "deepstack_features", None) or ())], 1)
     return features_IFH.split((grid_N3.prod(1) // visual.spatial_merge_size**2).tolist())
 

@@ -21,12 +21,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from medvlm_r1.models.blocks import block_mask, visible
+from medvlm_r1.models.sent import sent
 
 
 @dataclass(frozen=True)
 class Rows:
     """Rows of different lengths, one after another in a flat tensor, and the padded form of it.
+
+    Lengths stay on the host, whatever the ``device`` of the rows: asked for one, a GPU would have to finish its work first.
+    What is worked out from them is sent there once.
 
     >>> rows = Rows(torch.tensor([2, 1]))
     >>> rows.pad(torch.tensor([5, 6, 7])).tolist()
@@ -37,9 +43,7 @@ class Rows:
 
     lengths_N: torch.Tensor
     at_least: int = 0  # padded to no less
-
-    def to(self, device: torch.device) -> "Rows":
-        return Rows(self.lengths_N.to(device), self.at_least)
+    device: torch.device = torch.device("cpu")
 
     @cached_property
     def longest(self) -> int:
@@ -52,22 +56,26 @@ class Rows:
     @cached_property
     def mask(self) -> torch.Tensor:
         """(N, longest): where a token is."""
-        return torch.arange(self.longest, device=self.lengths_N.device) < self.lengths_N[:, None]
+        return sent(self._mask, self.device)
+
+    @cached_property
+    def _mask(self) -> torch.Tensor:
+        return torch.arange(self.longest) < self.lengths_N[:, None]
 
     @property
     def last_N(self) -> torch.Tensor:
-        """The place of each row's last token."""
+        """The place of each row's last token, on the host."""
         return self.lengths_N.cumsum(0) - 1
 
     @cached_property
     def row_T(self) -> torch.Tensor:
-        """The row of each token."""
-        return torch.arange(len(self.lengths_N), device=self.lengths_N.device).repeat_interleave(self.lengths_N)
+        """The row of each token, on the host."""
+        return torch.arange(len(self.lengths_N)).repeat_interleave(self.lengths_N)
 
     @cached_property
     def _cells_T(self) -> torch.Tensor | None:
         """Where each token lies in the padded form; None where nothing needs padding."""
-        return None if self.total == len(self.lengths_N) * self.longest else self.mask.flatten().nonzero()[:, 0]
+        return None if self.total == len(self.lengths_N) * self.longest else sent(self._mask.flatten().nonzero()[:, 0], self.device)
 
     def pad(self, flat: torch.Tensor) -> torch.Tensor:
         """(T, …) to (N, longest, …), zeros where no token is."""
@@ -117,12 +125,12 @@ class Tree:
 
     prompts: Rows
     completions: Rows
-    prompt_of_R: torch.Tensor
+    prompt_of_R: torch.Tensor  # on the host
 
     @staticmethod
     def of_prompts(prompts: Rows) -> "Tree":
         """Trunks without branches."""
-        return Tree(prompts, Rows(prompts.lengths_N[:0]), prompts.lengths_N[:0])
+        return Tree(prompts, Rows(prompts.lengths_N[:0], device=prompts.device), prompts.lengths_N[:0])
 
     @property
     def total(self) -> int:
@@ -130,12 +138,12 @@ class Tree:
 
     @cached_property
     def group_T(self) -> torch.Tensor:
-        """The prompt that each token belongs to."""
+        """The prompt that each token belongs to, on the host."""
         return torch.cat([self.prompts.row_T, self.prompt_of_R[self.completions.row_T]])
 
     @cached_property
     def branch_T(self) -> torch.Tensor:
-        """The completion that each token belongs to; -1 in a prompt."""
+        """The completion that each token belongs to, on the host; -1 in a prompt."""
         return torch.cat([torch.full_like(self.prompts.row_T, -1), self.completions.row_T])
 
     @cached_property
@@ -155,8 +163,7 @@ class Tree:
 
     @cached_property
     def _blocks(self) -> BlockMask:
-        device = str(self.group_T.device)
-        return create_block_mask(visible(self.group_T, self.branch_T), None, None, self.total, self.total, device=device)
+        return block_mask(self.prompts.lengths_N.tolist(), self.completions.lengths_N.tolist(), self.prompt_of_R.tolist(), self.prompts.device)
 
     def padded(self, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor) -> torch.Tensor:
         """Prompts first, then completions against both."""
@@ -178,32 +185,22 @@ class Tree:
         """Completions of each prompt where all have as many, in order; else 0."""
         prompts = len(self.prompts.lengths_N)
         group = len(self.prompt_of_R) // prompts
-        in_order = torch.arange(prompts, device=self.prompt_of_R.device).repeat_interleave(group)
+        in_order = torch.arange(prompts).repeat_interleave(group)
         return group if torch.equal(self.prompt_of_R, in_order) else 0
 
     def _of_each_completion(self, x_PKLD: torch.Tensor) -> torch.Tensor:
         """Each completion's prompt: (R, K, L, D). Groups of one size are expanded, whose gradient is a sum and no scatter."""
         if not self._even:
-            return x_PKLD.index_select(0, self.prompt_of_R)
+            return x_PKLD.index_select(0, sent(self.prompt_of_R, x_PKLD.device))
         return x_PKLD[:, None].expand(-1, self._even, -1, -1, -1).flatten(0, 1)
 
     @cached_property
     def _mask_R1CX(self) -> torch.Tensor:
         """For padded completions over X = L + C keys: the real tokens of the prompt, and the completion up to the query."""
         width = self.completions.longest
-        own = torch.ones(width, width, dtype=torch.bool, device=self.group_T.device).tril()
-        prompt_R1L = self.prompts.mask[self.prompt_of_R, None]
+        own = torch.ones(width, width, dtype=torch.bool, device=self.prompts.device).tril()
+        prompt_R1L = self.prompts.mask[sent(self.prompt_of_R, self.prompts.device), None]
         return torch.cat([prompt_R1L.expand(-1, width, -1), own.expand(len(prompt_R1L), -1, -1)], 2)[:, None]
-
-
-def visible(group_T: torch.Tensor, branch_T: torch.Tensor) -> Callable[..., torch.Tensor]:
-    """FlexAttention's question whether a query sees a key: earlier, in its group, and of the prompt or of its own branch."""
-
-    def sees(_batch: torch.Tensor, _head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        own = (branch_T[key] < 0) | (branch_T[key] == branch_T[query])
-        return (key <= query) & (group_T[key] == group_T[query]) & own
-
-    return sees
 
 
 @cache

@@ -10,7 +10,7 @@ from medvlm_r1.models.adapt import Trainable, adapt
 from medvlm_r1.models.families import image_budget, locate, skeleton
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS, Policy
 from medvlm_r1.preflight.machine import Device, this_device
-from medvlm_r1.preflight.memory import KNOWN, MemoryPlan, ModelShape, Workload, micro_prompts, plan
+from medvlm_r1.preflight.memory import KNOWN, MemoryPlan, ModelShape, Workload, largest_micro_batch, plan
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import render
 from medvlm_r1.training.grpo.trainer import GRPOConfig
@@ -51,7 +51,7 @@ class Prompts:
         encoder = policy.encoder
         patches = [sum(len(encoder.pixels(reference).patches) for reference in example.images) for example in examples]
         tokens = [len(encoder.prompt_ids(render(example, config.template))) for example in examples]
-        together = prompts_together(config, max(tokens))
+        together, _ = micro_batch(config, max(tokens))
         images = len({reference for example in examples for reference in example.images})
         return cls(_mean_of_largest(tokens, together), _mean_of_largest(patches, together), images)
 
@@ -61,12 +61,12 @@ def _mean_of_largest(values: Sequence[int], count: int) -> int:
     return math.ceil(sum(largest) / len(largest))
 
 
-def prompts_together(config: Config, prompt_tokens: int, gathered: tuple[int, int] | None = None) -> int:
-    """Prompts of the largest micro-batch; ``gathered``: one of ``gatherings``, the first if left out."""
+def micro_batch(config: Config, prompt_tokens: int, gathered: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Prompts of the largest micro-batch, and the tokens of a completion in it; ``gathered``: one of ``gatherings``, the first if left out."""
     if not isinstance(config, GRPOConfig):
-        return micro_prompts(config.prompts_per_step, prompt_tokens + TARGET_TOKENS[config.target], config.tokens_per_micro_batch)
+        return largest_micro_batch(config.prompts_per_step, prompt_tokens, 1, TARGET_TOKENS[config.target], config.tokens_per_micro_batch)
     groups, rollouts = gathered or gatherings(config)[0]
-    return micro_prompts(groups, prompt_tokens + rollouts * config.sampling.max_tokens, config.update.tokens_per_micro_batch)
+    return largest_micro_batch(groups, prompt_tokens, rollouts, config.sampling.max_tokens, config.update.tokens_per_micro_batch)
 
 
 def gatherings(config: GRPOConfig) -> list[tuple[int, int]]:
@@ -143,12 +143,14 @@ class Forecast:
 
 
 def _remedies(config: Config, work: Workload) -> dict[str, str]:
-    half = work.micro_prompts // 2 * (work.prompt_tokens + work.rollouts * work.completion_tokens)
+    group = work.prompt_tokens + work.rollouts * work.completion_tokens
+    half = work.micro_prompts // 2 * group
     if not isinstance(config, GRPOConfig):
         fewer = f"lower tokens_per_micro_batch to {half}" if half else "lower max_pixels"
         return {"activations": fewer, "vision": f"{fewer}, or {FROZEN}", "pixels": "lower max_pixels"}
+    half = max(group, work.micro_tokens // 2)  # shorter completions fill whatever budget there is
     return {
-        "activations": f"lower update.tokens_per_micro_batch to {half}" if half else "lower sampling.max_tokens or sampling.n",
+        "activations": f"lower update.tokens_per_micro_batch to {half}" if work.micro_prompts > 1 else "lower sampling.max_tokens or sampling.n",
         "vision": f"lower max_pixels or prompts_per_step, or {FROZEN}",
         "pixels": "lower max_pixels",
         "cache": "lower sampling.max_tokens or sampling.n",
@@ -170,6 +172,7 @@ def forecast(config: Config, shape: ModelShape, prompts: Prompts, device: Device
     """What a configuration takes with these prompts."""
     positions = HEAD_CHUNK_ELEMENTS // shape.vocabulary
     works = [workload(config, prompts, positions, at) for at in range(len(gatherings(config)) if isinstance(config, GRPOConfig) else 1)]
+    works = [replace(work, on_gpu=not device.is_host) for work in works]
     return max((Forecast(config, work, plan(shape, work), device) for work in works), key=lambda found: found.peak)
 
 
@@ -177,12 +180,12 @@ def workload(config: Config, prompts: Prompts, head_positions: int, at: int = 0)
     """The largest step of a configuration, every completion as long as it may be; ``at``: which of its ``gatherings``."""
     p, number_bytes = config.prompts_per_step, {"float32": 4, "bfloat16": 2}[config.dtype]
     gathered = gatherings(config)[at] if isinstance(config, GRPOConfig) else None
-    data, together = (prompts.patches, prompts.images), prompts_together(config, prompts.tokens, gathered)
+    data, together = (prompts.patches, prompts.images), micro_batch(config, prompts.tokens, gathered)
     if gathered is None or not isinstance(config, GRPOConfig):
         c = TARGET_TOKENS[config.target]
-        return Workload(p, 1, prompts.tokens, c, *data, together, head_positions, number_bytes, reference=False, generates=False)
+        return Workload(p, 1, prompts.tokens, c, *data, *together, head_positions, number_bytes, reference=False, generates=False)
     (p, g), c = gathered, config.sampling.max_tokens
-    return Workload(p, g, prompts.tokens, c, *data, together, head_positions, number_bytes, bool(config.update.loss.kl_beta))
+    return Workload(p, g, prompts.tokens, c, *data, *together, head_positions, number_bytes, bool(config.update.loss.kl_beta))
 
 
 def before_loading(config: Config) -> tuple[Forecast, str]:

@@ -74,11 +74,12 @@ class Workload:
     """The largest step of a run: P prompts of L tokens, G rollouts of C tokens each.
 
     ``patches`` are those of one prompt's images, ``images`` the pictures of the whole run.
-    ``micro_prompts`` go through the model together in an update; the LM head takes
-    ``head_positions`` at a time. Supervised training has one rollout, which it does not generate.
+    In an update ``micro_prompts`` with completions of ``micro_completion`` tokens go through the model together, which is the
+    most that micro-batches can hold; the LM head takes ``head_positions`` at a time. Supervised training has one rollout, which
+    it does not generate. ``on_gpu``: fused kernels keep less for the backward pass.
 
-    >>> PAPER.micro_tokens  # 2 prompts of 768, 8 completions of 512
-    5632
+    >>> PAPER.micro_tokens  # 3 prompts of 768, 12 completions of 320: more than 2 prompts with completions of full length
+    6144
     """
 
     prompts: int
@@ -88,18 +89,20 @@ class Workload:
     patches: int
     images: int
     micro_prompts: int
+    micro_completion: int
     head_positions: int
     number_bytes: int = 2
     reference: bool = True
     generates: bool = True
+    on_gpu: bool = True
 
     @property
     def micro_tokens(self) -> int:
         """Tokens that the language model sees in the largest micro-batch."""
-        return self.micro_prompts * (self.prompt_tokens + self.rollouts * self.completion_tokens)
+        return self.micro_prompts * (self.prompt_tokens + self.rollouts * self.micro_completion)
 
 
-PAPER = Workload(4, 4, 768, 512, 2048, 600, 2, 441)
+PAPER = Workload(4, 4, 768, 512, 2048, 600, 3, 320, 441)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ class MemoryPlan:
     """Where a run's memory goes, in bytes.
 
     Qwen2-VL-2B at the paper's setting: P = G = 4, C = 512, one image of 2,048 patches
-    (512 tokens) and 256 tokens of text a prompt, 600 images, bfloat16, two prompts a micro-batch:
+    (512 tokens) and 256 tokens of text a prompt, 600 images, bfloat16, on a GPU; three prompts with
+    completions of 320 tokens are the largest micro-batch:
 
     =========== ============================================== ======
     weights     2,208,985,600 x 2                                4.42
@@ -116,18 +120,18 @@ class MemoryPlan:
     reference   2,208,985,600 x 2                                4.42
     embeddings  600 x 512 x 1536 x 2, the reference's images     0.94
     gradients   2,208,985,600 x 2                                4.42
-    activations 5,632 tokens x 2,897,216                        16.32
+    activations 6,144 tokens x 2,151,968, and joined weights    13.40
     vision      8,192 patches x 1,898,800, from the rollout on  15.55
     head        441 x 151,936 x 12                               0.80
-    packed      28 layers x 46,792,704 x 2                       2.62
+    packed      28 layers x 30,670,848 x 2                       1.72
     cache       (2 x 4 x 768 + 16 x 512) tokens x 28,672         0.41
-    pixels      600 x 2,048 x 1,176 x 4, on the host             5.78
+    pixels      600 x 2,048 x 1,176 x 2, pinned on the host      2.89
     =========== ============================================== ======
 
     >>> {name: round(size / 1e9, 2) for name, size in plan(QWEN2_VL_2B, PAPER).parts.items()}
     ... # doctest: +NORMALIZE_WHITESPACE
     {'weights': 4.42, 'masters': 8.84, 'moments': 17.67, 'reference': 4.42, 'embeddings': 0.94, 'gradients': 4.42,
-     'activations': 16.32, 'vision': 15.55, 'head': 0.8, 'packed': 2.62, 'cache': 0.41, 'pixels': 5.78}
+     'activations': 13.4, 'vision': 15.55, 'head': 0.8, 'packed': 1.72, 'cache': 0.41, 'pixels': 2.89}
     """
 
     weights: int
@@ -156,13 +160,14 @@ class MemoryPlan:
     def phases(self, on_host: bool) -> dict[str, tuple[str, ...]]:
         """The parts that each phase holds together. Pixels count where the device's memory is the host's.
 
-        In the optimiser's step the gradients are as wide as the masters. An update of several micro-batches holds
+        In the optimiser's step the gradients are as wide as the masters; on a GPU, where all are widened at once, beside
+        what they were. An update of several micro-batches holds
         gradients and activations together; in a single one gradients come as activations go, and the peak is lower.
         """
         held = ("weights", "masters", "moments", "reference", "embeddings", "packed", *(["pixels"] if on_host else []))
-        stepped = "masters" if self.masters > self.gradients else "gradients"
+        stepped = ["gradients"] if self.masters <= self.gradients else ["masters"] if on_host else ["masters", "gradients"]
         rollout = {"rollout": (*held, "vision", "cache")} if self.cache else {}
-        return rollout | {"update": (*held, "gradients", "activations", "vision", "head"), "step": (*held, stepped)}
+        return rollout | {"update": (*held, "gradients", "activations", "vision", "head"), "step": (*held, *stepped)}
 
     def sizes(self, on_host: bool) -> dict[str, int]:
         """What each phase needs."""
@@ -173,7 +178,7 @@ class MemoryPlan:
 
         >>> phase, size = plan(QWEN2_VL_2B, PAPER).peak(on_host=False)
         >>> phase, round(size / 1e9, 2)
-        ('update', 76.0)
+        ('update', 72.18)
         """
         return max(self.sizes(on_host).items(), key=lambda item: item[1])
 
@@ -185,7 +190,7 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
     cached = 2 * work.prompts * work.prompt_tokens + rows * work.completion_tokens  # a prompt's as computed, and as decoding reads them
     tower = vision_bytes(shape, b) if shape.vision_trains else 0
     seen = work.prompts if work.generates else work.micro_prompts  # what rollouts encoded, the update goes back through at its end
-    positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.completion_tokens)
+    positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.micro_completion)
     return MemoryPlan(
         weights=b * shape.parameters,
         masters=4 * shape.trainable if b < 4 else 0,
@@ -193,37 +198,47 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
         reference=b * (shape.trainable - shape.adapters) if work.reference else 0,  # what learns is copied, the rest shared
         embeddings=b * work.images * image_tokens * shape.hidden if work.reference or not shape.vision_trains else 0,
         gradients=b * shape.trainable,
-        activations=work.micro_tokens * decoder_bytes(shape, b),
+        activations=work.micro_tokens * decoder_bytes(shape, b, work.on_gpu)
+        + b * shape.layers * shape.hidden * (shape.hidden + 2 * shape.kv_size),  # joined qkv weights
         vision=seen * work.patches * tower,
         head=HEAD_BYTES * positions * shape.vocabulary,
-        packed=b * shape.layers * layer_weights(shape) if work.generates else 0,
+        packed=b * shape.layers * layer_weights(shape, work.on_gpu) if work.generates else 0,
         cache=cached * 2 * b * shape.kv_size * shape.layers if work.generates else 0,
-        pixels=4 * work.images * work.patches * PATCH_VALUES,
+        pixels=(b if work.on_gpu else 4) * work.images * work.patches * PATCH_VALUES,
     )
 
 
-def layer_weights(shape: ModelShape) -> int:
-    """Elements of a decoder layer's matrices, of which decoding has a copy of its own.
+def layer_weights(shape: ModelShape, on_gpu: bool) -> int:
+    """Elements of a decoder layer's matrices of which decoding has a copy of its own: on a GPU of those that it joins, on a CPU of all.
 
-    >>> 2 * 1536 * 1536 + 2 * 1536 * 256 + 3 * 1536 * 8960 == layer_weights(QWEN2_VL_2B)
+    >>> layer_weights(QWEN2_VL_2B, on_gpu=False) == 2 * 1536 * 1536 + 2 * 1536 * 256 + 3 * 1536 * 8960
+    True
+    >>> layer_weights(QWEN2_VL_2B, on_gpu=True) == 1536 * (1536 + 2 * 256) + 2 * 1536 * 8960
     True
     """
-    return shape.hidden * (2 * shape.hidden + 2 * shape.kv_size + 3 * shape.mlp)
+    joined = shape.hidden * (shape.hidden + 2 * shape.kv_size + 2 * shape.mlp)
+    return joined if on_gpu else joined + shape.hidden * (shape.hidden + shape.mlp)
 
 
-def decoder_bytes(shape: ModelShape, b: int) -> int:
+def decoder_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     """What autograd keeps of one token in all decoder layers.
 
     A layer keeps, of width H: two norms' inputs (in float32), what they normed and gave, the query, the attention's
     output; of the key-value width: key and value; of the MLP's width: gate, its SiLU, up, their product; and the
     attention's float32 log-sum of each head. Keys that an attention kernel repeats for its heads come on top.
 
+    On a GPU norms and gate are one kernel each. A layer keeps the norms' inputs as they are and what they gave, each
+    row's scale, query, key and value before and after the rotation (the value once), the attention's output; gate, up, product.
+
     >>> (1536 * (2 * 4 + 6 * 2) + 2 * (2 * 256 + 4 * 8960) + 4 * 12) * 28 == decoder_bytes(QWEN2_VL_2B, 2)
     True
-    >>> decoder_bytes(QWEN2_VL_2B, 2)
-    2897216
+    >>> (2 * (7 * 1536 + 3 * 256 + 3 * 8960) + 4 * 12 + 8) * 28 == decoder_bytes(QWEN2_VL_2B, 2, on_gpu=True)
+    True
     """
-    layer = shape.hidden * (8 + 6 * b) + b * (2 * shape.kv_size + 4 * shape.mlp) + 4 * shape.heads
+    if on_gpu:
+        layer = b * (7 * shape.hidden + 3 * shape.kv_size + 3 * shape.mlp) + 4 * shape.heads + 8
+    else:
+        layer = shape.hidden * (8 + 6 * b) + b * (2 * shape.kv_size + 4 * shape.mlp) + 4 * shape.heads
     return layer * shape.layers
 
 
@@ -243,10 +258,19 @@ def vision_bytes(shape: ModelShape, b: int) -> int:
     return block * shape.vision_layers + b * (PATCH_VALUES + 4 * shape.vision_hidden)
 
 
-def micro_prompts(prompts: int, group_tokens: int, budget: int) -> int:
-    """How many prompts share a micro-batch when a prompt and its completions have ``group_tokens``: whole groups while they fit.
+def largest_micro_batch(prompts: int, prompt_tokens: int, rollouts: int, completion_tokens: int, budget: int) -> tuple[int, int]:
+    """(prompts, tokens of a completion) of the micro-batch with the most tokens that whole groups can make.
 
-    >>> [micro_prompts(4, 2816, budget) for budget in (1, 4096, 6144, 16384)]
-    [1, 1, 2, 4]
+    Shorter completions let more prompts in, and fill the budget where full ones leave it half empty.
+
+    >>> largest_micro_batch(4, 768, 4, 512, budget=6144)  # two prompts with 512 tokens a completion are 5,632
+    (3, 320)
+    >>> largest_micro_batch(4, 768, 4, 512, budget=1), largest_micro_batch(4, 768, 4, 512, budget=16384)
+    ((1, 512), (4, 512))
     """
-    return max(1, min(prompts, budget // group_tokens))
+    fits = [(1, completion_tokens)]
+    for together in range(2, prompts + 1):
+        length = min(completion_tokens, (budget // together - prompt_tokens) // rollouts)
+        if length > 0:
+            fits.append((together, length))
+    return max(fits, key=lambda each: (each[0] * (prompt_tokens + rollouts * each[1]), each[1]))

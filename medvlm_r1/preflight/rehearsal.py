@@ -54,14 +54,14 @@ def describe(forecast: Forecast) -> str:
     work = forecast.work
     return (
         f"the largest micro-batch ({work.micro_prompts} prompts of about {work.prompt_tokens} tokens, "
-        f"{work.rollouts} completions of {work.completion_tokens} each)"
+        f"{work.rollouts} completions of {work.micro_completion} each)"
     )
 
 
 def worst_groups(forecast: Forecast, policy: Policy, examples: Sequence[Example]) -> list[RolloutGroup]:
-    """The longest prompts, as many as share a micro-batch, each with completions of the greatest length."""
+    """The longest prompts and completions as long as make the micro-batch with the most tokens."""
     work = forecast.work
-    completion = Completion(policy.stop_ids[:1] * work.completion_tokens, (0.0,) * work.completion_tokens, "", finished=False)
+    completion = Completion(policy.stop_ids[:1] * work.micro_completion, (0.0,) * work.micro_completion, "", finished=False)
     rollouts = (Rollout(completion, {}),) * work.rollouts
     return [RolloutGroup(prompt, rollouts) for prompt in worst_prompts(forecast, policy, examples, work.micro_prompts)]
 

@@ -2,33 +2,38 @@
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from medvlm_r1.files import utf8
+from medvlm_r1.models.kept import Kept
+from medvlm_r1.models.packed import Packed
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.writing import Step, Writing, cuda_graph
+from medvlm_r1.rollout.writing import Step, Writing, cuda_graph, room_for
 from medvlm_r1.types import Completion, Prompt, PromptBatch
+
+CAPTURED = 4  # steps kept: greedy and drawn answers of a whole batch and of a last one
 
 
 @dataclass
 class LocalEngine:
     """Samples from a policy held in memory.
 
-    ``max_rows`` bounds the completions decoded at once. ``learning``: an update
-    of this policy on these prompts follows, and shares their encoded images.
-    ``capture`` makes a replayable step where a device can replay one.
+    ``max_rows`` bounds the completions decoded at once, ``max_prompt_tokens`` the prompts that a GPU runs at once. ``learning``:
+    an update of this policy on these prompts follows, and shares their encoded images. ``capture`` makes a replayable step
+    where a device can replay one.
     """
 
     policy: Policy
     max_rows: int = 512
     learning: bool = False
     capture: Callable[[Step], Step] | None = cuda_graph if torch.cuda.is_available() else None
-    _last: tuple[tuple[Any, ...], Writing] | None = None
+    max_prompt_tokens: int = 2**15
+    _captured: Kept[Writing] = field(default_factory=lambda: Kept(CAPTURED), init=False)
+    _packed: Kept[list[Packed]] = field(default_factory=lambda: Kept(1), init=False)
 
     def sync(self, policy: Policy) -> None:
         self.policy = policy
@@ -37,8 +42,12 @@ class LocalEngine:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """See Engine.generate."""
         size = max(1, self.max_rows // sampling.n)
-        if self.learning:
-            self.policy.remember(self.policy.encoder.prompts(prompts))
+        if self.learning or self.capture:
+            whole = self.policy.encoder.prompts(prompts)
+            if self.learning:
+                self.policy.remember(whole)
+            if self.capture:
+                size = max(1, min(size, self.max_prompt_tokens // int(whole.lengths_P.max())))
         return [group for at in range(0, len(prompts), size) for group in self._groups(prompts[at : at + size], sampling)]
 
     def _groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[Completion]]:
@@ -48,13 +57,21 @@ class LocalEngine:
         return (completions[at : at + sampling.n] for at in range(0, len(completions), sampling.n))
 
     def _writing(self, batch: PromptBatch, sampling: Sampling) -> Writing:
-        """A new one, or the last one again where what it captured fits."""
+        """A new one; or, where steps are captured, that of the last batch of as many prompts, whose room for prompts only grows."""
         if self.capture is None:
-            return Writing(self.policy, sampling, None)
-        key = Writing.key(self.policy, batch, sampling)
-        if self._last is None or self._last[0] != key:
-            self._last = (key, Writing(self.policy, sampling, self.capture))
-        return self._last[1]
+            return Writing(self.policy, self.policy.packed(), sampling)
+        key, room = (id(self.policy.model), len(batch.lengths_P), replace(sampling, seed=0)), room_for(batch)
+        writing = self._captured.get(key)
+        if writing is None or writing.room < room:
+            self._captured.put(key, writing := Writing(self.policy, self._layers(), sampling, self.capture, room), 1)
+        return writing
+
+    def _layers(self) -> list[Packed]:
+        """The weights as decoding reads them, once for all that is captured."""
+        layers = self._packed.get(id(self.policy.model))
+        if layers is None:
+            self._packed.put(id(self.policy.model), layers := self.policy.packed(), 1)
+        return layers
 
     def _completion(self, ids: list[int], logprobs: list[float]) -> Completion:
         finished = ids[-1] in self.policy.stop_ids

@@ -76,15 +76,17 @@ class Optimizer:
         step has its number, its batch and its rate whether or not it moves anything. One infinite entry would make
         every weight NaN, and it shows in the norm, which is read in any case.
         """
-        for name, master in self.masters.items():
-            p = self.named[name]
-            master.grad, p.grad = None if p.grad is None else p.grad.float(), None
-        self.norm = torch.nn.utils.clip_grad_norm_(self.stepped.values(), self.config.max_grad_norm).item()
+        on_gpu = any(p.is_cuda for p in self.stepped.values())
+        self.norm = self._norm() if on_gpu else self._clipped_norm()
         if moves := self.sound and math.isfinite(self.norm):
             self.adamw.param_groups[0]["lr"] = learning_rate(self.config, self.steps, self.total_steps)
+            if on_gpu:
+                self._widen()
+                self.adamw.grad_scale = self._scale()
             self.adamw.step()
             self._round()
-        self.adamw.zero_grad(set_to_none=True)
+        for p in (*self.named.values(), *self.masters.values()):
+            p.grad = None
         self.steps += is_last
         self.skipped += not moves
         self.skipped_in_a_row = 0 if moves else self.skipped_in_a_row + 1
@@ -104,10 +106,38 @@ class Optimizer:
                 f"(now {self.config.lr:g}) and start again in another --run-dir, with --model from the last checkpoint if one was saved"
             )
 
+    def _clipped_norm(self) -> float:
+        """The norm; masters have their gradients now, and no gradient is longer than it may be."""
+        for name, master in self.masters.items():
+            p = self.named[name]
+            master.grad, p.grad = None if p.grad is None else p.grad.float(), None
+        return torch.nn.utils.clip_grad_norm_(self.stepped.values(), self.config.max_grad_norm).item()
+
+    def _norm(self) -> float:
+        """The norm of the gradients as they are, in float32: on a GPU they are read once for it, and clipped as AdamW reads them."""
+        gradients = [p.grad for p in self.named.values() if p.grad is not None]
+        return torch.stack(torch._foreach_norm(gradients, 2, dtype=torch.float32)).norm().item() if gradients else 0.0
+
+    @torch.no_grad()
+    def _widen(self) -> None:
+        """Masters get their gradients in float32: one kernel for many, where a copy each would keep the host busy."""
+        learnt = [(self.named[name], master) for name, master in self.masters.items() if self.named[name].grad is not None]
+        for _, master in learnt:
+            master.grad = torch.empty_like(master)
+        if learnt:
+            torch._foreach_copy_([master.grad for _, master in learnt], [p.grad for p, _ in learnt])
+        for p, _ in learnt:
+            p.grad = None
+
+    def _scale(self) -> torch.Tensor | None:
+        """What fused AdamW divides gradients by, so that their norm is what it may be at most; None where it is."""
+        excess = (self.norm + 1e-6) / self.config.max_grad_norm
+        return torch.full((), excess, dtype=torch.float32, device=next(iter(self.stepped.values())).device) if excess > 1 else None
+
     @torch.no_grad()
     def _round(self) -> None:
-        for name, master in self.masters.items():
-            self.named[name].copy_(master)
+        if self.masters:
+            torch._foreach_copy_([self.named[name] for name in self.masters], list(self.masters.values()))
 
     def state(self) -> dict[str, torch.Tensor]:
         """Master weights, moments and steps by parameter name; no moments before the first step that had a gradient; what was skipped."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from medvlm_r1.models.policy import Policy
+from medvlm_r1.models.sent import sent
 from medvlm_r1.training.batches import group_tokens, micro_batches
 from medvlm_r1.training.grpo.loss import KL, Evidence, LossConfig, Totals, losses, sequence_mean, staleness
 from medvlm_r1.training.optim import Optimizer
@@ -119,7 +120,7 @@ def _remember_old(learner: Learner, plan: Sequence[MiniBatch]) -> None:
 
 def _backward(learner: Learner, mini_batch: MiniBatch) -> dict[str, float]:
     """Gradients of the mean loss over the rows of a mini-batch; returns sums over its rows of what to report."""
-    sums: dict[str, float] = {}
+    told: list[dict[str, torch.Tensor]] = []
     for part in mini_batch.parts:
         batch = learner.policy.encoder.groups(part.groups)
         if part.reference_RC is None:
@@ -128,12 +129,20 @@ def _backward(learner: Learner, mini_batch: MiniBatch) -> dict[str, float]:
             evidence = _evidence(learner, part, batch)
             loss_R = losses(evidence, learner.config.loss, mini_batch.totals)
             (loss_R.sum() / mini_batch.totals.rows).backward()
-        for name, values_R in (_metrics(learner, evidence) | {"loss": loss_R.detach()}).items():
-            sums[name] = sums.get(name, 0.0) + values_R.sum().item()
+        told.append({name: values_R.sum() for name, values_R in (_metrics(learner, evidence) | {"loss": loss_R.detach()}).items()})
     with learner.watch("update"):
         learner.policy.images.backward()
+    sums = _read(told)
     learner.optimizer.loss = sums.get("loss", 0.0)
     return sums
+
+
+def _read(told: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """What all micro-batches told, added up by name: read at once, since a GPU must finish its work to be read."""
+    if not told:
+        return {}
+    rows = torch.stack([torch.stack([value.float() for value in each.values()]) for each in told]).tolist()
+    return {name: sum(column) for name, column in zip(told[0], zip(*rows, strict=True), strict=True)}
 
 
 def _reference(learner: Learner, batch: TokenBatch) -> torch.Tensor | None:
@@ -147,8 +156,9 @@ def _reference(learner: Learner, batch: TokenBatch) -> torch.Tensor | None:
 def _evidence(learner: Learner, part: Part, batch: TokenBatch) -> Evidence:
     now_RC = learner.policy.logprobs(batch, learner.config.temperature)
     old_RC = now_RC.detach() if part.old_RC is None else part.old_RC  # one update: the policy that sampled is this one
-    advantages_R, mask_RC = torch.tensor(part.advantages, device=now_RC.device), batch.mask_RC.to(now_RC.device)
-    return Evidence(now_RC, old_RC, _sampled(part.groups, batch).to(now_RC.device), part.reference_RC, advantages_R, mask_RC)
+    told = (_sampled(part.groups, batch), torch.tensor(part.advantages), batch.mask_RC)
+    sampled_RC, advantages_R, mask_RC = (sent(each, now_RC.device) for each in told)
+    return Evidence(now_RC, old_RC, sampled_RC, part.reference_RC, advantages_R, mask_RC)
 
 
 def _metrics(learner: Learner, e: Evidence) -> dict[str, torch.Tensor]:
