@@ -138,7 +138,7 @@ def _remedies(config: Config, work: Workload) -> dict[str, str]:
         return {"activations": fewer, "vision": f"{fewer}, or {FROZEN}", "pixels": "lower max_pixels"}
     return {
         "activations": f"lower update.tokens_per_micro_batch to {half}" if half else "lower sampling.max_tokens or sampling.n",
-        "vision": f"lower max_pixels or prompts_per_step, or {FROZEN}",
+        "vision": f"lower max_pixels{', redraws' * bool(config.redraws)} or prompts_per_step, or {FROZEN}",
         "pixels": "lower max_pixels",
         "cache": "lower sampling.max_tokens or sampling.n",
         "reference": "set update.loss.kl_beta=0",
@@ -169,7 +169,7 @@ def workload(config: Config, prompts: Prompts, head_positions: int) -> Workload:
         c = TARGET_TOKENS[config.target]
         return Workload(p, 1, prompts.tokens, c, *data, together, head_positions, number_bytes, reference=False, generates=False)
     g, c = config.sampling.n, config.sampling.max_tokens
-    return Workload(p, g, prompts.tokens, c, *data, together, head_positions, number_bytes, bool(config.update.loss.kl_beta))
+    return Workload(p, g, prompts.tokens, c, *data, together, head_positions, number_bytes, bool(config.update.loss.kl_beta), redraws=config.redraws)
 
 
 def before_loading(config: Config) -> tuple[Forecast, str]:

@@ -74,7 +74,7 @@ class Workload:
     """The largest step of a run: P prompts of L tokens, G rollouts of C tokens each.
 
     ``patches`` are those of one prompt's images, ``images`` the pictures of the whole run.
-    ``micro_prompts`` go through the model together in an update; the LM head takes
+    ``redraws``: how often others may be asked in the place of all prompts. ``micro_prompts`` go through the model together in an update; the LM head takes
     ``head_positions`` at a time. Supervised training has one rollout, which it does not generate.
 
     >>> PAPER.micro_tokens  # 2 prompts of 768, 8 completions of 512
@@ -92,6 +92,12 @@ class Workload:
     number_bytes: int = 2
     reference: bool = True
     generates: bool = True
+    redraws: int = 0
+
+    @property
+    def seen(self) -> int:
+        """Prompts whose encoded pictures are held at once: what rollouts encoded, the update goes back through at its end."""
+        return self.prompts * (1 + self.redraws) if self.generates else self.micro_prompts
 
     @property
     def micro_tokens(self) -> int:
@@ -184,7 +190,6 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
     image_tokens = work.patches // 4
     cached = 2 * work.prompts * work.prompt_tokens + rows * work.completion_tokens  # a prompt's as computed, and as decoding reads them
     tower = vision_bytes(shape, b) if shape.vision_trains else 0
-    seen = work.prompts if work.generates else work.micro_prompts  # what rollouts encoded, the update goes back through at its end
     positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.completion_tokens)
     return MemoryPlan(
         weights=b * shape.parameters,
@@ -194,7 +199,7 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
         embeddings=b * work.images * image_tokens * shape.hidden if work.reference or not shape.vision_trains else 0,
         gradients=b * shape.trainable,
         activations=work.micro_tokens * decoder_bytes(shape, b),
-        vision=seen * work.patches * tower,
+        vision=work.seen * work.patches * tower,
         head=HEAD_BYTES * positions * shape.vocabulary,
         packed=b * shape.layers * layer_weights(shape) if work.generates else 0,
         cache=cached * 2 * b * shape.kv_size * shape.layers if work.generates else 0,
