@@ -74,8 +74,8 @@ class Workload:
     """The largest step of a run: P prompts of L tokens, G rollouts of C tokens each.
 
     ``patches`` are those of one prompt's images, ``images`` the pictures of the whole run.
-    ``redraws``: how often others may be asked in the place of all prompts. ``micro_prompts`` go through the model together in an update; the LM head takes
-    ``head_positions`` at a time. Supervised training has one rollout, which it does not generate.
+    ``redraws``: how often others may be asked in the place of all prompts. ``micro_prompts`` go through the model
+    together in an update; the LM head takes ``head_positions`` at a time. Supervised training has one rollout, which it does not generate.
 
     >>> PAPER.micro_tokens  # 2 prompts of 768, 8 completions of 512
     5632

@@ -24,6 +24,7 @@ CURVES = {
     "reward/format": "Reward for the format",
     "reward/accuracy": "Reward for the right letter",
     "kl": "KL divergence from the base",
+    "clip_fraction": "Share of tokens that a bound clips",
     "completion_length": "Length of a completion, tokens",
     "loss": "Loss",
 }
