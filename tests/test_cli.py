@@ -340,11 +340,11 @@ def test_stopped_and_resumed_is_bit_for_bit(command, taught, manifest, tmp_path,
     assert command(*train(taught, manifest, whole, values=values))[0] == 0
     steps = []
 
-    def stopping(*arguments):
+    def stopping(*arguments, **settings):
         steps.append(1)
         if len(steps) == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return collect(*arguments)
+        return collect(*arguments, **settings)
 
     collect = asking.collect
     monkeypatch.setattr(asking, "collect", stopping)

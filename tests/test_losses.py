@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from medvlm_r1.config import override
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.rewards.length import overlong
 from medvlm_r1.training.grpo.advantage import ADVANTAGES, gdpo
 from medvlm_r1.training.grpo.loss import LOSSES, REDUCE, SURROGATES, Evidence, LossConfig, Totals, gspo, importance, losses, staleness, terms
+from medvlm_r1.training.grpo.trainer import GRPOConfig
 from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,7 +131,8 @@ def test_what_is_reported_of_stale_data():
 
 
 def test_a_loss_by_name():
-    assert LossConfig.named("dapo") == LOSSES["dapo"]
+    config = override(GRPOConfig(), ["update.loss.kl_beta=0.5", "update.loss=dapo", "update.loss.clip_high=0.3"])  # in the order of the line
+    assert config.update.loss == replace(LOSSES["dapo"], clip_high=0.3)
     with pytest.raises(ConfigError, match='unknown loss "dapoo"; did you mean "dapo"'):
         LossConfig.named("dapoo")
     with pytest.raises(ConfigError, match="known are cispo, dapo, dr_grpo, grpo, gspo, sapo"):
@@ -204,7 +207,7 @@ def test_the_penalty_for_length_is_that_of_trl():
     assert overlong(Completion((7,) * 100, (), "", True), replace(prompt, max_tokens=0)) == 0
 
 
-@pytest.mark.skipif(not PYTHON.exists(), reason="no TRL here; benchmarks/grpo_vs_trl.py --setting tiny --json /tmp/x.json makes its environment")
+@pytest.mark.skipif(not PYTHON.exists(), reason=f"no {PYTHON.relative_to(ROOT)}; benchmarks/grpo_vs_trl.py --tiny --json FILE makes it")
 def test_what_is_recorded_of_trl_is_what_it_says_today(tmp_path):
     subprocess.run([PYTHON, SCRIPT, tmp_path / "trl.json"], check=True)
     assert json.loads((tmp_path / "trl.json").read_text())["cases"] == TRL["cases"]

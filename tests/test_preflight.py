@@ -21,7 +21,11 @@ VALUES = {
     "steps=0": ("steps", "1 or more"), "prompts_per_step=-1": ("prompts_per_step", "-1"), "save_every=0": ("save_every",),
     "sampling.n=1": ("sampling.n", "2 or more"), "sampling.max_tokens=0": ("sampling.max_tokens",), "max_pixels=9": ("max_pixels", "784"),
     "seed=-1": ("seed", "-1"), "optim.lr=0": ("optim.lr", "more than 0"), "optim.lr=inf": ("optim.lr", "inf"),
-    "optim.betas=[0.9, 1.5]": ("optim.betas", "1.5"), "update.temperature=0.5": ("sampling.temperature", "update.temperature"),
+    "update.loss=dapoo": ("unknown loss", "dapoo", 'did you mean "dapo"'), "update.loss.surrogate=cipso": ("cipso", 'did you mean "cispo"'),
+    "update.loss.reduce=tokn": ("tokn", 'did you mean "token"'), "update.loss.trust=maskd": ("maskd", 'did you mean "masked"'),
+    "update.mini_batches=9": ("update.mini_batches", "4 groups"), "update.epochs=0": ("update.epochs", "1 or more"), "redraws=-1": ("redraws", "-1"),
+    "update.loss.trust_least=3": ("trust_least", "2.0"), "update.loss.clip_high=-1": ("clip_high", "0 or more"),
+    "update.loss.temperature_up=0": ("temperature_up", "more than 0"), "optim.betas=[0.9, 1.5]": ("optim.betas", "1.5"), "update.temperature=0.5": ("sampling.temperature", "update.temperature"),
 }  # fmt: skip
 
 

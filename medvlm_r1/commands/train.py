@@ -13,6 +13,7 @@ TRAIN = """
   medvlm-r1 train paper --data questions.jsonl       Qwen2-VL-2B on your own questions
   medvlm-r1 train paper --model ./my-qwen2-vl --data questions.jsonl --set steps=100 --set optim.lr=2e-6
   medvlm-r1 train paper --data questions.jsonl --set 'rewards={"accuracy": 1, "my.py:short": 0.5}'     a reward of your own
+  medvlm-r1 train paper --data questions.jsonl --set update.loss=dapo --set update.mini_batches=4     another loss: docs/losses.md
   medvlm-r1 train nano --resume                      go on where Ctrl-C stopped it
 """
 SFT = """

@@ -151,7 +151,7 @@ def results(samples: dict[str, list[list[Sample]]], prior: dict[str, Any], scope
         name: {
             "label": ARMS[name].label,
             "seeds": [metrics.arm_table(one) for one in per_seed],
-            **{m: _mean_cell(per_seed, m) for m in MODALITIES},
+            **{m: mean_cell(per_seed, m) for m in MODALITIES},
         }
         for name, per_seed in samples.items()
     }
@@ -164,7 +164,8 @@ def results(samples: dict[str, list[list[Sample]]], prior: dict[str, Any], scope
     }
 
 
-def _mean_cell(per_seed: Sequence[Sequence[Sample]], modality: str) -> dict[str, Any]:
+def mean_cell(per_seed: Sequence[Sequence[Sample]], modality: str) -> dict[str, Any]:
+    """One modality over all seeds: greedy and sampled accuracy, their intervals by question, and each seed's."""
     parts = [[s for s in one if s.modality == modality] for one in per_seed]
     greedy = [metrics.accuracy(part) for part in parts]
     sampled = [_drawn(metrics.sampled_accuracy(part)) for part in parts]

@@ -151,7 +151,7 @@ def _remedies(config: Config, work: Workload) -> dict[str, str]:
     half = max(group, work.micro_tokens // 2)  # shorter completions fill whatever budget there is
     return {
         "activations": f"lower update.tokens_per_micro_batch to {half}" if work.micro_prompts > 1 else "lower sampling.max_tokens or sampling.n",
-        "vision": f"lower max_pixels or prompts_per_step, or {FROZEN}",
+        "vision": f"lower max_pixels{', redraws' * bool(config.redraws)} or prompts_per_step, or {FROZEN}",
         "pixels": "lower max_pixels",
         "cache": "lower sampling.max_tokens or sampling.n",
         "reference": "set update.loss.kl_beta=0",
@@ -184,8 +184,8 @@ def workload(config: Config, prompts: Prompts, head_positions: int, at: int = 0)
     if gathered is None or not isinstance(config, GRPOConfig):
         c = TARGET_TOKENS[config.target]
         return Workload(p, 1, prompts.tokens, c, *data, *together, head_positions, number_bytes, reference=False, generates=False)
-    (p, g), c = gathered, config.sampling.max_tokens
-    return Workload(p, g, prompts.tokens, c, *data, *together, head_positions, number_bytes, bool(config.update.loss.kl_beta))
+    (p, g), c, penalised = gathered, config.sampling.max_tokens, bool(config.update.loss.kl_beta)
+    return Workload(p, g, prompts.tokens, c, *data, *together, head_positions, number_bytes, penalised, redraws=config.redraws)
 
 
 def before_loading(config: Config) -> tuple[Forecast, str]:

@@ -74,6 +74,7 @@ class Workload:
     """The largest step of a run: P prompts of L tokens, G rollouts of C tokens each.
 
     ``patches`` are those of one prompt's images, ``images`` the pictures of the whole run.
+    ``redraws``: how often others may be asked in the place of all prompts.
     In an update ``micro_prompts`` with completions of ``micro_completion`` tokens go through the model together, which is the
     most that micro-batches can hold; the LM head takes ``head_positions`` at a time. Supervised training has one rollout, which
     it does not generate. ``on_gpu``: fused kernels keep less for the backward pass.
@@ -95,6 +96,12 @@ class Workload:
     reference: bool = True
     generates: bool = True
     on_gpu: bool = True
+    redraws: int = 0
+
+    @property
+    def seen(self) -> int:
+        """Prompts whose encoded pictures are held at once: what rollouts encoded, the update goes back through at its end."""
+        return self.prompts * (1 + self.redraws) if self.generates else self.micro_prompts
 
     @property
     def micro_tokens(self) -> int:
@@ -189,7 +196,6 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
     image_tokens = work.patches // 4
     cached = 2 * work.prompts * work.prompt_tokens + rows * work.completion_tokens  # a prompt's as computed, and as decoding reads them
     tower = vision_bytes(shape, b) if shape.vision_trains else 0
-    seen = work.prompts if work.generates else work.micro_prompts  # what rollouts encoded, the update goes back through at its end
     positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.micro_completion)
     return MemoryPlan(
         weights=b * shape.parameters,
@@ -200,7 +206,7 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
         gradients=b * shape.trainable,
         activations=work.micro_tokens * decoder_bytes(shape, b, work.on_gpu)
         + b * shape.layers * shape.hidden * (shape.hidden + 2 * shape.kv_size),  # joined qkv weights
-        vision=seen * work.patches * tower,
+        vision=work.seen * work.patches * tower,
         head=HEAD_BYTES * positions * shape.vocabulary,
         packed=b * shape.layers * layer_weights(shape, work.on_gpu) if work.generates else 0,
         cache=cached * 2 * b * shape.kv_size * shape.layers if work.generates else 0,

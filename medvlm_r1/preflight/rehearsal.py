@@ -37,7 +37,7 @@ def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) ->
     try:
         with torch.random.fork_rng(devices):
             held = [torch.empty(plan.certain - plan.weights + plan.embeddings, dtype=torch.uint8, device=device) for device in devices]
-            policy.remember(policy.encoder.prompts(worst_prompts(forecast, policy, examples, forecast.work.prompts)))
+            policy.remember(policy.encoder.prompts(worst_prompts(forecast, policy, examples, forecast.work.seen)))
             with policy.images.cut_off():
                 policy.logprobs(batch, config.update.temperature).sum().backward()
             policy.images.backward()

@@ -34,8 +34,8 @@ def modern() -> GRPOConfig:
 
     - G = 8: at a high success rate a group of four is often all right, and then teaches nothing (DAPO 2503.14476
       samples such questions anew; larger groups are the plain way).
-    - Advantage without the deviation (Dr. GRPO 2503.20783): dividing by it weighs hard and easy questions up. Its
-      constant length norm is not implemented; a sequence still counts by the mean of its tokens.
+    - Advantage without the deviation (Dr. GRPO 2503.20783): dividing by it weighs hard and easy questions up. A
+      sequence still counts by the mean of its tokens; the token limit in its place is ``update.loss=dr_grpo``.
     - No penalty: k3 as a loss has a biased gradient, and at 1e-6 a policy does not go far. It saves the reference's
       copy of the weights and its pass, and groups that teach nothing are left out of the update. Clipping, as in DAPO,
       would be idle: there is one update per rollout.

@@ -27,6 +27,7 @@ CURVES = {
     OWN: "Right with its own picture",
     OTHER: "Right with another patient's picture",
     "kl": "KL divergence from the base",
+    "clip_fraction": "Share of tokens that a bound clips",
     "completion_length": "Length of a completion, tokens",
     "loss": "Loss",
 }
