@@ -155,9 +155,11 @@ def asking(flat, asked):
     def ask(examples_P):
         asked.append([example.id for example in examples_P])
         return [
-            RolloutGroup(
-                Prompt(e, "Which?"), tuple(Rollout(Completion((7,), (0.0,), "", True), {"a": r}) for r in ((1.0, 1.0) if e.id in flat else (1.0, 0.0)))
-            )
+            [
+                RolloutGroup(
+                    Prompt(e, "Which?"), tuple(Rollout(Completion((7,), (0.0,), "", True), {"a": r}) for r in ((1.0, 1.0) if e.id in flat else (1.0, 0.0)))
+                )
+            ]
             for e in examples_P
         ]
 

@@ -209,8 +209,8 @@ def test_the_memory_plan_counts_views():
     both = forecast.forecast(replace(find("paper", "grpo"), sampling=Sampling(n=8), views=CONTRAST), QWEN2_VL_2B, prompts, gpu)
     assert (plain.work.prompts, plain.work.rollouts, both.work.prompts, both.work.rollouts) == (4, 8, 8, 4)
     assert both.plan.vision == 2 * plain.plan.vision
-    # micro-batches of one group of 8 (768 + 8 x 512 tokens) against two of 4 (768 + 4 x 512 each), both below 6,144
-    assert (plain.work.micro_tokens, both.work.micro_tokens) == (4864, 5632)
+    # micro-batches of two groups of 8 (768 + 8 x 288 tokens each) against three of 4 (768 + 4 x 320), both 6,144
+    assert [(found.work.micro_prompts, found.work.micro_completion) for found in (plain, both)] == [(2, 288), (3, 320)]
     tight = replace(find("medvlm_r1_lora_24gb", "grpo"), sampling=Sampling(n=8), views=CONTRAST)
     assert forecast.forecast(tight, forecast.learning(QWEN2_VL_2B, tight.trainable), prompts, gpu).work.micro_tokens == 4864  # of a question without a partner
 
