@@ -39,7 +39,7 @@ def hardware() -> dict[str, Any]:
     >>> sorted(hardware().keys() - {"gpu"})
     ['cores', 'memory_gib', 'processor']
     """
-    host, _ = host_memory(Path("/proc/meminfo"), _control_group())
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
