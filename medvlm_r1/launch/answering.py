@@ -60,9 +60,7 @@ def _local(request: Request, examples: Sequence[Example], record: Path, loaded: 
     dtype = str(policy.model.dtype).removeprefix("torch.")
     name = f"{model_sha256(locate(request.model))} {dtype}"
     engine = Recorded(Guarded(LocalEngine(policy), policy.encoder), record, name, lambda reference: policy.encoder.pixels(reference).key)
-    return Answerer(
-        template, name, engine, partial(option_probs, policy), dtype=dtype, trained_under=policy.other_views, as_sent=policy.encoder.as_sent
-    )
+    return Answerer(template, name, engine, partial(option_probs, policy), dtype=dtype, trained_under=policy.other_views, as_sent=policy.encoder.as_sent)
 
 
 def _endpoint(request: Request, record: Path) -> Answerer:
