@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from hashlib import sha256
 
 import hub_model
 import pytest
+import torch
 from PIL import Image
+from transformers import AutoTokenizer
 
 from medvlm_r1.commands import main as cli
 from medvlm_r1.evaluation.asking.run import EvalConfig, answers
@@ -39,6 +42,30 @@ def test_an_evaluation_leaves_samples_summary_and_report(words, manifest, tmp_pa
 
     page = (out / "report.html").read_text()
     assert "Research use only" in page and "Does it look at the image?" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_an_evaluation_records_what_a_paper_reports(words, manifest, tmp_path, command):
+    """Hashes are worked out here with hashlib and Pillow, the prompt with the model's own tokenizer."""
+    out = tmp_path / "eval"
+    assert cli.main([*words, "--arms", "image"]) == 0
+    made = json.loads((out / "summary.json").read_text())["settings"]["made"]
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    texts = sorted(json.dumps([r["id"], r["question"], r["options"], "ABCD"[r["options"].index(r["answer"])]]) for r in rows)
+    pictures = {file: Image.open(manifest.parent / file).convert("RGB") for r in rows for file in r["image"]}
+    pixels = {sha256(f"RGB {p.width}x{p.height}\n".encode() + p.tobytes()).hexdigest() for p in pictures.values()}
+    assert made["sha256"]["data"] == sha256("\n".join(texts).encode()).hexdigest()
+    assert made["sha256"]["pictures"] == sha256("\n".join(sorted(pixels)).encode()).hexdigest()
+    assert made["sha256"]["model"] == json.loads((out / "summary.json").read_text())["settings"]["answered_by"].split()[0]
+    tokenizer = AutoTokenizer.from_pretrained(words[2])
+    content = [{"type": "image"}, {"type": "text", "text": "{question}\nA) {first option}\nB) {second option}\nAnswer only."}]
+    assert made["prompts"] == {
+        "with options": tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+    }
+    assert made["read"]["questions"] == 5 and made["versions"]["torch"] == torch.__version__ and made["hardware"]["cores"] >= 1
+    page = (out / "report.html").read_text()
+    assert all(text in page for text in ("For a paper", made["sha256"]["data"], made["sha256"]["pictures"], made["hardware"]["processor"]))
+    assert command("export", out, "--to", "latex")[0] == 0
+    assert "{question}\nA) {first option}" in (out / "export" / "latex" / "methods.tex").read_text()
 
 
 def test_one_arm_and_its_place(words, tmp_path, capsys):

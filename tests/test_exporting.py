@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +15,10 @@ from huggingface_hub import ModelCard
 from medvlm_r1.evaluation.asking.run import EvalConfig, answers, score
 from medvlm_r1.evaluation.measuring import metrics
 from medvlm_r1.evaluation.measuring.statistics import wilson
-from medvlm_r1.evaluation.samples import write_samples
+from medvlm_r1.evaluation.samples import read_samples, write_samples
 from medvlm_r1.reasoning import render
 from medvlm_r1.report.export import card, inspect_log, spreadsheet
+from medvlm_r1.report.method import data_sha256
 from medvlm_r1.rollout.scripted import ScriptedEngine, by_table, share_right, written
 from medvlm_r1.types import Completion, Example
 
@@ -71,7 +73,7 @@ def rows(path):
 
 
 def test_samples_as_a_table(export, folder):
-    samples, _ = export("csv")
+    samples, *_ = export("csv")
     assert samples == folder / "export" / "csv" / "samples.csv" and samples.read_bytes().startswith("\ufeffid,modality,".encode())
     found = rows(samples)
     assert len(found) == 12 + 12 + 30  # six questions of two options and six of three in the third arm
@@ -86,7 +88,7 @@ def test_samples_as_a_table(export, folder):
 
 
 def test_results_as_a_table(export, folder):
-    _, table = export("csv")
+    _, table, *_ = export("csv")
     found = {(row["row"], row["measure"], row["modality"]): row for row in rows(table)}
     summary = json.loads((folder / "summary.json").read_text())
     assert float(found["image", "accuracy", "mri"]["value"]) == 0.75 == summary["arms"]["image"]["mri"]["accuracy"]
@@ -143,7 +145,10 @@ def test_a_card_tells_arms_apart_and_its_questions_by_their_hash(unlike):
     assert re.search(r"\| blank: .* \| 33\.3 .* \| 100\.0 .* \| 66\.7 ", text)
     assert "| text prior, without a model | 50.0 | – | – |" in text  # no mean where a modality is missing
     assert "4 questions of" in card.card(UNLIKE | {"image": UNLIKE["image"] * 2}, unlike)
-    digests = [card.data_sha256(part) for part in (UNLIKE["image"], UNLIKE["image"][::-1], [replace(s, gold="B") for s in UNLIKE["image"]])]
+    digests = [
+        data_sha256((s.id, s.question, s.options, s.gold) for s in part)
+        for part in (UNLIKE["image"], UNLIKE["image"][::-1], [replace(s, gold="B") for s in UNLIKE["image"]])
+    ]
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -243,3 +248,74 @@ def test_what_is_there_stays(refused, export, folder, tmp_path):
     assert (tmp_path / "README.md").read_text() == "years of work"
     export("csv")
     refused(["export", folder, "--to", "csv"], "in use", "--out")
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_flow_subgroups_and_methods_as_tables(export):
+    """Twelve questions, one without a completion; three of four right: MRI 6 of 8, CT 3 of 4."""
+    paths = {path.stem: path for path in export("csv")}
+    assert paths.keys() == {"samples", "table", "flow", "subgroups", "methods"}
+    image, blank, rotate = rows_of(paths["flow"])
+    wanted = {"Eligible": "12", "Not asked": "0", "Asked": "12", "answered": "10", "unparsed": "1", "failed": "1", "Compared": "–"}
+    assert {name: image[name] for name in wanted} == wanted and blank["Compared"] == rotate["Compared"] == "11"
+    assert [(row["Modality"], row["n"], row["Accuracy"].split()[0]) for row in rows_of(paths["subgroups"])] == [("MRI", "8", "75.0"), ("CT", "4", "75.0")]
+    texts = {row["Item"]: row["Text"] for row in rows_of(paths["methods"])}
+    assert "nothing is imputed" in texts["Missing data"].lower() and "Think first, then answer." in texts["Prompt with options"]
+    assert texts["Software"] == texts["Hardware"] == "not recorded"  # an evaluation of before
+
+
+def test_tables_for_latex(export):
+    tables, methods = (path.read_text(encoding="utf-8") for path in export("latex"))
+    assert re.findall(r"label{tab:(\w+)}", tables) == ["accuracy", "arms", "subgroups", "flow"]
+    for block in tables.split(r"\begin{tabular}")[1:]:
+        columns = len(re.match(r"{(\w+)}", block)[1])
+        assert {len(re.split(r"(?<!\\)&", line)) for line in block.splitlines() if line.endswith(r" \\")} == {columns}
+    assert r"in per cent" in tables and r"95 \% intervals" in tables and "%" not in re.sub(r"\\%|^% needs.*", "", tables, flags=re.M)
+    assert r"\item[{Reference standard}]" in methods and "arXiv:2502.19634" in methods
+
+
+@pytest.fixture
+def both(folder, command, tmp_path):
+    """The folder of a comparison."""
+    shutil.copytree(folder, tmp_path / "second")
+    assert command("compare", folder, tmp_path / "second", "--out", tmp_path / "both")[0] == 0
+    return tmp_path / "both"
+
+
+def test_all_that_was_compared_is_one_table(command, both, refused):
+    assert command("export", both, "--to", "csv")[0] == 0
+    samples, table = (rows_of(both / "export" / "csv" / f"{name}.csv") for name in ("samples", "table"))
+    assert [row["model"] for row in samples].count("eval") == [row["model"] for row in samples].count("second") == len(samples) / 2
+    means = {(row["model"], row["row"]): row["value"] for row in table if (row["measure"], row["modality"]) == ("accuracy", "mean")}
+    assert means["eval", "image"] == means["second", "image"] and float(means["eval", "image"]) == 0.75
+    assert [row["value"] for row in table if row["row"] == "second-eval" and row["modality"] == "mean"] == ["0.0", "0.0"]
+    assert command("export", both, "--to", "latex")[0] == 0
+    assert "second $-$ eval, greedy" in (both / "export" / "latex" / "tables.tex").read_text(encoding="utf-8")
+    refused(["export", both, "--to", "card"], "several evaluations (eval, second)", "--to csv or --to latex")
+
+
+def test_a_comparison_that_named_no_folders_says_what_to_do(both, refused):
+    summary = json.loads((both / "summary.json").read_text())
+    (both / "summary.json").write_text(json.dumps({key: value for key, value in summary.items() if key != "folders"}))
+    refused(["export", both, "--to", "csv"], "is a comparison; name the evaluations that it compares: eval, second")
+
+
+def test_the_demos_run(command, folder, tmp_path):
+    """Samples by model and arm in one folder, a summary of models."""
+    demo = tmp_path / "demo"
+    demo.mkdir()
+    for name in ("base", "grpo"):
+        for arm in ARMS:
+            shutil.copy(folder / f"samples-{arm}.jsonl", demo / f"samples-{name}-{arm}.jsonl")
+    arms = {name: read_samples(folder / "samples-image.jsonl") for name in ("base", "grpo")}
+    (demo / "summary.json").write_text(json.dumps(metrics.summary(arms, {}, [("grpo", "base")])))
+    assert command("export", demo, "--to", "csv")[0] == 0
+    table = rows_of(demo / "export" / "csv" / "table.csv")
+    assert [(row["model"], row["row"]) for row in table if row["modality"] == "mean" and row["measure"] == "accuracy"] == [
+        (name, arm) for name in ("base", "grpo") for arm in ("image", "blank", "rotate")
+    ]
+    assert {row["row"] for row in table if not row["model"]} == {"chance", "grpo-base"}

@@ -7,7 +7,6 @@ questions; all three on held-out MRI, CT and X-ray; a table and a page.
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,11 @@ from medvlm_r1.evaluation.measuring.reasons import reasons
 from medvlm_r1.evaluation.samples import write_samples
 from medvlm_r1.files import read_rows
 from medvlm_r1.launch import training
+from medvlm_r1.launch.answering import model_sha256
 from medvlm_r1.launch.evaluating import evaluate_policy
 from medvlm_r1.launch.loading import load_model
-from medvlm_r1.models.policy import Policy
+from medvlm_r1.launch.provenance import Made, made
+from medvlm_r1.models.families import locate
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.recipes import nano
 from medvlm_r1.recipes.named import find
@@ -40,8 +41,10 @@ from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.learning import phases
 from medvlm_r1.report.story import Story
 from medvlm_r1.types import Example
+from medvlm_r1.wording import called
 
 MODALITIES = {"mri": "MRI", "ct": "CT", "xray": "X-ray"}
+ARMS = ("image", "blank", "mismatch")
 NOTES = [
     "The images are phantoms: MRI from the MNI152 anatomy under a deformation of its own for every patient, CT and "
     "X-ray from analytic bodies. They have known answers; they are no patients.",
@@ -87,20 +90,21 @@ class Demo:
         test = [example for modality in MODALITIES for example in sets.load(modality, "test")[: self.sizes.questions]]
         models: dict[str, Arms] = {}
         self.console.print(f"[bold]MedVLM-R1[/] · 600 MRI questions, letters only · {INTENDED_USE}")
-        models["base"] = self.evaluate("base", load_model("nano"), test, "think", ("image", "blank", "mismatch"))
+        models["base"] = self.evaluate("base", "nano", test, "think")
         sft = self.train("sft", replace(find("nano", "sft"), steps=self.sizes.sft_steps))
-        models["sft"] = self.evaluate("sft", load_model(str(sft)), test, "direct", ("image", "blank", "mismatch"))
+        models["sft"] = self.evaluate("sft", str(sft), test, "direct")
         grpo = self.train("grpo", replace(find("nano", "grpo"), steps=self.sizes.grpo_steps))
-        models["grpo"] = self.evaluate("grpo", load_model(str(grpo)), test, "think", ("image", "blank", "mismatch"))
+        models["grpo"] = self.evaluate("grpo", str(grpo), test, "think")
         curves = {name: read_rows(self.run_dir / name / "metrics.jsonl") for name in ("grpo", "sft")}
         seconds = phases(curves["grpo"]) | {"total": time.monotonic() - started, "evaluate": self.evaluating_s}
-        summary = summarise(models, sets.load("mri", "train"), test) | {"seconds": seconds}
+        summary = summarise(models, sets.load("mri", "train"), test) | {"seconds": seconds, "settings": self.asked}
         (self.run_dir / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         self.write_report(models, summary, curves)
         return summary
 
     def __post_init__(self) -> None:
         self.evaluating_s = 0.0
+        self.asked: dict[str, dict[str, Any]] = {}  # settings of each model's evaluation
 
     def train(self, name: str, config: Config) -> Path:
         """Train (or find trained) one arm; returns its model directory."""
@@ -113,10 +117,12 @@ class Demo:
             raise KeyboardInterrupt
         return training.trained_model(run_dir)
 
-    def evaluate(self, name: str, policy: Policy, test: list[Example], template: str, arms: Sequence[str] = ("image",)) -> Arms:
-        """Ask all test questions under each arm, with a progress bar; the samples are kept as JSON Lines."""
-        started, found = time.monotonic(), {}
-        for arm in arms:
+    def evaluate(self, name: str, model: str, test: list[Example], template: str) -> Arms:
+        """Ask all test questions under each arm, with a progress bar; the samples are kept as JSON Lines, and how they came about."""
+        started, found, policy = time.monotonic(), {}, load_model(model)
+        self.asked[name] = {"model": called(model), "template": template, "max_tokens": nano.MAX_TOKENS, "dtype": "float32"}
+        self.asked[name]["made"] = made(Made(test, template, policy.encoder.as_sent, model_sha256(locate(model))))
+        for arm in ARMS:
             drawn = self.sizes.samples if arm == "image" or (arm == "blank" and name == "grpo") else 0
             config = EvalConfig(template, drawn, nano.MAX_TOKENS, self.seed, arm)
             with Progress(console=self.console, transient=True) as progress:
@@ -128,6 +134,7 @@ class Demo:
 
     def write_report(self, models: dict[str, Arms], summary: dict[str, Any], curves: dict[str, list[dict[str, Any]]]) -> None:
         """report.html: self-contained, for a person."""
+        recipes = {name: to_dict(find("nano", name)) for name in ("grpo", "sft")}
         story = Story(
             title="MedVLM-R1: reasoning from letters alone",
             models=models,
@@ -136,7 +143,7 @@ class Demo:
             curves={"GRPO": curves["grpo"], "SFT": curves["sft"]},
             seconds=summary["seconds"],
             notes=NOTES,
-            settings={"in_domain": "mri", "grpo": to_dict(find("nano", "grpo")), "sft": to_dict(find("nano", "sft")), "seed": self.seed},
+            settings={"in_domain": "mri", "seed": self.seed, **{name: recipes.get(name, {}) | asked for name, asked in self.asked.items()}},
         )
         (self.run_dir / "report.html").write_text(render_report(story, load_image), encoding="utf-8")
 

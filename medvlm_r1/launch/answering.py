@@ -1,7 +1,7 @@
 """Who answers an evaluation: a model on this machine, or an endpoint; each behind a record that is never asked twice."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from medvlm_r1.rollout.guarded import Guarded
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.recorded import Recorded
 from medvlm_r1.rollout.remote import RemoteEngine
-from medvlm_r1.types import Example
+from medvlm_r1.types import Example, Prompt
 
 KEY = "MEDVLM_API_KEY"
 DECIDING = ("*.safetensors", "*.json", "*.jinja", "*.txt")  # weights, configuration, chat template, tokenizer
@@ -35,6 +35,7 @@ class Answerer:
 
     ``unused``: options that decide nothing about its answers. ``dtype``: in which numbers it computes; "" where its server knows.
     ``trained_under``: the views that its training showed it beside its own pictures.
+    ``as_sent``: a prompt with all that the chat template puts around it; None where a server does that.
     """
 
     template: str
@@ -44,6 +45,7 @@ class Answerer:
     unused: tuple[str, ...] = ()
     dtype: str = ""
     trained_under: tuple[str, ...] = ()
+    as_sent: Callable[[Prompt], str] | None = None
 
 
 def answerer(request: Request, examples: Sequence[Example], record: Path, loaded: Policy | None = None) -> Answerer:
@@ -58,7 +60,7 @@ def _local(request: Request, examples: Sequence[Example], record: Path, loaded: 
     dtype = str(policy.model.dtype).removeprefix("torch.")
     name = f"{model_sha256(locate(request.model))} {dtype}"
     engine = Recorded(Guarded(LocalEngine(policy), policy.encoder), record, name, lambda reference: policy.encoder.pixels(reference).key)
-    return Answerer(template, name, engine, partial(option_probs, policy), dtype=dtype, trained_under=policy.other_views)
+    return Answerer(template, name, engine, partial(option_probs, policy), dtype=dtype, trained_under=policy.other_views, as_sent=policy.encoder.as_sent)
 
 
 def _endpoint(request: Request, record: Path) -> Answerer:

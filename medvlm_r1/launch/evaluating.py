@@ -28,6 +28,7 @@ from medvlm_r1.files import output_errors
 from medvlm_r1.launch.answering import Answerer, answerer
 from medvlm_r1.launch.judging import judge_all, judge_at
 from medvlm_r1.launch.loading import memory_errors
+from medvlm_r1.launch.provenance import Made, made
 from medvlm_r1.launch.request import Request
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.report.evaluation_page import render_report
@@ -92,6 +93,8 @@ def evaluate(request: Request, loaded: Policy | None = None) -> dict[str, Any]:
     settings = {key: getattr(request, key) for key in SETTINGS if key not in asked.unused} | ({"dtype": asked.dtype} if asked.dtype else {})
     settings |= {"template": asked.template, "answered_by": asked.identity} | ({"in_domain": request.in_domain} if request.in_domain else {})
     settings |= {"not_taken_by_the_endpoint": {name: MEANING[name] for name in sorted(asked.engine.without)}} if asked.engine.without else {}
+    model_sha256 = asked.identity.split()[0] if asked.as_sent else ""
+    settings["made"] = made(Made(examples, asked.template, asked.as_sent, model_sha256, examples.notes))
     judged_by = None
     if judges:
         free.arms, judged_by = judge_all(judges, free.arms, record)

@@ -137,13 +137,16 @@ class Encoder:
             raise DataError(f'question "{prompt.example.id}" contains "{found}", which steers the model; take it out')
         return ids
 
-    def _ids_with(self, prompt: Prompt, images: Sequence[str]) -> list[int]:
-        """The token ids, with these texts in the places of the images."""
-        content = [{"type": "image"} for _ in images] + [{"type": "text", "text": prompt.text}]
+    def as_sent(self, prompt: Prompt) -> str:
+        """The whole conversation up to the first token that the assistant is to write; an image is one placeholder, before it becomes many."""
+        content = [{"type": "image"} for _ in prompt.example.images] + [{"type": "text", "text": prompt.text}]
         # No system turn of ours: Qwen's chat template adds its own.
         turns = [{"role": "user", "content": content}]
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        first, *parts = text.split(self.family.image_token)
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + prompt.opening
+
+    def _ids_with(self, prompt: Prompt, images: Sequence[str]) -> list[int]:
+        """The token ids, with these texts in the places of the images."""
+        first, *parts = self.as_sent(replace(prompt, opening="")).split(self.family.image_token)
         if len(parts) != len(images):
             raise DataError(
                 f'example "{prompt.example.id}" has {len(images)} images and its prompt {len(parts)} times '

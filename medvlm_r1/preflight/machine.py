@@ -1,8 +1,11 @@
 """Where a run computes, and how much memory is there."""
 
 import os
+import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,6 +31,20 @@ def this_device() -> Device:
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # the allocator's own reserve
         return Device(torch.cuda.get_device_name(), total, free + kept, is_host=False)
     return Device("the CPU", *host_memory(Path("/proc/meminfo"), _control_group()), is_host=True)
+
+
+def hardware() -> dict[str, Any]:
+    """What a paper says of the machine: processor, cores that this process may use, memory in GiB, and the GPU where there is one.
+
+    >>> sorted(hardware().keys() - {"gpu"})
+    ['cores', 'memory_gib', 'processor']
+    """
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    found = {"processor": model[1] if model else platform.machine(), "cores": cores, "memory_gib": round(host / 2**30, 1)}
+    return found | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
 
 
 def host_memory(meminfo: Path, group: Path | None) -> tuple[int, int]:

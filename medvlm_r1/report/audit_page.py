@@ -8,7 +8,7 @@ from markupsafe import Markup
 from medvlm_r1.audit.verdict import CUE_WORDS, percent
 from medvlm_r1.report import charts, thumbnails
 from medvlm_r1.report.charts import Bar
-from medvlm_r1.report.pages import page
+from medvlm_r1.report.pages import drawn, page
 from medvlm_r1.wording import interval, modality_name
 from medvlm_r1.wording import percent as number
 
@@ -27,6 +27,7 @@ def render_audit(report: dict[str, Any], load_image: thumbnails.LoadImage) -> st
     curve = {modality_name(m): [(c["train"], c["accuracy"]) for c in cells] for m, cells in report["learning_curve"].items()}
     context = {
         "report": report,
+        "drawn": drawn([report["data"]]),
         "bars": _bars(report),
         "growth": charts.growth("Text prior, % right", curve, {modality_name(m): c for m, c in report["chance"].items()}, "training questions"),
         "legend": charts.legend(list(curve)),

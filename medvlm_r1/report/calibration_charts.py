@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from medvlm_r1.report.charts import Frame, text
 
-_PANEL = '<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>'
+_PANEL = '<div class="panel"><h3>{}</h3><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>'
 _TICKS = [0, 25, 50, 75, 100]
 
 

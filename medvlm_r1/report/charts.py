@@ -109,7 +109,7 @@ def dumbbells(title: str, rows: Sequence[Change], chance: float | None = None) -
 def _strip(title: str, labels: Iterable[str], parts: list[Markup], spoken: str) -> Markup:
     items = [Markup('<li title="{0}">{0}</li>').format(label) for label in labels]
     return Markup(
-        '<div class="panel"><h4>{}</h4><div class="strip"><ul class="names" aria-hidden="true">{}</ul>'
+        '<div class="panel"><h3>{}</h3><div class="strip"><ul class="names" aria-hidden="true">{}</ul>'
         '<svg role="img" aria-label="{}" width="100%" height="{}">{}</svg></div></div>'
     ).format(title, Markup("").join(items), spoken, ROW_PX * len(items) + AXIS_PX, Markup("").join(parts))
 
@@ -163,7 +163,7 @@ def curves(title: str, series: dict[str, Points]) -> Markup:
         parts.append(frame.path(f"run run{index}", smooth(points), DASHES[index % len(DASHES)]))
         parts.append(frame.end(f"run{index}", smooth(points)[-1]))
     spoken = "; ".join(f"{name} from {smooth(p)[0][1]:.3g} to {smooth(p)[-1][1]:.3g}" for name, p in finite.items())
-    return Markup('<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>').format(
+    return Markup('<div class="panel"><h3>{}</h3><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>').format(
         title, f"{title} over training steps: {spoken}", Frame.WIDTH, Frame.HEIGHT, Markup("").join(parts)
     )
 
@@ -184,7 +184,7 @@ def growth(title: str, series: dict[str, Points], chances: dict[str, float], x_n
         parts.append(frame.path(f"run run{index}", drawn, DASHES[index % len(DASHES)]))
         parts += [frame.end(f"run{index}", point) for point in drawn]
     spoken = "; ".join(f"{name} from {_percent(p[0][1])} to {_percent(p[-1][1])}" for name, p in series.items())
-    return Markup('<div class="panel"><h4>{}</h4><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>').format(
+    return Markup('<div class="panel"><h3>{}</h3><svg role="img" aria-label="{}" viewBox="0 0 {} {}">{}</svg></div>').format(
         title, f"{title}: {spoken}", frame.WIDTH, frame.HEIGHT, Markup("").join(parts)
     )
 

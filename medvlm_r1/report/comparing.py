@@ -112,6 +112,7 @@ def compare(evaluations: Sequence[Evaluation], told: Story) -> dict[str, Any]:
         "models": {evaluation.name: dict(evaluation.summary) | _first_screen(told.numbers.get(evaluation.name)) for evaluation in evaluations},
         "paired": {f"{pair['after']}-{pair['before']}": pair for pair in told.comparisons},
         "baselines": evaluations[0].summary.get("baselines", {}),
+        "folders": {evaluation.name: str(evaluation.folder.resolve()) for evaluation in evaluations},
     }
     return found | ({"open_paired": {f"{after}-{before}": rows for (after, before), rows in told.open_comparisons.items()}} if told.open else {})
 

@@ -19,12 +19,12 @@ from medvlm_r1.evaluation.measuring.looking import RULE
 from medvlm_r1.evaluation.measuring.metrics import accuracy, by_modality, chance, split_by
 from medvlm_r1.evaluation.measuring.rotation import letters, steadiness
 from medvlm_r1.evaluation.samples import STATUSES
-from medvlm_r1.report import charts, gallery, open_answers
+from medvlm_r1.report import charts, gallery, method, open_answers
 from medvlm_r1.report.calibration_charts import reliability_diagram, risk_coverage_curve
 from medvlm_r1.report.charts import Change, Mark
 from medvlm_r1.report.glance import glances
 from medvlm_r1.report.learning import learning_curves
-from medvlm_r1.report.pages import page
+from medvlm_r1.report.pages import drawn, page
 from medvlm_r1.report.story import Story, table_rows, verdict
 from medvlm_r1.report.thumbnails import LoadImage, Picture, thumbnails
 from medvlm_r1.wording import coefficient, duration, flat, interval, modality_name, p_value, percent, points
@@ -83,7 +83,8 @@ def _numbers(story: Story) -> dict[str, Any]:
         "story": story,
         "numbers": numbers,
         "meanings": MEANINGS,
-        "verdict": verdict(story, numbers, comparisons) if closed else open_answers.verdict(story),
+        "verdict": verdict(story, numbers, [_greedy(pair) for pair in comparisons]) if closed else open_answers.verdict(story),
+        "drawn": drawn(reference for sample in story.asked for reference in sample.images),
         "glances": glances(story, numbers, rows),
         "rule": RULE,
         "rows": rows,
@@ -104,8 +105,16 @@ def _numbers(story: Story) -> dict[str, Any]:
         "status_names": STATUSES,
         "n_failed": sum(s.status == "failed" for arms in story.answers.values() for samples in arms.values() for s in samples),
         "settings": list(flat(story.settings)),
+        "flows": method.flows(story),
+        "methods": (told := method.items(story)),
+        "eligible": dict(told)["Eligible"],
         "n_questions": len({s.id for arms in closed.values() for s in arms["image"]}),
     }
+
+
+def _greedy(pair: dict[str, Any]) -> dict[str, Any]:
+    """A comparison by greedy answers, as the table under the headline counts: two kinds of accuracy there would be one too many."""
+    return pair | pair["greedy"] | {"measure": "greedy"}
 
 
 def _forest(story: Story, rows: Sequence[dict[str, Any]]) -> Markup:

@@ -171,12 +171,12 @@
       options.append(make("li", LETTERS[i] === (item.gold ?? question.gold) ? "gold" : "", `${LETTERS[i]}) ${option}`));
     });
     const reference = question.options.length ? "" : make("p", "reference", "Reference: ", make("b", "", item.gold ?? question.gold));
-    return make("div", "ask", make("p", "question", item.text || question.question), reference, options);
+    return make("div", "ask", make("h3", "question", item.text || question.question), reference, options);
   }
 
   function completion(answer, label, chosen) {
     const verdict = answer.read ? free(answer) : answer.right ? `✓ ${answer.answer}, right` : answer.answer ? `✗ ${answer.answer}, wrong` : `✗ no answer read (${answer.status || "answered"})`;
-    const title = make("h3", "", label, make("span", "mark " + (answer.right ? "right" : "wrong"), verdict));
+    const title = make("h4", "", label, make("span", "mark " + (answer.right ? "right" : "wrong"), verdict));
     const text = make("p", "text", ...highlighted(answer.text));
     if (answer.more) text.append(make("span", "tag", ` … ${answer.more} more characters, in the file of samples`));
     const node = make("div", "completion" + (chosen ? " after" : ""), title, text);

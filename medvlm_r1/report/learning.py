@@ -14,7 +14,7 @@ from markupsafe import Markup
 from medvlm_r1.files import output_errors, read_rows
 from medvlm_r1.report import charts
 from medvlm_r1.report.gallery import highlight
-from medvlm_r1.report.pages import page
+from medvlm_r1.report.pages import drawn, page
 from medvlm_r1.training.grpo.meter import OTHER, OWN, Kept, Stop, forgets
 from medvlm_r1.wording import called, duration, flat
 
@@ -135,6 +135,7 @@ def render_learning(config: Mapping[str, Any], rows: Rows, rollouts: Rows) -> st
     """The page as one string of HTML that loads nothing from anywhere. ``rollouts`` are rows of rollouts.jsonl, of any few steps."""
     context = {
         "title": f"{called(config['model'])} learns from {config['data']}",
+        "drawn": drawn([config["data"]]),
         "sentence": story(config, rows),
         "curves": learning_curves({"run": rows}),
         "seconds": phases(rows),

@@ -1,6 +1,5 @@
 """A model card: the results where the hub's leaderboards look for them, and beside them what they do not mean."""
 
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +12,9 @@ from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
 from medvlm_r1.evaluation.measuring.free_text import KINDS
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.files import digest
 from medvlm_r1.reasoning import EXTRACTION, OPEN_EXTRACTION
 from medvlm_r1.report.comparing import Evaluation
+from medvlm_r1.report.method import data_sha256
 from medvlm_r1.wording import called, coefficient
 
 TASK = "visual-question-answering"
@@ -36,7 +35,7 @@ def card(arms: Answers, summary: Mapping[str, Any], free: Answers = MappingProxy
     """
     settings = public(summary["settings"])
     asked = [*arms.get("image", ()), *free.get("image", ())]
-    asked_sha256 = data_sha256(asked)
+    asked_sha256 = data_sha256((s.id, s.question, s.options, s.gold) for s in asked)
     rules = f"`{EXTRACTION}`, of questions without options `{OPEN_EXTRACTION}`" if free else f"`{EXTRACTION}`"
     data = ModelCardData(
         model_name=settings["name"], language="en", pipeline_tag="image-text-to-text", tags=["medical", "radiology", TASK],
@@ -53,12 +52,6 @@ def card(arms: Answers, summary: Mapping[str, Any], free: Answers = MappingProxy
         f"## Command\n\n    {command(settings, dict.fromkeys((*arms, *free)))}\n\nmedvlm-r1 {__version__}; answered by `{settings['answered_by']}`.",
     ]
     return f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
-
-
-def data_sha256(samples: Sequence[Sample]) -> str:
-    """64 hex digits over what was asked, in any order; pictures are not in it."""
-    rows = {json.dumps([s.id, s.question, s.options, s.gold], ensure_ascii=False) for s in samples}
-    return digest("\n".join(sorted(rows)))
 
 
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:

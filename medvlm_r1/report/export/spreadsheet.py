@@ -6,12 +6,15 @@ elsewhere, must not run on a reader's machine.
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medvlm_r1.evaluation.measuring.measured import ModelNumbers
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.report.comparing import Evaluation
+from medvlm_r1.report.story import Story, baselines
+from medvlm_r1.report.tables import methods, tables
 from medvlm_r1.rewards.text import Overlap, is_yes_no
 
 SAMPLE_COLUMNS = (
@@ -22,19 +25,52 @@ OPEN_COLUMNS = (
     "sampled_accuracy", "text",
 )  # fmt: skip
 TABLE_COLUMNS = ("row", "measure", "modality", "n", "value", "ci95_low", "ci95_high", "p", "sampled")
+Columns = tuple[Iterable[str], Iterable[Iterable[Any]]]
 _FORMULA = tuple("=+-@＝＋－＠")
 
 
-def write(found: Evaluation, out: Path) -> list[Path]:
-    """``samples.csv`` and ``table.csv`` in ``out``; questions without options stand apart, in ``open-samples.csv`` and ``open-table.csv``."""
-    files: dict[str, tuple[Iterable[str], Iterable[Iterable[Any]]]] = {}
+def write(found: Sequence[Evaluation], told: Story, out: Path) -> list[Path]:
+    """``samples.csv``, ``table.csv`` and, as the page has them, ``flow.csv``, ``subgroups.csv`` and ``methods.csv`` in ``out``.
+
+    Questions without options stand apart, in ``open-samples.csv`` and ``open-table.csv``. Of several models the rows begin with the model.
+    """
+    files = _of_one(found[0]) if len(found) == 1 else _of_several(found, told)
+    shown = {table.name: (table.columns, table.rows) for table in (*tables(told), methods(told)) if table.name in ("flow", "subgroups", "methods")}
+    for name, (columns, rows) in (files | shown).items():
+        _save(out / f"{name}.csv", columns, rows)
+    return [out / f"{name}.csv" for name in files | shown]
+
+
+def _of_one(found: Evaluation) -> dict[str, Columns]:
+    files: dict[str, Columns] = {}
     if found.arms:
         files |= {"samples": (SAMPLE_COLUMNS, map(sample_row, _all(found.arms))), "table": (TABLE_COLUMNS, table_rows(found.summary))}
     if found.open:
         files |= {"open-samples": (OPEN_COLUMNS, map(open_row, _all(found.open))), "open-table": (TABLE_COLUMNS, open_rows(found.summary["open"]))}
-    for name, (columns, rows) in files.items():
-        _save(out / f"{name}.csv", columns, rows)
-    return [out / f"{name}.csv" for name in files]
+    return files
+
+
+def _of_several(found: Sequence[Evaluation], told: Story) -> dict[str, Columns]:
+    """The table's last rows, without a model, are baselines and differences between models."""
+    files: dict[str, Columns] = {}
+    if told.has_closed:
+        samples = ([e.name, *sample_row(sample)] for e in found for sample in _all(e.arms))
+        between = {f"{pair['after']}-{pair['before']}": pair for pair in told.comparisons}
+        rows = [[name, *row] for name, numbers in told.numbers.items() for row in table_rows(_summary(numbers))]
+        rows += [["", *row] for row in table_rows({"arms": {}, "paired": between, "baselines": baselines(told)})]
+        files |= {"samples": (("model", *SAMPLE_COLUMNS), samples), "table": (("model", *TABLE_COLUMNS), rows)}
+    if told.open:
+        free = ([e.name, *open_row(sample)] for e in found for sample in _all(e.open))
+        open_table = ([name, *row] for name, numbers in told.open_numbers.items() for row in open_rows(numbers))
+        files |= {"open-samples": (("model", *OPEN_COLUMNS), free), "open-table": (("model", *TABLE_COLUMNS), open_table)}
+    return files
+
+
+def _summary(numbers: ModelNumbers) -> dict[str, Any]:
+    """One model's numbers in the form of summary.json."""
+    arms = numbers.arms
+    paired = {f"image-{name}": of.against for name, of in arms.items() if of.against}
+    return {"arms": {name: of.table for name, of in arms.items()}, "overall": {name: of.mean for name, of in arms.items()}, "paired": paired}
 
 
 def _all(arms: Mapping[str, Iterable[Sample]]) -> Iterator[Sample]:
