@@ -26,7 +26,7 @@ MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 
 ROWS = (
     {"", "types", "reasoning", "config", "errors", "files", "console", "wording"},
     {"data", "rewards", "models"},
-    {"audit", "rollout"},
+    {"audit", "rollout", "clinical"},
     {"training", "evaluation"},
     {"preflight", "report", "recipes", "serving"},
     {"launch"},
