@@ -52,9 +52,9 @@ def _device(record: Record) -> Resource:
         "status": "active",
         "manufacturer": "medvlm-r1",
         "deviceName": [{"name": plain(model.name) or "unknown", "type": "model-name"}],
-        "serialNumber": model.sha256,
+        "serialNumber": model.fingerprint,
         "type": {"text": "Vision-language model"},
-        "version": [{"type": {"text": "software"}, "value": model.version}, {"type": {"text": "SHA-256 of the model"}, "value": model.sha256}],
+        "version": [{"type": {"text": "software"}, "value": model.version}, {"type": {"text": "hash of the model's files"}, "value": model.fingerprint}],
         "note": [{"text": INTENDED_USE}],
     }
 

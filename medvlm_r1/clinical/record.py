@@ -53,7 +53,7 @@ class Confidence:
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Who answered: the name that readers know, our version, the SHA-256 of all that decides an answer, and how it was asked.
+    """Who answered: the name that readers know, our version, a hash of the files that decide its answers, and how it was asked.
 
     >>> ModelIdentity("nano", "0.1.0", "ab" * 32, ("template=think", "temperature=0")).name
     'nano'
@@ -61,7 +61,7 @@ class ModelIdentity:
 
     name: str
     version: str
-    sha256: str
+    fingerprint: str
     parameters: tuple[str, ...] = (f"extraction={EXTRACTION}",)
 
 
@@ -137,8 +137,8 @@ class Record:
         return self.status == "answered" and bool(self.answer_text) and (self.feedback is None or self.feedback.assessment != "rejected")
 
     def name(self, part: str) -> uuid.UUID:
-        """A name for a part of the report, by the record's content."""
-        return name(f"{part} {self!r}")
+        """A name for a part of the report, by the record's content; of a patient it knows only whether there is one."""
+        return name(f"{part} {self!r} {self.patient != Patient()}")
 
     def uid(self, part: str) -> str:
         """The same as a UID (PS3.5 B.2)."""

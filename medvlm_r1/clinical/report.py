@@ -21,6 +21,8 @@ from medvlm_r1.files import digest
 
 SCHEME = "99MEDVLM"
 SERIES_NUMBER = 9700
+# What is wrong would show whose images they are.
+_UNFIT = "the images' headers do not allow a DICOM SR (their class is no image's, or a date or sex of --with-patient is none); correct them"
 _MOST_MEANING = 64  # signs (PS3.5 6.2, LO)
 _CONTAINS, _PROPERTIES = sr.RelationshipTypeValues.CONTAINS, sr.RelationshipTypeValues.HAS_PROPERTIES
 _COMMENT = CodedConcept("121106", "DCM", "Comment")
@@ -72,14 +74,14 @@ def _document(record: Record, content: sr.MeasurementReport) -> sr.Comprehensive
         "manufacturer": "medvlm-r1",
         "manufacturer_model_name": _named(model.name),
         "software_versions": model.version,
-        "device_serial_number": model.sha256[:_MOST_MEANING],
+        "device_serial_number": model.fingerprint[:_MOST_MEANING],
         "coding_schemes": [scheme],
         "content_date": asked.date(),
         "content_time": asked.time(),
         "specific_character_set": "ISO_IR 192",
     }
-    evidence = [_evidence(instance, record.patient) for instance in dict.fromkeys(shown.instance for shown in record.images)]
-    with errors_as("the images' headers do not allow a DICOM SR ({why}); correct them"):
+    with errors_as(_UNFIT):
+        evidence = [_evidence(instance, record.patient) for instance in dict.fromkeys(shown.instance for shown in record.images)]
         document = sr.Comprehensive3DSR(evidence, content, is_complete=True, is_final=False, is_verified=False, **header)
     document.InstanceCreationDate, document.InstanceCreationTime = document.ContentDate, document.ContentTime
     document.TimezoneOffsetFromUTC = f"{asked:%z}"[:5]
@@ -100,11 +102,11 @@ def _evidence(instance: Instance, patient: Patient) -> Any:
 def _observer(record: Record) -> sr.DeviceObserverIdentifyingAttributes:
     """TID 1004: the weights have one UID, whatever they are asked."""
     return sr.DeviceObserverIdentifyingAttributes(
-        uid=f"2.25.{name(record.model.sha256).int}",
+        uid=f"2.25.{name(record.model.fingerprint).int}",
         name="medvlm-r1",
         manufacturer_name="medvlm-r1",
         model_name=_named(record.model.name),
-        serial_number=record.model.sha256,
+        serial_number=record.model.fingerprint,
     )
 
 

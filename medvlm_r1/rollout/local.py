@@ -21,13 +21,15 @@ class LocalEngine:
 
     ``max_rows`` bounds the completions decoded at once. ``learning``: an update
     of this policy on these prompts follows, and shares their encoded images.
-    ``capture`` makes a replayable step where a device can replay one.
+    ``capture`` makes a replayable step where a device can replay one. ``seen`` is
+    called with the first row's tokens so far, after each but the last: for one who waits.
     """
 
     policy: Policy
     max_rows: int = 512
     learning: bool = False
     capture: Callable[[Step], Step] | None = cuda_graph if torch.cuda.is_available() else None
+    seen: Callable[[list[int]], None] | None = None
     _last: tuple[tuple[Any, ...], Writing] | None = None
 
     def sync(self, policy: Policy) -> None:
@@ -43,7 +45,9 @@ class LocalEngine:
 
     def _groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[Completion]]:
         noise = [uniforms(sampling.seed, p.example.id, p.first + k, sampling.max_tokens) for p in prompts for k in range(sampling.n)]
-        rows = self._writing(batch := self.policy.encoder.prompts(prompts), sampling).write(batch, torch.from_numpy(np.stack(noise)))
+        writing = self._writing(batch := self.policy.encoder.prompts(prompts), sampling)
+        writing.seen = self.seen
+        rows = writing.write(batch, torch.from_numpy(np.stack(noise)))
         completions = [self._completion(*row) for row in rows]
         return (completions[at : at + sampling.n] for at in range(0, len(completions), sampling.n))
 
