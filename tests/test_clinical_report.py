@@ -1,11 +1,14 @@
 """An answer as DICOM SR: what stands in it, what must not, and that other people's programs read it without an error."""
 
+import re
 import shutil
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from clinical_checks import ANSWERED, CINE, GROUP, IMAGE, RECORDS, dciodvfy, dsrdump, items, name_of, report_faults
+from test_clinical_bundle import FAULTS as OTHER_FAULTS
 
 pydicom = pytest.importorskip("pydicom")
 highdicom = pytest.importorskip("highdicom")
@@ -206,3 +209,19 @@ def test_what_other_programs_see_of_it(tmp_path, fault, program):
     fault(report)
     report.save_as(tmp_path / "sr.dcm")
     assert bool(PROGRAMS[program](tmp_path / "sr.dcm")) == (program in FAULTS[fault])
+
+
+# ---------------------------------------------------------------- the page
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "clinical.md"
+
+
+def test_the_page_says_what_is_so():
+    page = PAGE.read_text(encoding="utf-8")
+    [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(block, names)
+    assert report_faults(pydicom.dcmread(BytesIO(names["structured_report"](names["record"])))) == []
+    assert names["bundle"](names["record"])["type"] == "transaction"
+    assert "Eleven kinds of record" in page and len(RECORDS) == 11
+    assert "Fifteen deliberate faults" in page and len(FAULTS) + len(OTHER_FAULTS) == 15
