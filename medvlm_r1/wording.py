@@ -1,6 +1,7 @@
-"""How a page writes its numbers and names."""
+"""How a page writes its numbers and names, and how short texts are compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,13 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+@lru_cache(maxsize=1 << 17)
+def normal(option: str) -> str:
+    """An option as it is counted: without case, and without the full stop that some writers set and some do not.
+
+    >>> normal(" Acute infarct. ")
+    'acute infarct'
+    """
+    return option.strip().lower().rstrip(".")

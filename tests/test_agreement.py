@@ -7,7 +7,7 @@ import pytest
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.measuring.agreement import agreement, thought_effect
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.naming import named_last
+from medvlm_r1.rewards.naming import named_last
 
 SIDES = ("left", "left upper", "right", "both")
 

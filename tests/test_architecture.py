@@ -24,9 +24,9 @@ MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 
 
 # A unit imports from rows above its own and from itself. The first row is one unit: the vocabulary builds on itself.
 ROWS = (
-    {"", "types", "reasoning", "config", "errors", "files", "console", "wording", "naming"},
+    {"", "types", "reasoning", "config", "errors", "files", "console", "wording"},
     {"data", "rewards", "models"},
-    {"audit", "rollout"},
+    {"audit", "rollout", "clinical"},
     {"training", "evaluation"},
     {"preflight", "report", "recipes", "serving"},
     {"launch"},

@@ -1,14 +1,20 @@
 """``medvlm-r1 ask``: what it prints and what the probabilities mean."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+from clinical_checks import bundle_faults, report_faults
 from conftest import picture
+from drawn_files import RAMP, save_dicom
 
 from medvlm_r1.commands import main as cli
-from medvlm_r1.data.images import load_image
-from medvlm_r1.errors import ConfigError
+from medvlm_r1.commands.ask import Live
+from medvlm_r1.data.images import content_hash, load_image
+from medvlm_r1.errors import ConfigError, DataError
+from medvlm_r1.launch import recording
+from medvlm_r1.launch.asking import load
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import load_policy, prepare
@@ -42,7 +48,9 @@ def scripted(tokenizer, text):
 def test_json_has_all_that_is_known(words, capsys):
     assert cli.main([*words, "--options", *OPTIONS[:2], "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer.keys() == {"reasoning", "answer", "answer_text", "status", "option_probs", "text", "intended_use"}
+    assert answer.keys() == {"reasoning", "answer", "answer_text", "status", "option_probs", "text"} | {
+        "image_sha256", "model", "version", "template", "extraction", "intended_use",
+    }  # fmt: skip
     assert answer["answer"] in ("A", "B") and answer["status"] == "answered"  # it was taught letters
     assert answer["answer_text"] == OPTIONS["AB".index(answer["answer"])]
     assert sum(answer["option_probs"].values()) == pytest.approx(1)
@@ -137,3 +145,102 @@ def test_question_needs_a_text():
 
 def test_half_a_character_on_the_command_line_is_named(words, refused):
     refused([*words[:4], "side \udcff?", *words[5:]], 'question "ask": "question" holds half a character (\\udcff)')
+
+
+# ---------------------------------------------------------------- studies, windows, reports
+
+
+@pytest.fixture
+def study(tmp_path):
+    pytest.importorskip("pydicom")
+    (tmp_path / "study").mkdir()
+    for number in (2, 1, 3):
+        save_dicom(
+            tmp_path / "study" / f"{9 - number}.dcm", RAMP * number, StudyInstanceUID="1.2.1", SeriesInstanceUID="1.2.2", SOPInstanceUID=f"1.2.3.{number}",
+            InstanceNumber=number, PatientID="CANARY-1", PatientName="CANARY^Name", AccessionNumber="CANARY-2",
+        )  # fmt: skip
+    return tmp_path / "study"
+
+
+def asking(taught, images, *more):
+    return ["ask", "--model", taught, *images, "Which plane is this?", "--options", "axial", "coronal", "--max-tokens", "16", *more]
+
+
+def test_a_study_is_asked_about_through_a_window(taught, study, command):
+    code, out, err = command(*asking(taught, [study], "--at-most", "2", "--window", "100", "200", "--json"))
+    assert code == 0, err
+    shown = [f"{study / name}#center=100&width=200" for name in ("8.dcm", "6.dcm")]  # the first and the last of three, by their numbers
+    assert json.loads(out)["image_sha256"] == [content_hash(load_image(reference)) for reference in shown]
+
+
+def test_several_pictures_are_asked_about_at_once(taught, manifest):
+    model, options = load(taught), ["first", "second"]
+    pictures = [manifest.parent / "wide.png", manifest.parent / "wide.png"]
+    alone = model.ask(pictures[0], "Which?", options)
+    both = model.ask(pictures, "Which?", options)
+    example = replace(question(str(pictures[0]), "Which?", tuple(options)), images=tuple(map(str, pictures)))
+    assert both == ask(model.policy, example, model.policy.template, 512) and both.option_probs != alone.option_probs
+
+
+def test_reports_name_the_images_and_nobody_unless_told_to(taught, study, tmp_path, command):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    sr, fhir = tmp_path / "sr.dcm", tmp_path / "fhir.json"
+    code, out, err = command(*asking(taught, [study / "8.dcm"], "--sr", sr, "--fhir", fhir, "--json"))
+    assert code == 0, err
+    assert err.splitlines()[-2:] == [f"wrote {sr}", f"wrote {fhir}"]
+    report, bundle = pydicom.dcmread(sr), json.loads(fhir.read_text(encoding="utf-8"))
+    assert report_faults(report) == [] and bundle_faults(bundle) == []
+    assert report.StudyInstanceUID == "1.2.1" and report.PatientID == ""
+    assert json.loads(out)["answer_text"] in str(report)
+    assert not any(b"CANARY" in path.read_bytes() for path in (sr, fhir)) and "CANARY" not in out + err
+    assert command(*asking(taught, [study / "8.dcm"], "--sr", sr, "--with-patient"))[0] == 0
+    assert (pydicom.dcmread(sr).PatientID, pydicom.dcmread(sr).AccessionNumber) == ("CANARY-1", "CANARY-2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fhir.json", "sr.dcm", "study"]
+
+
+REFUSED = {
+    "a picture without UIDs": (["WIDE", "--sr", "TMP/sr.dcm"], "has no UIDs by which a report could name it"),
+    "a window on a PNG": (["WIDE", "--window", "40", "400"], "has no window to set"),
+    "half a window": (["WIDE", "--window", "40"], "--window"),
+    "no number": (["WIDE", "--window", "40", "wide"], "two numbers"),
+    "no such folder": (["STUDY/8.dcm", "--sr", "TMP/none/sr.dcm"], "lies in no folder that is there"),
+    "a folder to write to": (["STUDY/8.dcm", "--fhir", "TMP"], "is a folder"),
+    "a patient for nobody": (["STUDY/8.dcm", "--with-patient"], "--with-patient is for --sr and --fhir"),
+    "an empty folder": (["EMPTY"], "holds no image"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_study_or_report_that_cannot_be(manifest, study, tmp_path, refused, name):
+    (tmp_path / "empty").mkdir()
+    words, part = REFUSED[name]
+    places = {"WIDE": str(manifest.parent / "wide.png"), "STUDY": str(study), "TMP": str(tmp_path), "EMPTY": str(tmp_path / "empty")}
+    image, *more = [word if (key := word.partition("/")[0]) not in places else word.replace(key, places[key]) for word in words]
+    refused(["ask", "--model", "gone", image, "Which?", *more], part)  # the model is not even looked for
+
+
+def test_too_many_images_are_not_asked_about_by_mistake(study, monkeypatch):
+    monkeypatch.setattr(recording, "MANY", 2)
+    with pytest.raises(DataError, match="holds 3 images; --at-most 8"):
+        recording.images([str(study)])
+    assert len(recording.images([str(study)], at_most=3)) == 3
+
+
+# ---------------------------------------------------------------- while it is written
+
+
+def test_what_is_written_is_seen_as_it_grows_and_changes_nothing(taught, manifest):
+    model, seen = load(taught), []
+    asked = (manifest.parent / "wide.png", "Which?", ["axial", "coronal"])
+    answer = model.ask(*asked, max_tokens=16, seen=seen.append)
+    assert answer == model.ask(*asked, max_tokens=16)
+    assert len(seen) > 1 and all(later.startswith(sooner) for sooner, later in zip(seen, [*seen[1:], answer.text], strict=True))
+
+
+def test_the_terminal_shows_a_thought_once(capsys):
+    live = Live()
+    for text in ("<think>", "<think>The ears", "<think>The ears\x1b[2J.", "<think>The ears\x1b[2J.</think><answer>"):
+        live(text)
+    live.go_on("The ears[2J.")
+    assert capsys.readouterr().out == "Reasoning  The ears[2J."

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import chi2
 
 from medvlm_r1.audit.prior import by_modality
-from medvlm_r1.naming import normal
 from medvlm_r1.types import LETTERS, Example
+from medvlm_r1.wording import normal
 
 CUES: dict[str, Callable[[str], int]] = {
     "longest": lambda option: len(option.strip()),

@@ -7,8 +7,8 @@ from typing import Any
 
 from medvlm_r1.audit.texts import split_words, words
 from medvlm_r1.data.images import scheme_of
-from medvlm_r1.naming import normal
 from medvlm_r1.types import Example
+from medvlm_r1.wording import normal
 
 MIN_QUESTIONS = 5  # a wording or a source with fewer questions has one answer by accident
 

@@ -16,8 +16,8 @@ from medvlm_r1.audit.texts import words
 from medvlm_r1.data.manifest import save_manifest
 from medvlm_r1.data.partners import kind
 from medvlm_r1.errors import DataError
-from medvlm_r1.naming import normal
 from medvlm_r1.types import Example
+from medvlm_r1.wording import normal
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from medvlm_r1.naming import normal
 from medvlm_r1.types import Example
+from medvlm_r1.wording import normal
 
 _WORD = re.compile(r"[a-z0-9]+")  # "x_ray." is "x" and "ray", as "X-ray" is
 

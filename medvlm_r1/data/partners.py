@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 
 from medvlm_r1.files import digest
-from medvlm_r1.naming import normal
 from medvlm_r1.types import Example
+from medvlm_r1.wording import normal
 
 Rows = Mapping[Hashable, Sequence[Example]]
 _FAR = 200

@@ -1,7 +1,7 @@
 """A model in memory, and one question to it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
 
@@ -28,12 +28,21 @@ class Model:
     dtype: str = "float32"
     max_pixels: int | None = None
 
-    def ask(self, image: Any, question: str, options: Sequence[str] = (), *, template: str | None = None, max_tokens: int = 512) -> Answer:
-        """One question about one picture, answered greedily: the thought, the letter, the probability of each option.
+    def ask(
+        self,
+        image: Any,
+        question: str,
+        options: Sequence[str] = (),
+        *,
+        template: str | None = None,
+        max_tokens: int = 512,
+        seen: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """One question about one picture or several, answered greedily: the thought, the letter, the probability of each option.
 
-        ``image``: what ``load_image`` opens, one of Pillow's images, or an array (``data.arrays``). Without ``options``
-        the answer is free text. ``template``: None for the one that the model was trained with.
-        Raises ConfigError, DataError or ImageError for what cannot be asked.
+        ``image``: what ``load_image`` opens, one of Pillow's images, or an array (``data.arrays``); or a list of such.
+        Without ``options`` the answer is free text. ``template``: None for the one that the model was trained with.
+        ``seen`` is called with all that is written so far, after each token but the last. Raises ConfigError, DataError or ImageError for what cannot be asked.
 
         >>> model = load("nano")
         >>> found = model.ask("phantom:mri/test/0", "What is the imaging plane?", ["sagittal", "coronal", "axial"])
@@ -44,12 +53,19 @@ class Model:
         True
         """
         offered = (options,) if isinstance(options, str) else tuple(options)
-        reference = str(image) if isinstance(image, (str, PathLike)) else self.policy.encoder.hold(picture(image))
-        example = asked(reference, question, offered)
-        template = template or (self.policy.template if offered else "plain")
+        references = tuple(self._reference(one) for one in (image if isinstance(image, (list, tuple)) and image else [image]))
+        example = replace(asked(references[0], question, offered), images=references)
+        template = template or self.template(offered)
         with memory_errors():
             check_prompt(self.policy, example, template)
-            return ask(self.policy, example, template, max_tokens)
+            return ask(self.policy, example, template, max_tokens, seen)
+
+    def template(self, options: Sequence[str]) -> str:
+        """How a question is put where nobody says how."""
+        return self.policy.template if options else "plain"
+
+    def _reference(self, image: Any) -> str:
+        return str(image) if isinstance(image, (str, PathLike)) else self.policy.encoder.hold(picture(image))
 
 
 def load(model: Place, *, dtype: str = "float32", max_pixels: int | None = None) -> Model:

@@ -1,7 +1,7 @@
 """Does the answer go by the thought?"""
 
-from medvlm_r1.naming import named_last
 from medvlm_r1.reasoning import read
+from medvlm_r1.rewards.naming import named_last
 from medvlm_r1.types import Completion, Prompt
 
 

@@ -1,7 +1,7 @@
 """One question about one picture: the reasoning, the answer, and how sure the model is."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,10 +53,12 @@ def question(image: str, text: str, options: tuple[str, ...]) -> Example:
     return Example("ask", (image,), text, options, options[0] if options else "", "")
 
 
-def ask(policy: Policy, example: Example, template: str, max_tokens: int) -> Answer:
-    """Ask greedily. Raises EngineError where there is no answer."""
+def ask(policy: Policy, example: Example, template: str, max_tokens: int, seen: Callable[[str], None] | None = None) -> Answer:
+    """Ask greedily; ``seen`` is called with all that is written so far. Raises EngineError where there is no answer."""
     prompt = render(example, template)
-    completion = Guarded(LocalEngine(policy), policy.encoder).generate([prompt], Sampling(1, 0.0, max_tokens))[0][0]
+    decode = policy.encoder.tokenizer.decode
+    engine = LocalEngine(policy, seen=(lambda ids: seen(decode(ids, skip_special_tokens=False))) if seen else None)
+    completion = Guarded(engine, policy.encoder).generate([prompt], Sampling(1, 0.0, max_tokens))[0][0]
     if completion.error:
         raise EngineError(completion.error)
     found = read(completion.text, prompt)

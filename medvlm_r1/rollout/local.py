@@ -24,7 +24,7 @@ class LocalEngine:
 
     ``max_rows`` bounds the completions decoded at once, ``max_prompt_tokens`` the prompts that a GPU runs at once. ``learning``:
     an update of this policy on these prompts follows, and shares their encoded images. ``capture`` makes a replayable step
-    where a device can replay one.
+    where a device can replay one. ``seen`` is called with the first row's tokens so far, after each but the last: for one who waits.
     """
 
     policy: Policy
@@ -32,6 +32,7 @@ class LocalEngine:
     learning: bool = False
     capture: Callable[[Step], Step] | None = cuda_graph if torch.cuda.is_available() else None
     max_prompt_tokens: int = 2**15
+    seen: Callable[[list[int]], None] | None = None
     _captured: Kept[Writing] = field(default_factory=lambda: Kept(CAPTURED), init=False)
     _packed: Kept[list[Packed]] = field(default_factory=lambda: Kept(1), init=False)
 
@@ -52,7 +53,9 @@ class LocalEngine:
 
     def _groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[Completion]]:
         noise = [uniforms(sampling.seed, p.example.id, p.first + k, sampling.max_tokens) for p in prompts for k in range(sampling.n)]
-        rows = self._writing(batch := self.policy.encoder.prompts(prompts), sampling).write(batch, torch.from_numpy(np.stack(noise)))
+        writing = self._writing(batch := self.policy.encoder.prompts(prompts), sampling)
+        writing.seen = self.seen
+        rows = writing.write(batch, torch.from_numpy(np.stack(noise)))
         completions = [self._completion(*row) for row in rows]
         return (completions[at : at + sampling.n] for at in range(0, len(completions), sampling.n))
 

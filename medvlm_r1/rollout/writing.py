@@ -51,6 +51,7 @@ class Writing:
     position_R: torch.Tensor
     written_1: torch.Tensor
     last_R: torch.Tensor
+    seen: Callable[[list[int]], None] | None = None  # is told the first row's tokens so far
 
     def __init__(self, policy: Policy, layers: list[Packed], sampling: Sampling, capture: Callable[[Step], Step] | None = None, room: int = 0) -> None:
         self.policy, self.layers, self.sampling, self.capture, self.room = policy, layers, sampling, capture, room
@@ -97,6 +98,8 @@ class Writing:
         for t in range(1, self.uniform_NC.shape[1]):
             if (self.capture is None or t % LOOK_EVERY == 0) and bool(self.ended_R.all()):
                 return
+            if self.seen:
+                self.seen(self.ids_NC[0, :t].tolist())
             if self.capture is None:
                 self._shrink()
             elif self.replay is None and t == 2:  # the first step has warmed up

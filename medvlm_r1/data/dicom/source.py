@@ -2,6 +2,7 @@
 
 import warnings
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -32,7 +33,7 @@ from medvlm_r1.errors import ImageError
 MAX_INFLATED_BYTES = 64 * 2**20  # of the deflated transfer syntax, which shrinks a thousandfold: 300 MB fit into 300 kB
 _UNDEFINED = 0xFFFFFFFF  # the length of an element that is made of fragments
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-# All that is read of a file: no name, no date, no patient.
+# All that is read of a picture: no name, no date, no patient.
 _KEYWORDS = (
     *("Modality", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
@@ -42,7 +43,6 @@ _KEYWORDS = (
     *(f"{kind}{colour}PaletteColorLookupTable{part}" for kind in ("", "Segmented") for colour in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")),
     *PIXELS,
 )
-_TAGS = [tag for keyword in _KEYWORDS if (tag := pydicom.datadict.tag_for_keyword(keyword)) is not None]
 
 # What a header does against the standard is weighed here, element by element; pydicom's warnings would only tell of it on a user's screen.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
@@ -62,8 +62,9 @@ class Source:
         return self.syntax == ExplicitVRBigEndian
 
 
-def read(path: Path) -> Source:
-    """Raises ImageError for a file that is no DICOM, cannot be parsed, or unpacks to more than MAX_INFLATED_BYTES."""
+def read(path: Path, keywords: Sequence[str] = _KEYWORDS) -> Source:
+    """These elements of a file. Raises ImageError for one that is no DICOM, cannot be parsed, or unpacks to more than MAX_INFLATED_BYTES."""
+    tags = [tag for keyword in keywords if (tag := pydicom.datadict.tag_for_keyword(keyword)) is not None]
     corrupt = f'image "{path}" is truncated or corrupt ({{why}}); copy it again from its source'
     with errors_as(f'image "{path}" cannot be read ({{why}}); check its permissions'):
         start = dicom_start(head_of(path)[0])
@@ -80,8 +81,16 @@ def read(path: Path) -> Source:
     syntax = syntax or _guessed(data[file.tell() : file.tell() + 6])
     implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
     with errors_as(corrupt):
-        dataset = read_dataset(file, implicit, little, specific_tags=_TAGS)
+        dataset = read_dataset(file, implicit, little, specific_tags=tags)
     return Source(Elements([dataset], str(path)), dataset, syntax)
+
+
+def dataset(values: Mapping[str, str]) -> pydicom.Dataset:
+    """A data set in memory, by keywords."""
+    made = pydicom.Dataset()
+    for keyword, value in values.items():
+        setattr(made, keyword, value)
+    return made
 
 
 def _inflate(data: bytes, path: Path) -> bytes:

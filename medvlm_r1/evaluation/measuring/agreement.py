@@ -6,8 +6,8 @@ from typing import Any
 from medvlm_r1.evaluation.measuring.metrics import compare, overall
 from medvlm_r1.evaluation.measuring.share import share
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.naming import named_last
 from medvlm_r1.reasoning import parse
+from medvlm_r1.rewards.naming import named_last
 
 
 def agreement(samples: Sequence[Sample]) -> dict[str, Any]:

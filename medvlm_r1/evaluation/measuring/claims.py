@@ -14,8 +14,8 @@ from medvlm_r1.data.phantom.scene import BODIES, FINDINGS, PLANES, REGIONS, SIDE
 from medvlm_r1.data.phantom.sets import scene_of
 from medvlm_r1.evaluation.measuring.share import share
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.naming import is_denied, key, mentions
 from medvlm_r1.reasoning import parse
+from medvlm_r1.rewards.naming import is_denied, key, mentions
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How short texts are compared, and which of them a free text names: whole words, the longest first, and whether it denies them.
+"""Which of some short texts a free text names: whole words, the longest first, and whether it denies them.
 
 It is lexical: it knows words and their neighbours, no grammar. "not sure if left" denies left.
 """
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from medvlm_r1.types import LETTERS
+from medvlm_r1.wording import normal
 
 DENIALS = frozenset({"no", "not", "non", "without", "nor", "neither", "never", "cannot"})
 _REACH_WORDS, _REACH_CHARACTERS = 3, 80
@@ -15,16 +16,6 @@ _CLAUSE_ENDS = re.compile(r"[.,;:!?()\n]|\b(?:but|however|so|hence|thus|therefor
 # A capital only: "option a lesion fits" names no letter.
 _LETTER = re.compile(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+(?:is|would be|must be))?\s*:?\s*[(\[]?([A-J])(?!\w)")
 _SENTENCE_ENDS = re.compile(r"\s*(?:[.;!?)\n]|$)")
-
-
-@lru_cache(maxsize=1 << 17)
-def normal(option: str) -> str:
-    """An option as it is counted: without case, and without the full stop that some writers set and some do not.
-
-    >>> normal(" Acute infarct. ")
-    'acute infarct'
-    """
-    return option.strip().lower().rstrip(".")
 
 
 def key(words: str) -> str:
