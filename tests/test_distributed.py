@@ -8,6 +8,7 @@ import pytest
 import torch
 import worlds
 
+from medvlm_r1.data.views import Shown
 from medvlm_r1.models.adapt import LoRA, Trainable, adapt
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.collect import collect
@@ -124,7 +125,7 @@ def test_rollouts_are_the_ones_that_one_process_writes_and_each_is_scored_once(p
             scored.append(prompt.example.id)
             return {"length": float(len(completion.token_ids))}
 
-        return collect(LocalEngine(copied(policy), learning=True), asked, rubric, "think", sampling, world), scored
+        return collect(LocalEngine(copied(policy), learning=True), [Shown(e, 2) for e in asked], rubric, "think", sampling, world), scored
 
     expected, _ = write(World())
     for size in (3, 7):

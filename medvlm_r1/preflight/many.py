@@ -67,7 +67,7 @@ LAYOUTS = (  # the fastest that fits is taken
 
 def ends(shape: ModelShape) -> int:
     """Weights outside the decoder's layers and the vision tower's: embeddings and head, which are put together as one."""
-    return shape.parameters - shape.adapters - shape.layers * layer_weights(shape) - vision_weights(shape)
+    return shape.parameters - shape.adapters - shape.layers * layer_weights(shape, on_gpu=False) - vision_weights(shape)
 
 
 def vision_weights(shape: ModelShape) -> int:
@@ -85,9 +85,9 @@ def activation_bytes(shape: ModelShape, work: Workload, recompute: bool) -> int:
     b, tokens, patches = work.number_bytes, work.micro_tokens, work.micro_prompts * work.patches
     tower = vision_bytes(shape, b) if shape.vision_trains else 0
     if not recompute:
-        return tokens * decoder_bytes(shape, b) + patches * tower
+        return tokens * decoder_bytes(shape, b, work.on_gpu) + patches * tower
     inputs = tokens * shape.layers * shape.hidden * b + patches * shape.vision_layers * shape.vision_hidden * b * shape.vision_trains
-    return inputs + max(tokens * decoder_bytes(shape, b) // shape.layers, patches * tower // shape.vision_layers)
+    return inputs + max(tokens * decoder_bytes(shape, b, work.on_gpu) // shape.layers, patches * tower // shape.vision_layers)
 
 
 def memory(shape: ModelShape, work: Workload, size: int, layout: Layout) -> dict[str, int]:
@@ -106,7 +106,7 @@ def memory(shape: ModelShape, work: Workload, size: int, layout: Layout) -> dict
         return {phase: held - saved * (phase == "update") for phase, held in whole.sizes(on_host=False).items() if not (layout.served and phase == "rollout")}
     tower = vision_weights(shape) * b if work.reference else 0
     held = (12 * shape.trainable + 4 * (shape.parameters - shape.trainable)) // size + (whole.reference - tower) // size + tower + whole.embeddings
-    working = b * (2 * layer_weights(shape) + ends(shape))
+    working = b * (2 * layer_weights(shape, on_gpu=False) + ends(shape))
     update = held + working + 4 * shape.trainable // size + b * ends(shape) + activation_bytes(shape, work, layout.devices.recompute) + whole.head
     rollout = held + b * shape.parameters + whole.packed + whole.cache + 2 * whole.head
     return {"update": update} if layout.served else {"rollout": rollout, "update": update}

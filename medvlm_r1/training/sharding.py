@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
 from medvlm_r1.models import adapt, decoder
+from medvlm_r1.models.passes import Pass
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Engine, Sampling
@@ -136,9 +137,9 @@ class Cut(Policy):
     def _pairs(self) -> bool:
         return self.images.learn and not self.is_gathered
 
-    def _embed(self, ids_T: torch.Tensor, prompts: PromptBatch) -> tuple[torch.Tensor, decoder.Added | None]:
-        embeds_TH, added = super()._embed(ids_T, prompts)
-        if self._pairs and not prompts.slots:  # another rank may have pictures and wait at its tower: a blank one, that counts for nothing
+    def _embed(self, over: Pass) -> tuple[torch.Tensor, decoder.Added | None]:
+        embeds_TH, added = super()._embed(over)
+        if self._pairs and not over.prompts.slots:  # another rank may have pictures and wait at its tower: a blank one, that counts for nothing
             embeds_TH = embeds_TH + 0.0 * self.images.anew(self._blank).sum().to(embeds_TH.dtype)
         return embeds_TH, added
 
