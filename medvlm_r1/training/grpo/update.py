@@ -11,7 +11,7 @@ import torch
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.models.sent import sent
 from medvlm_r1.training.batches import group_tokens
-from medvlm_r1.training.distributed import own_micro_batches
+from medvlm_r1.training.distributed import current, own_micro_batches
 from medvlm_r1.training.grpo.loss import KL, Evidence, LossConfig, Totals, losses, sequence_mean, staleness
 from medvlm_r1.training.optim import Optimizer
 from medvlm_r1.training.stopwatch import Stopwatch
