@@ -5,10 +5,18 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
+_hushed = False
+
+
+def hush() -> None:
+    """Say nothing more: of many processes that do the same, one speaks."""
+    global _hushed
+    _hushed = True
+
 
 def stderr() -> Console:
     """Where it is written. A notebook gets plain lines: it calls itself a terminal and is none, and rich's own display wants one more package."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=_hushed)
     return Console(stderr=True, force_jupyter=False, force_terminal=False) if console.is_jupyter else console
 
 

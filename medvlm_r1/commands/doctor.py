@@ -11,6 +11,7 @@ EXAMPLES = """
   medvlm-r1 doctor
   medvlm-r1 doctor paper                             will this recipe fit the memory that is here?
   medvlm-r1 doctor paper --set prompts_per_step=8 --json
+  medvlm-r1 doctor paper --model Qwen/Qwen2-VL-72B-Instruct --many
 """
 
 
@@ -19,11 +20,13 @@ def register(commands: Commands) -> None:
     sub = add(commands, "doctor", "hardware, versions and a recipe's memory plan, each with its remedy", EXAMPLES, run)
     sub.add_argument("recipe", nargs="?", help="plan the memory of this recipe")
     add_recipe(sub)
+    sub.add_argument("--many", action="store_true", help="and what each of 1 to 1,024 GPUs would hold, and how long a step would take, by counting")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(arguments: Namespace) -> int:
     """A line for each check; exit code 1 where one fails."""
+    from medvlm_r1.preflight import many
     from medvlm_r1.preflight.doctor import checks, memory_check, memory_table
     from medvlm_r1.preflight.forecast import before_loading
 
@@ -36,6 +39,8 @@ def run(arguments: Namespace) -> int:
             memory_sft = sft.to_dict() | {"assumed": assumed}
         rows.append(memory_check(forecast))
         table, memory = memory_table(forecast, assumed), forecast.to_dict() | {"assumed": assumed}
+        if arguments.many:
+            table += many.table(forecast.shape, forecast.work)
     if arguments.json:
         print(json.dumps({"checks": [row.__dict__ for row in rows], "memory": memory, "memory_sft": memory_sft}, indent=2))
     else:

@@ -35,10 +35,18 @@ def register(commands: Commands) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Train, then tell what changed and where the model is."""
+    """Train, then tell what changed and where the model is. Of many processes the first tells."""
+    from medvlm_r1.training.distributed import joined
+
+    with joined() as world:
+        return _run(arguments, world.leads)
+
+
+def _run(arguments: Namespace, leads: bool) -> int:
     config = configured(arguments, "grpo" if arguments.command == "train" else "sft")
     if arguments.dry_run:
-        print(json.dumps(outlook(config), indent=2))
+        if leads:
+            print(json.dumps(outlook(config), indent=2))
         return 0
     from medvlm_r1.launch import training
     from medvlm_r1.report.learning import tell
@@ -46,7 +54,8 @@ def run(arguments: Namespace) -> int:
     run_dir = arguments.run_dir or training.default_run_dir(arguments.recipe, config)
     if not training.run(config, run_dir, arguments.resume):
         raise KeyboardInterrupt
-    print(f"{tell(run_dir)}\nreport: {run_dir / 'report.html'}\nmodel: {training.trained_model(run_dir)}")
+    if leads:
+        print(f"{tell(run_dir)}\nreport: {run_dir / 'report.html'}\nmodel: {training.trained_model(run_dir)}")
     return 0
 
 

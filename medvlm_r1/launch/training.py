@@ -1,6 +1,7 @@
 """From a configuration to a finished run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medvlm_r1.config import fingerprint
@@ -8,32 +9,35 @@ from medvlm_r1.console import notice
 from medvlm_r1.data.views import viewed
 from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.models.adapt import adapt, table
+from medvlm_r1.models.families import locate
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.preflight import forecast, rehearsal, sifting
+from medvlm_r1.preflight import forecast, many, rehearsal, sifting
 from medvlm_r1.preflight.machine import this_device
 from medvlm_r1.preflight.memory import ModelShape
 from medvlm_r1.preflight.questions import check_apart, put, questions, require_learnable, usable
 from medvlm_r1.preflight.values import Config, check
 from medvlm_r1.rewards.rubric import ByView
-from medvlm_r1.rollout.local import LocalEngine
-from medvlm_r1.training import checkpoint, sft
+from medvlm_r1.training import checkpoint, identity, sft, sharding
+from medvlm_r1.training.distributed import current, restarted
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.types import Example
 
 
 def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
-    """Train; True when all steps are done, False when stopped before (resume to go on)."""
+    """Train; True when all steps are done, False when stopped before (resume to go on, as a run that torchrun restarts does by itself)."""
     check(config)
-    checkpoint.check_run(run_dir, config, resume)
+    world, resume = current(), resume or restarted()
+    world.first(checkpoint.check_run, run_dir, config, resume)
     everything = questions(config.data)
     examples, lost = sifting.openable(everything)
     sifting.require_enough(lost, len(everything))
     check_apart(config, examples)
     examples = [viewed(example, config.view) for example in examples] if isinstance(config, sft.SFTConfig) else examples
     device = this_device()  # looked at before the model takes its share
-    forecast.check_weights(config, device)
+    if not sharding.is_cut(config.devices):
+        forecast.check_weights(config, device)
     with memory_errors():
-        policy = load_model(config.model, config.dtype, config.max_pixels)
+        policy = load_model(config.model, sharding.loaded_in(config.devices, config.dtype), config.max_pixels)
         policy.template, policy.other_views = config.template, other_views(config, policy)
         adapt(policy.model, config.trainable, config.seed)
         notice("\n".join(map(str, table(policy.model))))
@@ -42,16 +46,23 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
         sifting.require_enough(lost, len(everything))
         asked = put(config, examples)
         require_learnable(config, policy, asked)
-        checkpoint.open_run(run_dir, config, resume)
-        checkpoint.check_space(run_dir, policy)
+        world.first(checkpoint.open_run, run_dir, config, resume)
+        inputs = {"model's file": identity.of_model(locate(config.model)), "question": identity.of_questions(asked, policy.encoder)}
+        world.first(identity.check, run_dir, inputs)
+        world.first(checkpoint.check_space, run_dir, policy)
         fresh = checkpoint.latest(run_dir) is None
-        sifting.keep(run_dir, lost, fresh)
+        world.first(sifting.keep, run_dir, lost, fresh)
         if lost:
             notice(f"left out: {sifting.told(lost, len(everything))}")
-        planned = forecast.forecast(config, ModelShape.of(policy.model), forecast.Prompts.of(policy, config, asked), device)
-        check_memory(planned, policy, asked, fresh)
+        own = replace(config, prompts_per_step=-(-config.prompts_per_step // world.size))  # the largest share of a step
+        planned = forecast.forecast(own, ModelShape.of(policy.model), forecast.Prompts.of(policy, own, asked), device)
+        if sharding.is_cut(config.devices):
+            check_cut(planned)
+        else:
+            check_memory(planned, policy, asked, fresh)
+        policy = sharding.spread(policy, config.devices, config.dtype, isinstance(config, grpo.GRPOConfig) and config.update.loss.kl_beta > 0)
         if isinstance(config, grpo.GRPOConfig):
-            return grpo.train(config, policy, LocalEngine(policy, learning=True), examples, ByView(config.views), run_dir)
+            return grpo.train(config, policy, sharding.engine(policy), examples, ByView(config.views), run_dir)
         return sft.train(config, policy, examples, run_dir)
 
 
@@ -69,6 +80,16 @@ def check_memory(planned: forecast.Forecast, policy: Policy, asked: Sequence[Exa
     if fresh and isinstance(planned.config, grpo.GRPOConfig) and rehearsal.is_worth(planned):
         notice(f"trying {rehearsal.describe(planned)}")
         rehearsal.rehearse(planned, policy, asked)
+
+
+def check_cut(planned: forecast.Forecast) -> None:
+    """Warn where a rank's part of a cut model is too much for its device; gathered for a rollout it is largest."""
+    parts = many.memory(planned.shape, planned.work, current().size, many.Layout(planned.config.devices))
+    phase = max(parts, key=parts.__getitem__)
+    if parts[phase] > forecast.FULL * planned.device.free:
+        notice(
+            f"warning: each of {current().size} ranks needs {forecast.gib(parts[phase])} ({phase}) and has {forecast.gib(planned.device.free)} free; take more"
+        )
 
 
 def default_run_dir(name: str, config: Config) -> Path:

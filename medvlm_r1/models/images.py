@@ -47,6 +47,11 @@ class Images:
         found = self._differentiable(batch) if self.learn and torch.is_grad_enabled() else self._as_numbers(batch)
         return torch.cat([found[batch.pixel_keys[n]] for n in batch.slots])
 
+    def anew(self, batch: PromptBatch) -> torch.Tensor:
+        """The same, encoded now, whatever is kept."""
+        found = self._encode(batch, list(batch.pixel_keys))
+        return torch.cat([found[batch.pixel_keys[n]] for n in batch.slots])
+
     def remember(self, batch: PromptBatch, version: int) -> None:
         """Encode with gradients what rollouts are asked about, for them and for the update that follows."""
         self._renew(version)

@@ -74,6 +74,15 @@ class Policy:
         self.images = Images(self.model, self.encoder.family)
 
     @property
+    def is_cut(self) -> bool:
+        """Does every rank of a run hold a part of the weights alone (training.sharding)?"""
+        return False
+
+    def whole(self) -> "Policy":
+        """The policy with all weights in this process; where it is cut, all ranks must ask."""
+        return self
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 

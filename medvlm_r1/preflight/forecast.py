@@ -89,6 +89,7 @@ class Forecast:
     work: Workload
     plan: MemoryPlan
     device: Device
+    shape: ModelShape
 
     @property
     def peak(self) -> int:
@@ -174,7 +175,7 @@ def forecast(config: Config, shape: ModelShape, prompts: Prompts, device: Device
     positions = HEAD_CHUNK_ELEMENTS // shape.vocabulary
     works = [workload(config, prompts, positions, at) for at in range(len(gatherings(config)) if isinstance(config, GRPOConfig) else 1)]
     works = [replace(work, on_gpu=not device.is_host) for work in works]
-    return max((Forecast(config, work, plan(shape, work), device) for work in works), key=lambda found: found.peak)
+    return max((Forecast(config, work, plan(shape, work), device, shape) for work in works), key=lambda found: found.peak)
 
 
 def workload(config: Config, prompts: Prompts, head_positions: int, at: int = 0) -> Workload:
@@ -214,13 +215,14 @@ def _shape(config: Config) -> tuple[ModelShape, int, str]:
 def learning(shape: ModelShape, trainable: Trainable) -> ModelShape:
     """A Qwen2-VL's shape with parts frozen and adapters put in, by counting: for a model that is not here.
 
-    A layer of its decoder has biases at query, key and value, and two norms; the head is tied to the embeddings.
+    A layer of its decoder has biases at query, key and value, and two norms; a tower hands on vectors of width 1,536 by its last matrix.
     """
     h, kv, m = shape.hidden, shape.kv_size, shape.mlp
     attention = {"q_proj": (h, h), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (h, h)}
     sizes = attention | {"gate_proj": (h, m), "up_proj": (h, m), "down_proj": (m, h)}
     text = shape.layers * (sum(i * o for i, o in sizes.values()) + h + 2 * kv + 2 * h) + h
-    counts = {"text": text, "embeddings": shape.vocabulary * h, "vision": shape.parameters - text - shape.vocabulary * h}
+    vision = 665_271_296 + 5121 * (h - 1536)
+    counts = {"text": text, "embeddings": shape.parameters - text - vision, "vision": vision}
     lora = trainable.lora
     adapters = lora.rank * shape.layers * sum(sum(sizes[name]) for name in lora.targets)
     learns = [part for part in counts if part not in trainable.freeze and (part == "vision" or not lora.rank)]

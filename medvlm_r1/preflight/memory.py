@@ -66,7 +66,13 @@ class ModelShape:
 
 
 QWEN2_VL_2B = ModelShape(2_208_985_600, 2_208_985_600, 151_936, 28, 1536, 12, 256, 8960, 32, 1280, 16, 5120)
-KNOWN = {"Qwen/Qwen2-VL-2B-Instruct": QWEN2_VL_2B}
+QWEN2_VL_7B = ModelShape(8_291_375_616, 8_291_375_616, 152_064, 28, 3584, 28, 512, 18944, 32, 1280, 16, 5120)
+QWEN2_VL_72B = ModelShape(73_405_560_320, 73_405_560_320, 152_064, 80, 8192, 64, 1024, 29568, 32, 1280, 16, 5120)
+KNOWN = {
+    "Qwen/Qwen2-VL-2B-Instruct": QWEN2_VL_2B,
+    "Qwen/Qwen2-VL-7B-Instruct": QWEN2_VL_7B,
+    "Qwen/Qwen2-VL-72B-Instruct": QWEN2_VL_72B,
+}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any, Protocol, TypeVar
 
 from medvlm_r1.data.views import Shown
 from medvlm_r1.reasoning import render
@@ -10,27 +11,67 @@ from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.types import Completion, Prompt, Rollout, RolloutGroup
 
 Scorer = Callable[[Completion, Prompt], dict[str, float]]
+T = TypeVar("T")
 
 
-def collect(engine: Engine, shown_P: Sequence[Shown], rubric: Scorer, template: str, sampling: Sampling) -> list[RolloutGroup]:
-    """The scored rollouts of everything shown, as many of each as it says, in order; of one that comes twice, other ones the second time."""
+class Sharing(Protocol):
+    """How many processes share one step's questions (training.distributed.World)."""
+
+    def mine(self, items: Sequence[T]) -> list[T]:
+        """What this process does."""
+        ...
+
+    def together(self, mine: Sequence[T], pack: Callable[[T], Any], unpack: Callable[[Any], T]) -> list[T]:
+        """What all of them did, in order."""
+        ...
+
+
+class Alone:
+    """A process that shares with nobody."""
+
+    def mine(self, items: Sequence[T]) -> list[T]:
+        """All of them."""
+        return list(items)
+
+    def together(self, mine: Sequence[T], pack: Callable[[T], Any], unpack: Callable[[Any], T]) -> list[T]:
+        """The same."""
+        return list(mine)
+
+
+ALONE = Alone()
+
+
+def collect(engine: Engine, shown_P: Sequence[Shown], rubric: Scorer, template: str, sampling: Sampling, world: Sharing = ALONE) -> list[RolloutGroup]:
+    """The scored rollouts of everything shown, as many of each as it says, in order; of one that comes twice, other ones the second time.
+
+    Each process of ``world`` writes and scores its share, and gets the others'.
+    """
     asked_P = [replace(render(shown.example, template), max_tokens=sampling.max_tokens, view=shown.view) for shown in shown_P]
     sizes_P = [shown.n for shown in shown_P]
     prompts_P = numbered(asked_P, sizes_P)
-    completions_PG = _generated(engine, prompts_P, sizes_P, sampling)
+    written = _generated(engine, prompts_P, sizes_P, sampling, world.mine(range(len(prompts_P))))
+    scored_PG = [[Rollout(c, rubric(c, prompts_P[p])) for c in completions_G] for p, completions_G in written.items()]
     return [
-        RolloutGroup(prompt, tuple(Rollout(completion, rubric(completion, prompt)) for completion in completions_G), sampling.min_tokens, shown.weight)
-        for prompt, completions_G, shown in zip(prompts_P, completions_PG, shown_P, strict=True)
+        RolloutGroup(prompt, tuple(rollouts_G), sampling.min_tokens, shown.weight)
+        for prompt, rollouts_G, shown in zip(prompts_P, world.together(scored_PG, _packed, _unpacked), shown_P, strict=True)
     ]
 
 
-def _generated(engine: Engine, prompts_P: Sequence[Prompt], sizes_P: Sequence[int], sampling: Sampling) -> list[list[Completion]]:
-    """An engine writes as many completions for each prompt of a call: one call a size."""
+def _generated(engine: Engine, prompts_P: Sequence[Prompt], sizes_P: Sequence[int], sampling: Sampling, mine: Sequence[int]) -> dict[int, list[Completion]]:
+    """The completions of ``mine``, by place. An engine writes as many for each prompt of a call: one call a size, also of one that others alone have."""
     found: dict[int, list[Completion]] = {}
     for n in dict.fromkeys(sizes_P):
-        places = [p for p, size in enumerate(sizes_P) if size == n]
+        places = [p for p in mine if sizes_P[p] == n]
         found |= zip(places, engine.generate([prompts_P[p] for p in places], replace(sampling, n=n)), strict=True)
-    return [found[p] for p in range(len(prompts_P))]
+    return {p: found[p] for p in mine}
+
+
+def _packed(rollouts_G: list[Rollout]) -> Any:
+    return [asdict(rollout) for rollout in rollouts_G]
+
+
+def _unpacked(rows: Any) -> list[Rollout]:
+    return [Rollout(Completion(**{key: tuple(v) if isinstance(v, list) else v for key, v in row["completion"].items()}), row["rewards"]) for row in rows]
 
 
 def numbered(prompts_P: Sequence[Prompt], sizes_P: Sequence[int]) -> list[Prompt]:

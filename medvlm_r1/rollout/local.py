@@ -42,6 +42,8 @@ class LocalEngine:
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """See Engine.generate."""
+        if not prompts:
+            return []
         size = max(1, self.max_rows // sampling.n)
         if self.learning or self.capture:
             whole = self.policy.encoder.prompts(prompts)

@@ -18,11 +18,15 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
 from medvlm_r1.config import code, fingerprint, to_dict
+from medvlm_r1.console import notice
 from medvlm_r1.errors import NotFiniteError, RunError
 from medvlm_r1.files import disk_errors
+from medvlm_r1.training import identity, shards
+from medvlm_r1.training.distributed import current
 from medvlm_r1.training.optim import Optimizer
 
 
@@ -32,6 +36,10 @@ class Policy(Protocol):
     model: Any
     encoder: Any
     version: int
+
+    def whole(self) -> Any:
+        """The policy with all weights in this process; all ranks ask."""
+        ...
 
     def save_weights(self, out: Path) -> None:
         """Write the model in the Hugging Face layout; adapters, where there are any, in the folder ``adapter`` too."""
@@ -54,7 +62,8 @@ def check_run(run_dir: Path, config: Any, resume: bool) -> None:
             theirs = _said(file, "fingerprint")
             if theirs != mine:
                 _check_code(run_dir, _said(file, "code"), code(config))
-                raise RunError(f"{run_dir} holds another run (fingerprint {theirs}, this is {mine}); choose another --run-dir")
+                told = identity.listed(identity.changes(_said(file, "config"), to_dict(config))) or f"fingerprint {theirs}, this is {mine}"
+                raise RunError(f"{run_dir} holds another run ({told}); choose another --run-dir")
             if not resume:
                 raise RunError(f"{run_dir} already holds this run; add --resume to go on, or choose another --run-dir")
         elif run_dir.exists() and any(run_dir.iterdir()):
@@ -102,8 +111,9 @@ def check_space(run_dir: Path, policy: Policy) -> None:
 
 
 def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> None:
-    """Write ``checkpoints/step-N`` whole or not at all; older ones lose their optimiser state.
+    """Write ``checkpoints/step-N`` whole or not at all; the last two keep their optimiser state.
 
+    Of many processes each writes a part of that state, and rank 0 the model.
     After a step whose loss was not finite nothing is written: the last good checkpoint stays what a run resumes
     from. Raises NotFiniteError where a weight is not finite.
     """
@@ -112,16 +122,28 @@ def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> None:
     check_finite(policy, optimizer.steps)
     final = run_dir / "checkpoints" / f"step-{optimizer.steps}"
     partial = final.with_name(final.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    world = current()
     with disk_errors(run_dir), whole_or_gone(partial), safetensors_errors():
-        save_model(policy, partial)
-        (partial / "trainer").mkdir()  # a folder of its own: vLLM loads every safetensors file beside config.json as weights
-        save_file(optimizer.state(), partial / "trainer/state.safetensors", metadata={"steps": str(optimizer.steps)})
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-        for older in final.parent.glob("step-*/trainer"):
-            if older.parent != final:
-                shutil.rmtree(older)
+        world.first(_begin, policy.whole(), partial)
+        file = shards.write(partial / "trainer", optimizer.state(), optimizer.steps, world.rank, world.size)
+        prints = dict(world.every([f"trainer/{file.name}", shards.print_of(file)]))
+        world.first(_finish, partial, final, prints)
+
+
+def _begin(policy: Policy, partial: Path) -> None:
+    shutil.rmtree(partial, ignore_errors=True)
+    save_model(policy, partial)
+    (partial / "trainer").mkdir()  # a folder of its own: vLLM loads every safetensors file beside config.json as weights
+
+
+def _finish(partial: Path, final: Path, prints: dict[str, list[int]]) -> None:
+    """Note what was written, give it its name, and free what the last two do not need."""
+    whole = {file.relative_to(partial).as_posix(): shards.print_of(file) for file in sorted(partial.rglob("*.safetensors")) if file.parent.name != "trainer"}
+    shards.note(partial, whole | prints)
+    shutil.rmtree(final, ignore_errors=True)
+    partial.rename(final)
+    for older in models(final.parent.parent)[:-2]:
+        shutil.rmtree(older / "trainer", ignore_errors=True)
 
 
 def check_finite(policy: Policy, steps: int) -> None:
@@ -130,10 +152,12 @@ def check_finite(policy: Policy, steps: int) -> None:
     A step with a finite gradient leaves finite weights, unless its rate overflows them or the model came with others. One
     maximum over all weights, which are about to be copied and written, tells for certain.
     """
-    named = dict(policy.model.named_parameters())
-    if torch.nn.utils.get_total_norm([p.detach() for p in named.values()], norm_type=torch.inf).isfinite():
+    named = {name: p.to_local() if isinstance(p, DTensor) else p for name, p in policy.model.named_parameters()}
+    is_finite = torch.nn.utils.get_total_norm([p.detach() for p in named.values() if p.numel()], norm_type=torch.inf).isfinite()
+    found = current().every("" if is_finite else next(name for name, p in named.items() if not p.isfinite().all()))
+    if not any(found):
         return
-    bad = next(name for name, p in named.items() if not p.isfinite().all())
+    bad = next(filter(None, found))
     raise NotFiniteError(
         f'after step {steps} the weight "{bad}" is not finite, so it is not saved; earlier checkpoints are kept: lower optim.lr, or use another --model'
     )
@@ -158,7 +182,36 @@ def models(run_dir: Path) -> list[Path]:
 
 def latest(run_dir: Path) -> Path | None:
     """The newest checkpoint that can be resumed from."""
-    return next((path for path in reversed(models(run_dir)) if (path / "trainer/state.safetensors").exists()), None)
+    return next(iter(resumable(run_dir)), None)
+
+
+def resumable(run_dir: Path) -> list[Path]:
+    """The checkpoints with an optimiser's state, newest first."""
+    return [path for path in reversed(models(run_dir)) if any((path / "trainer").glob("state*.safetensors"))]
+
+
+def resume(run_dir: Path, policy: Policy, optimizer: Optimizer) -> int:
+    """Restore the newest checkpoint that is whole, if any; returns the steps done. Raises RunError where there are some and none is whole."""
+    step = current().first(_newest_whole, run_dir)
+    return restore(run_dir / "checkpoints" / f"step-{step}", policy, optimizer) if step else 0
+
+
+def _newest_whole(run_dir: Path) -> int:
+    """Its step; 0 where there is none. Damaged ones that are newer are set aside."""
+    damaged: list[tuple[Path, str]] = []
+    for path in resumable(run_dir):
+        if fault := shards.damage(path):
+            damaged.append((path, fault))
+            continue
+        for bad, why in damaged:
+            with disk_errors(run_dir):
+                bad.rename(bad.with_name(f"{bad.name}.damaged"))
+            notice(f'warning: {bad} is damaged ({why}) and was set aside as "{bad.name}.damaged"; going on from {path.name}')
+        return int(path.name.removeprefix("step-"))
+    if damaged:
+        bad, why = damaged[0]
+        raise RunError(f"{bad} is damaged ({why}); copy it back from a backup, or start again in another --run-dir")
+    return 0
 
 
 def restore(checkpoint: Path, policy: Policy, optimizer: Optimizer) -> int:
@@ -169,7 +222,7 @@ def restore(checkpoint: Path, policy: Policy, optimizer: Optimizer) -> int:
         for file in sorted(checkpoint.glob("model*.safetensors")):
             weights |= load_file(file)
         adapters = {name: value for file in checkpoint.glob("adapter/*.safetensors") for name, value in load_file(file).items()}
-        state = load_file(checkpoint / "trainer/state.safetensors")
+        state = shards.Stored(checkpoint / "trainer")
     except (SafetensorError, OSError) as error:
         raise RunError(f"{checkpoint} is damaged ({error}); copy it back from a backup, or start again in another --run-dir") from error
     policy.load_weights(weights, adapters)

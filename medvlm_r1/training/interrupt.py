@@ -2,8 +2,11 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from medvlm_r1.training.distributed import current
 
 
 class Stop:
@@ -15,18 +18,27 @@ class Stop:
     def __bool__(self) -> bool:
         return self.asked
 
+    def agreed(self) -> bool:
+        """Was any rank asked? All of them must ask, and stop after the same step."""
+        self.asked = bool(current().most(self.asked))
+        return self.asked
+
     def handle(self, number: int, frame: object) -> None:
         """The signal handler."""
-        if self.asked:
+        if self.asked and current().size == 1:  # torchrun hands on the signal that a terminal has sent already
             raise KeyboardInterrupt
         self.asked = True
-        sys.stderr.write("\nstopping after this step; Ctrl-C again stops at once and loses what is not saved\n")
+        if current().leads:
+            sys.stderr.write("\nstopping after this step; Ctrl-C again stops at once and loses what is not saved\n")
 
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Catch SIGINT and SIGTERM for the time of a training loop."""
+    """Catch SIGINT and SIGTERM for the time of a training loop; a thread that is not the main one gets no signals."""
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
     before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop

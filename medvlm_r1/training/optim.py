@@ -7,8 +7,12 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from medvlm_r1.errors import NotFiniteError
+from medvlm_r1.training.distributed import current
+from medvlm_r1.training.shards import Stored, as_cut
 
 SCHEDULES = ("linear", "constant")
 MOST_SKIPPED = 3  # steps in a row that may be skipped: one bad batch is chance, as many are the weights or the rate
@@ -56,6 +60,7 @@ class Optimizer:
         self.skipped, self.skipped_in_a_row, self.loss, self.norm = 0, 0, 0.0, 0.0
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: p.detach().float() for name, p in self.named.items() if p.dtype != torch.float32}
+        self.cut = [module for module in model.modules() if isinstance(module, FSDPModule)]
         self.stepped = self.named | self.masters
         self.adamw = torch.optim.AdamW(
             self.stepped.values(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay,
@@ -68,7 +73,7 @@ class Optimizer:
         return learning_rate(self.config, max(0, self.steps - 1), self.total_steps)
 
     def step(self, is_last: bool = True) -> float:
-        """Clip, step, clear; returns the gradient norm before clipping.
+        """Add up all ranks' gradients, clip, step, clear; returns the gradient norm before clipping.
 
         A step of the run may update several times, all at one rate; the last one ends it.
 
@@ -76,7 +81,7 @@ class Optimizer:
         step has its number, its batch and its rate whether or not it moves anything. One infinite entry would make
         every weight NaN, and it shows in the norm, which is read in any case.
         """
-        on_gpu = any(p.is_cuda for p in self.stepped.values())
+        on_gpu = current().size == 1 and any(p.is_cuda for p in self.stepped.values())  # many ranks add up in float32 before anything is clipped
         self.norm = self._norm() if on_gpu else self._clipped_norm()
         if moves := self.sound and math.isfinite(self.norm):
             self.adamw.param_groups[0]["lr"] = learning_rate(self.config, self.steps, self.total_steps)
@@ -87,6 +92,8 @@ class Optimizer:
             self._round()
         for p in (*self.named.values(), *self.masters.values()):
             p.grad = None
+        for module in self.cut:  # what a pass has put together is old now
+            module.reshard()
         self.steps += is_last
         self.skipped += not moves
         self.skipped_in_a_row = 0 if moves else self.skipped_in_a_row + 1
@@ -111,7 +118,9 @@ class Optimizer:
         for name, master in self.masters.items():
             p = self.named[name]
             master.grad, p.grad = None if p.grad is None else p.grad.float(), None
-        return torch.nn.utils.clip_grad_norm_(self.stepped.values(), self.config.max_grad_norm).item()
+        current().sum_gradients(list(self.stepped.values()))
+        norm = torch.nn.utils.clip_grad_norm_(self.stepped.values(), self.config.max_grad_norm)
+        return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 
     def _norm(self) -> float:
         """The norm of the gradients as they are, in float32: on a GPU they are read once for it, and clipped as AdamW reads them."""
@@ -143,15 +152,20 @@ class Optimizer:
         """Master weights, moments and steps by parameter name; no moments before the first step that had a gradient; what was skipped."""
         moments = {f"{key}/{name}": value for name, p in self.stepped.items() for key, value in self.adamw.state.get(p, {}).items()}
         skipped = {"skipped": torch.tensor([self.skipped, self.skipped_in_a_row])}
-        return {f"master/{name}": master for name, master in self.masters.items()} | moments | skipped
+        masters = self.masters | {name: p.detach() for name, p in self.named.items() if isinstance(p, DTensor)}
+        return {f"master/{name}": master for name, master in masters.items()} | moments | skipped
 
-    def load(self, state: dict[str, torch.Tensor], steps: int) -> None:
+    def load(self, state: Stored, steps: int) -> None:
         """Go on from ``steps`` as if there had been no interruption."""
         self.steps = steps
-        self.skipped, self.skipped_in_a_row = state.get("skipped", torch.zeros(2, dtype=torch.long)).tolist()  # earlier versions counted none
+        if "skipped" in state:  # earlier versions counted none
+            self.skipped, self.skipped_in_a_row = state.rows("skipped", range(2)).tolist()
         for name, master in self.masters.items():
-            master.copy_(state[f"master/{name}"])
+            master.copy_(state.like(f"master/{name}", master))
+        for name, p in self.named.items():
+            if isinstance(p, DTensor) and f"master/{name}" in state:
+                p.to_local().detach().copy_(state.like(f"master/{name}", p))
         for name, p in self.stepped.items():
             if f"exp_avg/{name}" in state:
                 # A parameter's own steps: those without a gradient (no image, no group to learn from) do not count.
-                self.adamw.state[p] = {key: state[f"{key}/{name}"].to(p.device, copy=True) for key in ("step", "exp_avg", "exp_avg_sq")}
+                self.adamw.state[p] = {key: as_cut(state.like(f"{key}/{name}", p).to(p.device, copy=True), p) for key in ("step", "exp_avg", "exp_avg_sq")}

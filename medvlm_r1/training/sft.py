@@ -11,7 +11,8 @@ from medvlm_r1.models.adapt import Trainable
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import gold, render
 from medvlm_r1.training import checkpoint
-from medvlm_r1.training.batches import batch, group_tokens, micro_batches
+from medvlm_r1.training.batches import batch, group_tokens
+from medvlm_r1.training.distributed import Devices, current, lead, own_micro_batches
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.training.stopwatch import Stopwatch
@@ -38,6 +39,7 @@ class SFTConfig:
     tokens_per_micro_batch: int = 4096
     optim: OptimConfig = OptimConfig()
     trainable: Trainable = Trainable()
+    devices: Devices = Devices()
     dtype: str = "bfloat16"
     max_pixels: int | None = 401408
     save_every: int = 100
@@ -47,9 +49,8 @@ class SFTConfig:
 def train(config: SFTConfig, policy: Policy, examples: Sequence[Example], run_dir: Path) -> bool:
     """Run or resume; True when all steps are done, False when asked to stop before."""
     optimizer, watch = Optimizer(policy.model, config.optim, config.steps), Stopwatch()
-    newest = checkpoint.latest(run_dir)
-    first = checkpoint.restore(newest, policy, optimizer) if newest else 0
-    with Tracker(run_dir, config.steps, first) as tracker, stoppable() as stop:
+    first = checkpoint.resume(run_dir, policy, optimizer)
+    with lead(Tracker, run_dir, config.steps, first) as tracker, stoppable() as stop:
         for step in range(first, config.steps):
             with watch("update"):
                 examples_P = batch(examples, config.prompts_per_step, step, config.seed)
@@ -58,22 +59,26 @@ def train(config: SFTConfig, policy: Policy, examples: Sequence[Example], run_di
             policy.version += 1
             tracker.log(step + 1, {"loss": optimizer.loss, "grad_norm": norm, "lr": optimizer.lr, "skipped_steps": optimizer.skipped} | watch.lap())
             optimizer.check()
-            if stop or (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            stopped = stop.agreed()
+            if stopped or (step + 1) % config.save_every == 0 or step + 1 == config.steps:
                 checkpoint.save(run_dir, policy, optimizer)
-            if stop:
+            if stopped:
                 return step + 1 == config.steps
     return True
 
 
 def backward(policy: Policy, groups_P: Sequence[RolloutGroup], budget: int) -> float:
-    """Gradients of the mean over all target tokens of a step, in micro-batches of ``budget`` tokens; returns that mean loss."""
+    """Gradients of the mean over all target tokens of a step, in micro-batches of ``budget`` tokens; returns that mean loss.
+
+    Of many processes each adds its share.
+    """
     n_tokens = sum(len(rollout.completion.token_ids) for group in groups_P for rollout in group.rollouts)
-    losses = []
-    for part in micro_batches([group_tokens(policy, group) for group in groups_P], range(len(groups_P)), budget):
-        loss = -policy.logprobs(policy.encoder.groups([groups_P[p] for p in part])).sum() / n_tokens
+    losses, tokens_P = [], [group_tokens(policy, group) for group in groups_P]
+    for part, weight in own_micro_batches(tokens_P, range(len(groups_P)), budget, policy.is_cut):
+        loss = -weight * policy.logprobs(policy.encoder.groups([groups_P[p] for p in part])).sum() / n_tokens
         loss.backward()
         losses.append(loss.detach())
-    return torch.stack(losses).sum().item()
+    return current().total(torch.stack(losses).sum().item() if losses else 0.0)
 
 
 def target(policy: Policy, config: SFTConfig, example: Example) -> RolloutGroup:

@@ -11,6 +11,7 @@ from medvlm_r1.data.views import Draw, Pool, Share, Shown, show
 from medvlm_r1.rollout.collect import Scorer, collect
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training.batches import batch
+from medvlm_r1.training.distributed import current
 from medvlm_r1.training.grpo.draw import draw, spare
 from medvlm_r1.types import Example, RolloutGroup
 
@@ -54,5 +55,5 @@ class Asking:
 
     def _ask(self, step: int, engine: Engine, scored: tuple[Scorer, str, Sampling], examples: Sequence[Example]) -> list[list[RolloutGroup]]:
         shown_PV = self.show(step, examples)
-        groups = iter(collect(engine, [shown for shown_V in shown_PV for shown in shown_V], *scored))
+        groups = iter(collect(engine, [shown for shown_V in shown_PV for shown in shown_V], *scored, current()))
         return [[next(groups) for _ in shown_V] for shown_V in shown_PV]

@@ -15,6 +15,7 @@ from medvlm_r1.rewards.rubric import WEIGHT, sources, weights_of
 from medvlm_r1.rollout.collect import Scorer
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training import checkpoint
+from medvlm_r1.training.distributed import Devices, current, lead
 from medvlm_r1.training.grpo.advantage import advantages, is_flat
 from medvlm_r1.training.grpo.asking import Asking
 from medvlm_r1.training.grpo.meter import Stop, is_over, looking
@@ -64,6 +65,7 @@ class GRPOConfig:
     update: UpdateConfig = UpdateConfig()
     optim: OptimConfig = OptimConfig()
     trainable: Trainable = Trainable()
+    devices: Devices = Devices()
     dtype: str = "bfloat16"
     max_pixels: int | None = 401408
     save_every: int = 100
@@ -106,7 +108,7 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
     learner = Learner(policy, reference, Optimizer(policy.model, config.optim, config.steps), config.update)
     first, asking = resume(run_dir, learner, config), config.asking(examples)
     engine.sync(policy)
-    with Tracker(run_dir, config.steps, first) as tracker, RolloutLog(run_dir, first) as log, stoppable() as stop:
+    with lead(Tracker, run_dir, config.steps, first) as tracker, lead(RolloutLog, run_dir, first) as log, stoppable() as stop:
         for step in range(first, config.steps):
             policy.read_ahead([shown.example for shown in asking.shown(step + 1)])
             with learner.watch("rollout"):
@@ -117,19 +119,19 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
             log.log(step + 1, groups_P, advantages_PG)
             tracker.log(step + 1, rewards(groups_P) | looking(groups_P) | drawn | metrics | learner.watch.lap())
             learner.optimizer.check()
-            done = step + 1 == config.steps or is_over(run_dir, step + 1, config.stop)
-            if stop or done or (step + 1) % config.save_every == 0:
+            stopped, over = stop.agreed(), current().first(is_over, run_dir, step + 1, config.stop)
+            done = step + 1 == config.steps or over
+            if stopped or done or (step + 1) % config.save_every == 0:
                 checkpoint.save(run_dir, policy, learner.optimizer)
-            if stop or done:
+            if stopped or done:
                 return done
     return True
 
 
 def resume(run_dir: Path, learner: Learner, config: GRPOConfig) -> int:
     """Restore the newest checkpoint, if any; returns the steps done, or all of them where ``config.stop`` has ended the run."""
-    newest = checkpoint.latest(run_dir)
-    done = checkpoint.restore(newest, learner.policy, learner.optimizer) if newest else 0
-    return config.steps if done and is_over(run_dir, done, config.stop) else done
+    done = checkpoint.resume(run_dir, learner.policy, learner.optimizer)
+    return config.steps if done and current().first(is_over, run_dir, done, config.stop) else done
 
 
 def sampling(config: GRPOConfig, step: int) -> Sampling:

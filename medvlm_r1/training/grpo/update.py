@@ -10,7 +10,8 @@ import torch
 
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.models.sent import sent
-from medvlm_r1.training.batches import group_tokens, micro_batches
+from medvlm_r1.training.batches import group_tokens
+from medvlm_r1.training.distributed import current, own_micro_batches
 from medvlm_r1.training.grpo.loss import KL, Evidence, LossConfig, Totals, losses, sequence_mean, staleness
 from medvlm_r1.training.optim import Optimizer
 from medvlm_r1.training.stopwatch import Stopwatch
@@ -49,10 +50,14 @@ class Learner:
 
 @dataclass
 class Part:
-    """The groups of a micro-batch; what was said of their tokens (R, C) before the first update is kept for the later ones."""
+    """The groups of a micro-batch; what was said of their tokens (R, C) before the first update is kept for the later ones.
+
+    ``weight``: 0 where the pass is made for other ranks' sake alone.
+    """
 
     groups: list[RolloutGroup]
     advantages: list[float]
+    weight: float = 1.0
     old_RC: torch.Tensor | None = None
     reference_RC: torch.Tensor | None = None
 
@@ -71,7 +76,7 @@ def update(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Se
     Each micro-batch encodes its images and prompts once. The gradient is that
     of the mean over all rows, however the rows are cut into micro-batches.
     Without a penalty a group whose advantages are all zero has no gradient and
-    is left out; with one its KL term remains, as in the paper.
+    is left out; with one its KL term remains, as in the paper. Of many processes each takes its share of the groups.
     """
     groups_P, advantages_PG = taught(groups_P, advantages_PG)
     live_P = [p for p in range(len(groups_P)) if learner.reference is not None or any(advantages_PG[p])]
@@ -104,8 +109,8 @@ def _plan(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Seq
     count, plan = learner.config.mini_batches, []
     for m in range(count):
         mine_P = range(len(groups_P) * m // count, len(groups_P) * (m + 1) // count)
-        cut = micro_batches(tokens_P, [p for p in live_P if p in mine_P], learner.config.tokens_per_micro_batch)
-        parts = [Part([groups_P[p] for p in part], [a for p in part for a in advantages_PG[p]]) for part in cut]
+        cut = own_micro_batches(tokens_P, [p for p in live_P if p in mine_P], learner.config.tokens_per_micro_batch, learner.policy.is_cut)
+        parts = [Part([groups_P[p] for p in part], [a for p in part for a in advantages_PG[p]], weight) for part, weight in cut]
         lengths_R = [len(rollout.completion.token_ids) for p in mine_P for rollout in groups_P[p].rollouts]
         plan.append(MiniBatch(Totals(len(lengths_R), sum(lengths_R), max(groups_P[p].prompt.max_tokens for p in mine_P)), parts))
     return plan
@@ -128,11 +133,11 @@ def _backward(learner: Learner, mini_batch: MiniBatch) -> dict[str, float]:
         with learner.watch("update"), learner.policy.images.cut_off():
             evidence = _evidence(learner, part, batch)
             loss_R = losses(evidence, learner.config.loss, mini_batch.totals)
-            (loss_R.sum() / mini_batch.totals.rows).backward()
-        told.append({name: values_R.sum() for name, values_R in (_metrics(learner, evidence) | {"loss": loss_R.detach()}).items()})
+            (part.weight * loss_R.sum() / mini_batch.totals.rows).backward()
+        told.append({name: part.weight * values_R.sum() for name, values_R in (_metrics(learner, evidence) | {"loss": loss_R.detach()}).items()})
     with learner.watch("update"):
         learner.policy.images.backward()
-    sums = _read(told)
+    sums = current().merge(_read(told))
     learner.optimizer.loss = sums.get("loss", 0.0)
     return sums
 
