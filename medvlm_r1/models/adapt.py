@@ -6,6 +6,7 @@ untrained adapter changes nothing. peft makes the layers; nobody else imports it
 """
 
 import copy
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from safetensors.torch import save_file
 from medvlm_r1.errors import ConfigError, ModelError, install, nearest
 from medvlm_r1.models.lora import is_adapted
 
+# While transformers loads, it switches off the tying of weights and their first values for the whole process.
+_LOADING = threading.Lock()
 PARTS = ("vision", "embeddings", "text")
 TEXT_DECODERS = ("language_model", "text_model")  # how transformers calls a text decoder; the rest of a model sees
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -202,7 +205,8 @@ def save(model: Any, out: Path) -> None:
 
 def load(model: Any, weights: dict[str, torch.Tensor], adapters: Mapping[str, torch.Tensor]) -> None:
     """Take over what ``save`` wrote; merged matrices are left out, where the adapters say it exactly. Tied weights may be absent."""
-    fresh = type(model).from_pretrained(None, config=model.config, state_dict=weights, dtype=next(model.parameters()).dtype)
+    with _LOADING:
+        fresh = type(model).from_pretrained(None, config=model.config, state_dict=weights, dtype=next(model.parameters()).dtype)
     held = {f"{name}.weight" for name in adapted(model)}
     plain = _without_adapters(model, model.parameters())
     plain.load_state_dict({name: value for name, value in fresh.state_dict().items() if name not in held}, strict=not held)
