@@ -72,6 +72,7 @@ def micro_batch(config: Config, prompt_tokens: int, gathered: tuple[int, int] | 
 def gatherings(config: GRPOConfig) -> list[tuple[int, int]]:
     """(groups, rollouts of each) of a step where all questions can be shown under all views, and where none can but under the first.
 
+    >>> from medvlm_r1.rollout.engine import Sampling
     >>> gatherings(GRPOConfig()), gatherings(GRPOConfig(sampling=Sampling(n=8), meter=2))
     ([(4, 4)], [(8, 6), (4, 8)])
     """
