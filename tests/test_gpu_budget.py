@@ -9,6 +9,7 @@ import true_size
 from conftest import picture
 from pretended import BOOK
 
+from medvlm_r1.data.views import Shown
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
@@ -37,7 +38,13 @@ def nano_on_gpu(tokenizer, dtype=torch.bfloat16):
 def one_step(policy, engine, learner, examples, seed, length=20):
     """A step of GRPO, its optimiser apart."""
     with BOOK.during("rollout"):
-        groups = collect(engine, examples, lambda *_: {"format": 1.0}, "think", Sampling(n=2, max_tokens=length, min_tokens=length, seed=seed))
+        groups = collect(
+            engine,
+            [Shown(example, 2) for example in examples],
+            lambda *_: {"format": 1.0},
+            "think",
+            Sampling(n=2, max_tokens=length, min_tokens=length, seed=seed),
+        )
     with BOOK.during("update"):
         return groups, update(learner, groups, [grpo([0, 1])] * len(groups))
 
