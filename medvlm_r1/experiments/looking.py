@@ -191,7 +191,7 @@ def _told(name: str, found: dict[str, list[Sample]]) -> dict[str, Any]:
     return {
         "own": _mean(_right(found["shortcut"])), "other": _mean(_right(found["other"])), "grey": _mean(_right(found["grey"])),
         "noise": _mean(_right(found["noise"])), "moved": _mean(_right(found["moved"])), "kept": _kept(found),
-        "looking": judged.level, "reports": reports, "lost_the_habit": min(reports.values()) < REPORTS, "contradicted": None if agrees is None else 1 - agrees,
+        "looking": judged.level, "reports": reports, "hardly_reports": min(reports.values()) < REPORTS, "contradicted": None if agrees is None else 1 - agrees,
     }  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """Markdown: every arm by every measure, what it keeps and whether it still reports; then the differences."""
-    head = [*MEASURES, "own → other", "kept %", "moved", "contradicted %", "seeds that lost the habit"]
+    head = [*MEASURES, "own → other", "kept %", "moved", "contradicted %", "seeds that hardly report"]
     lines = [f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for arm in result["arms"].values():
         seeds = arm["seeds"]
@@ -227,7 +227,7 @@ def table(result: dict[str, Any]) -> str:
         contradicted = [seed["contradicted"] for seed in seeds if seed["contradicted"] is not None]
         cells = [f"{100 * found['value']:.1f}" for found in arm["measures"].values()]
         cells += [f"{own:.0f} → {other:.0f}", f"{keeps:.0f}", f"{moved:.0f}", f"{100 * _mean(contradicted):.1f}" if contradicted else "–"]
-        lines.append(f"| {arm['label']} | {' | '.join(cells)} | {sum(seed['lost_the_habit'] for seed in seeds)} of {len(seeds)} |")
+        lines.append(f"| {arm['label']} | {' | '.join(cells)} | {sum(seed['hardly_reports'] for seed in seeds)} of {len(seeds)} |")
     lines += ["", f"| | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 1) + "|"]
     for name, found in result["paired"].items():
         a, b = (ARMS[side].label for side in name.split(" - "))
