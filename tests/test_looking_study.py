@@ -45,12 +45,12 @@ def test_numbers_and_differences_by_hand():
     assert any(line.startswith("| contrast, λ = 1, minus plain | +50.0 (") for line in lines)
 
 
-def test_a_seed_that_stops_reporting_in_one_modality_is_counted():
+def test_a_seed_that_hardly_reports_in_one_modality_is_counted():
     found = answers(True)
     found["honest"] = [s if s.modality != "ct" else sample(s.id, True, "ct", "It is left.") for s in found["honest"]]
     told = study._told("plain", found)
-    assert told["reports"] == {"mri": 1.0, "ct": 0.0, "xray": 1.0} and told["lost_the_habit"]
-    assert not study._told("plain", answers(True))["lost_the_habit"]
+    assert told["reports"] == {"mri": 1.0, "ct": 0.0, "xray": 1.0} and told["hardly_reports"]
+    assert not study._told("plain", answers(True))["hardly_reports"]
 
 
 def test_the_plan_is_sound():

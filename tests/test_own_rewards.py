@@ -51,7 +51,7 @@ def test_a_run_with_the_pages_rewards(folder, command, taught, manifest):
     rows = read_rows(run / "metrics.jsonl")
     assert [row["reward/my.py:short"] for row in rows] == [pytest.approx(0.2, abs=0.2)] * 2 and "reward/my.py:organ" in rows[0]
     said = json.loads((run / "config.json").read_text())
-    assert said["config"]["rewards"] == {"accuracy": 1.0, "my.py:organ": 0.5, "my.py:short": 0.2}
+    assert said["config"]["views"] == {"image": {"accuracy": 1.0, "my.py:organ": 0.5, "my.py:short": 0.2}}
     assert said["code"] == dict.fromkeys(("my.py:organ", "my.py:short"), hashlib.sha256(PAGE.encode()).hexdigest())
     assert "Reward my.py:short" in (run / "report.html").read_text()
 

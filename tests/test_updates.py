@@ -149,21 +149,18 @@ def question(name):
     return Example(name, ("a.png",), "Which plane is this?", ("axial", "coronal"), "axial", "mri")
 
 
-def asking(flat, asked):
+def asking(flat, asked, more=None):
     """Answers every question with two rollouts, of equal reward where its name is among ``flat``."""
 
     def ask(examples_P):
         asked.append([example.id for example in examples_P])
-        return [
-            [
-                RolloutGroup(
-                    Prompt(e, "Which?"), tuple(Rollout(Completion((7,), (0.0,), "", True), {"a": r}) for r in ((1.0, 1.0) if e.id in flat else (1.0, 0.0)))
-                )
-            ]
-            for e in examples_P
-        ]
+        return [[RolloutGroup(Prompt(e, "Which?"), rollouts((1.0, 1.0) if e.id in flat else (1.0, 0.0))), *(more(e) if more else [])] for e in examples_P]
 
     return ask
+
+
+def rollouts(rewards):
+    return tuple(Rollout(Completion((7,), (0.0,), "", True), {"a": r}) for r in rewards)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +182,19 @@ def test_flat_groups_give_way_to_other_questions(redraws, spare, kept, asked):
     flat = sum(name in "bdf" for name in names) / len(names)
     expected = {"drawn_groups": len(names), "drawn_reward": (1 + flat) / 2, "drawn_flat": flat}
     assert told == (pytest.approx(expected) if redraws else {})
+
+
+def test_a_question_is_drawn_anew_where_all_its_views_are_flat_and_the_meter_does_not_count():
+    """b is flat under its own picture, and not under the other; d under both; what the meter sees of b and d differs."""
+
+    def more(e):
+        other = RolloutGroup(Prompt(e, "Which?", view="mismatch"), rollouts((1.0, 1.0) if e.id == "d" else (1.0, 0.0)))
+        return [other, RolloutGroup(Prompt(e, "Which?", view="meter"), rollouts((1.0, 0.0)), weight=0.0)]
+
+    calls = []
+    groups, told = draw(asking("bd", calls, more), [question(name) for name in "abd"], [question("e")], 1)
+    assert calls == [["a", "b", "d"], ["e"]] and [group.prompt.example.id for group in groups] == [*"aaa", *"bbb", *"eee"]
+    assert told == {"drawn_groups": 8, "drawn_reward": (3 * 2 + 5 * 1) / 16, "drawn_flat": 3 / 8}
 
 
 class Stopping(LocalEngine):

@@ -19,7 +19,7 @@ def register(commands: Commands) -> None:
     sub.add_argument("--openrad", type=Path, metavar="DIR", help="real pictures instead of the phantom: MRI, CT and X-ray with a labels.csv")
     sub.add_argument("--shortcut", action="store_true", help="models that read option texts against one that looks: does the evaluation tell them apart?")
     sub.add_argument("--looking", action="store_true", help="training with a contrary patient's picture, against plain training and its early-stopped controls")
-    sub.add_argument("--steps", type=whole(1), metavar="N", help="with --looking: at most so many steps a run, to see whether all works")
+    sub.add_argument("--steps", type=whole(1), metavar="N", help="with --looking: a trial of so many steps a run and few questions, to see whether all works")
     sub.add_argument("--seeds", type=whole(1), default=5)
     sub.add_argument("--jobs", type=whole(1), default=2, help="seeds at a time, one thread each (default: %(default)s)")
     sub.add_argument("--run-dir", type=Path, help="where it goes; runs/study, runs/study-openrad, runs/study-shortcut or runs/study-looking if left out")

@@ -14,6 +14,7 @@ TRAIN = """
   medvlm-r1 train paper --model ./my-qwen2-vl --data questions.jsonl --set steps=100 --set optim.lr=2e-6
   medvlm-r1 train paper --data questions.jsonl --set 'rewards={"accuracy": 1, "my.py:short": 0.5}'     a reward of your own
   medvlm-r1 train paper --data questions.jsonl --set update.loss=dapo --set update.mini_batches=4     another loss: docs/losses.md
+  medvlm-r1 train paper --data questions.jsonl --set sampling.n=8 --set meter=2     does it still look at the pictures?
   medvlm-r1 train nano --resume                      go on where Ctrl-C stopped it
 """
 SFT = """

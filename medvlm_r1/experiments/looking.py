@@ -29,7 +29,7 @@ from medvlm_r1.recipes import nano
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.types import Example
 
-STEPS, REPORTS = 60, 0.5
+STEPS, REPORTS, FEW = 60, 0.5, 40
 Values = Callable[[dict[str, list[Sample]]], list[float]]
 
 
@@ -73,12 +73,13 @@ PAIRS = (
 
 
 @cache
-def asked() -> dict[str, tuple[str, list[Example]]]:
-    """Test -> the arm that it is asked under, and its questions."""
-    shortcut = sets.load("text-shortcut", "test")
+def asked(is_trial: bool = False) -> dict[str, tuple[str, list[Example]]]:
+    """Test -> the arm that it is asked under, and its questions; of each set the first few in a trial."""
+    most = FEW if is_trial else None
+    shortcut = sets.load("text-shortcut", "test")[:most]
     return {
-        "honest": ("image", test_questions()),
-        "reversed": ("image", sets.load("text-reversed", "test")),
+        "honest": ("image", [e for modality in MODALITIES for e in sets.load(modality, "test")[:most]]),
+        "reversed": ("image", sets.load("text-reversed", "test")[:most]),
         "shortcut": ("image", shortcut),
         "other": ("mismatch", shortcut),
         "grey": ("blank", shortcut),
@@ -95,7 +96,7 @@ def misleading() -> frozenset[str]:
 
 
 def run(out: Path, seeds: int, jobs: int = 2, steps: int | None = None) -> str:
-    """Train and ask what is missing; writes study.json and study.md, returns the table. ``steps``: of every run, to try whether all works."""
+    """Train and ask what is missing; writes study.json and study.md, returns the table. ``steps``: a trial, so many in every run and few questions."""
     per_seed = every_seed(partial(one_seed, out, steps), seeds, jobs)
     result = facts(seeds, "--looking") | results({name: list(found) for name, found in per_seed.items()})
     text = table(result)
@@ -109,16 +110,16 @@ def one_seed(out: Path, steps: int | None, seed: int) -> dict[str, dict[str, lis
     found = {}
     for name, arm in ARMS.items():
         stderr().print(f"study: seed {seed}, {arm.label}")
-        found[name] = _answers(out / f"seed-{seed}" / name, replace(arm, steps=min(arm.steps, steps or arm.steps)), seed)
+        found[name] = _answers(out / f"seed-{seed}" / name, replace(arm, steps=min(arm.steps, steps or arm.steps)), seed, asked(steps is not None))
     return found
 
 
-def _answers(folder: Path, arm: Arm, seed: int) -> dict[str, list[Sample]]:
+def _answers(folder: Path, arm: Arm, seed: int, tests: Mapping[str, tuple[str, list[Example]]]) -> dict[str, list[Sample]]:
     """What an arm answers to each test: from its files, or by training and asking."""
-    files = {test: folder / f"{test}.jsonl" for test in asked()}
+    files = {test: folder / f"{test}.jsonl" for test in tests}
     if not all(file.exists() for file in files.values()):
         policy = load_model(_trained(folder / "run", arm, seed))
-        for test, (shown, examples) in asked().items():
+        for test, (shown, examples) in tests.items():
             config = EvalConfig("think", 1 if test == "honest" else 0, nano.MAX_TOKENS, seed, shown)
             write_samples(files[test], evaluate_policy(policy, examples, config, lambda done: None))
     return {test: read_samples(file) for test, file in files.items()}
@@ -190,7 +191,7 @@ def _told(name: str, found: dict[str, list[Sample]]) -> dict[str, Any]:
     return {
         "own": _mean(_right(found["shortcut"])), "other": _mean(_right(found["other"])), "grey": _mean(_right(found["grey"])),
         "noise": _mean(_right(found["noise"])), "moved": _mean(_right(found["moved"])), "kept": _kept(found),
-        "looking": judged.level, "reports": reports, "lost_the_habit": min(reports.values()) < REPORTS, "contradicted": None if agrees is None else 1 - agrees,
+        "looking": judged.level, "reports": reports, "hardly_reports": min(reports.values()) < REPORTS, "contradicted": None if agrees is None else 1 - agrees,
     }  # fmt: skip
 
 
@@ -218,7 +219,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """Markdown: every arm by every measure, what it keeps and whether it still reports; then the differences."""
-    head = [*MEASURES, "own → other", "kept %", "moved", "contradicted %", "seeds that lost the habit"]
+    head = [*MEASURES, "own → other", "kept %", "moved", "contradicted %", "seeds that hardly report"]
     lines = [f"| | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for arm in result["arms"].values():
         seeds = arm["seeds"]
@@ -226,7 +227,7 @@ def table(result: dict[str, Any]) -> str:
         contradicted = [seed["contradicted"] for seed in seeds if seed["contradicted"] is not None]
         cells = [f"{100 * found['value']:.1f}" for found in arm["measures"].values()]
         cells += [f"{own:.0f} → {other:.0f}", f"{keeps:.0f}", f"{moved:.0f}", f"{100 * _mean(contradicted):.1f}" if contradicted else "–"]
-        lines.append(f"| {arm['label']} | {' | '.join(cells)} | {sum(seed['lost_the_habit'] for seed in seeds)} of {len(seeds)} |")
+        lines.append(f"| {arm['label']} | {' | '.join(cells)} | {sum(seed['hardly_reports'] for seed in seeds)} of {len(seeds)} |")
     lines += ["", f"| | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 1) + "|"]
     for name, found in result["paired"].items():
         a, b = (ARMS[side].label for side in name.split(" - "))

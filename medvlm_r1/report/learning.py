@@ -112,8 +112,8 @@ def sentence(found: Mapping[str, tuple[float, float]], steps: int, skipped: int 
 def ended_early(kept: Kept, stop: Stop) -> str:
     """Why a run did not go on.
 
-    >>> ended_early(Kept(0.76, 0.71), Stop(kept=0.5))[:79]
-    'It ended early: over 20 steps it kept 76 % of its lead over chance with another'
+    >>> print(ended_early(Kept(0.76, 0.71), Stop(kept=0.5)).partition(",")[0])
+    It ended early: over 20 steps it kept 76 % of its lead over chance with another patient's picture
     """
     share, least, allowed = (f"{100 * value:.0f} %" for value in (kept.share, kept.least, stop.kept or 0.0))
     return (

@@ -23,7 +23,7 @@ def draw(ask: Ask, examples_P: Sequence[Example], spare: Iterable[Example], redr
     groups_PV, left = ask(examples_P), iter(spare)
     drawn = list(groups_PV)
     for _ in range(redraws):
-        flat_P = [p for p, groups_V in enumerate(groups_PV) if all(is_flat(group.rewards_G) for group in groups_V)]
+        flat_P = [p for p, groups_V in enumerate(groups_PV) if all(is_flat(group.rewards_G) for group in groups_V if group.weight)]
         others = list(islice(left, len(flat_P)))
         if not others:
             break
