@@ -192,8 +192,13 @@ def _wrapped(func, ours, shapes, numbers, args, kwargs):
     real = real if len(real) == len(leaves) else [None] * len(leaves)
     made = [s if not isinstance(s, torch.Tensor) else same[id(s)] if id(s) in same else OnGPU(s, r) for s, r in zip(leaves, real, strict=True)]
     out = pytree.tree_unflatten(made, spec)
-    if func.overloadpacket in flop_registry:
-        BOOK.flops[BOOK.phase, func.overloadpacket.__name__] += flop_registry[func.overloadpacket](*args, **{k: v for k, v in kwargs.items() if k != "out_dtype"}, out_val=out) if func is not torch.ops.aten.bmm.dtype else 2 * args[0].numel() * args[1].shape[2]  # fmt: skip
+    if func is torch.ops.aten.bmm.dtype:  # torch's own counter stumbles over its third argument
+        BOOK.flops[BOOK.phase, "bmm"] += 2 * args[0].numel() * args[1].shape[2]
+    elif func.overloadpacket in flop_registry:
+        BOOK.flops[BOOK.phase, func.overloadpacket.__name__] += flop_registry[func.overloadpacket](*args, **kwargs, out_val=out)
+    elif func.overloadpacket.__name__.startswith("_scaled_dot_product_flash_attention_for_cpu"):
+        q, k, backward = (*args[1:3], True) if "backward" in func.overloadpacket.__name__ else (*args[:2], False)
+        BOOK.flops[BOOK.phase, "sdpa"] += (8 if backward else 4) * q.numel() * k.shape[2]
     if BOOK.places is not None:
         BOOK.places.append((func.overloadpacket.__name__, *(tuple(x.shape) for x in made if isinstance(x, torch.Tensor)), *(id(x.storage_of) for x in ours if x.storage_of in BOOK.outer)))  # fmt: skip
     return out
@@ -359,23 +364,29 @@ class _Attention(torch.autograd.Function):
     """FlexAttention as it is kept and counted: q, k, v, the result and each row's log-sum; no numbers."""
 
     @staticmethod
-    def forward(ctx, q, k, v):
+    def forward(ctx, q, k, v, pairs):
         out = torch.empty_like(q)
+        ctx.flops = 4 * q.shape[1] * q.shape[3] * pairs
+        BOOK.flops[BOOK.phase, "flex"] += ctx.flops
         ctx.save_for_backward(q, k, v, out, q.new_empty(q.shape[:3], dtype=torch.float32))
         return out
 
     @staticmethod
     def backward(ctx, grad):
         BOOK.note(BOOK.kernels, "flex, backward", 2)
-        return tuple(torch.empty_like(x) for x in ctx.saved_tensors[:3])
+        BOOK.flops[BOOK.phase, "flex"] += 2 * ctx.flops
+        return *(torch.empty_like(x) for x in ctx.saved_tensors[:3]), None
 
 
 def flex(q, k, v, block_mask, enable_gqa):
     """With numbers: the same by a dense mask."""
+    if not hasattr(block_mask, "sees"):  # made for us alone: it is no part of what lives on the GPU
+        peak, at = BOOK.peak.copy(), torch.arange(q.shape[2], device=CUDA)
+        block_mask.sees = block_mask.mask_mod(None, None, at[:, None], at).numbers
+        BOOK.peak = peak
     if q.numbers is None:
-        return _Attention.apply(q, k, v)
-    at = torch.arange(q.shape[2], device=CUDA)
-    sees = block_mask.mask_mod(None, None, at[:, None], at)
+        return _Attention.apply(q, k, v, int(block_mask.sees.sum()))
+    sees = place(block_mask.sees)
     return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=sees, enable_gqa=enable_gqa)
 
 
@@ -403,6 +414,8 @@ class _Recomputed(torch.autograd.Function):
 
 def compiled(function, **_):
     """What a compiler makes one kernel of."""
+    if function.__name__ == "through":  # of many: as they stand, since which of them a compiler joins is not known here
+        return function
     if function.__name__ == "flex_attention":
         return functools.partial(as_one, "flex", flex)
 
@@ -421,7 +434,7 @@ def gpu(numbers=True):
     from torch.optim import optimizer
     from torch.utils import _foreach_utils, _triton
 
-    from medvlm_r1.models import tree
+    from medvlm_r1.models import packed, tree
 
     grouped = optimizer._group_tensors_by_device_and_dtype
     types = [*_foreach_utils._foreach_supported_types, OnGPU]
@@ -431,7 +444,7 @@ def gpu(numbers=True):
         (optimizer, "_group_tensors_by_device_and_dtype", lambda *a: {(CUDA, dtype): group for (_, dtype), group in grouped(*a).items()}),
     ]  # fmt: skip
     before = [(module, name, getattr(module, name)) for module, name, _ in patches]
-    tree._flex.cache_clear()
+    tree._flex.cache_clear(), packed._compiled.cache_clear()
     for module, name, value in patches:
         setattr(module, name, value)
     BOOK.clear()
@@ -441,7 +454,7 @@ def gpu(numbers=True):
     finally:
         for module, name, value in before:
             setattr(module, name, value)
-        tree._flex.cache_clear()
+        tree._flex.cache_clear(), packed._compiled.cache_clear()
 
 
 def replayed(step):

@@ -125,7 +125,7 @@ def test_the_prompts_of_real_questions(policy, examples):
 def test_a_model_that_is_not_here_is_planned_by_its_published_sizes(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     made, assumed = planning.before_loading(GRPOConfig())
-    assert made.work == PAPER and "not here: its published sizes; assumes 600 images of at most 512 tokens" in assumed
+    assert replace(made.work, on_gpu=True) == PAPER and "not here: its published sizes; assumes 600 images of at most 512 tokens" in assumed
 
 
 def test_the_plan_before_loading_knows_what_learns(hub_dir, monkeypatch):

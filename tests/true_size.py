@@ -3,7 +3,6 @@
 python tests/true_size.py       prints what a whole step of all 28 layers and 32 blocks takes, by count (a minute)
 """
 
-import sys
 from dataclasses import dataclass, replace
 
 import hub_model
@@ -37,6 +36,7 @@ class Counted:
     peak: int
     planned: int
     phases: dict[str, int]
+    flops: dict[str, int]
 
 
 def policy_of(tokenizer, layers, depth):
@@ -71,7 +71,7 @@ def groups_of(prompts, completion):
 
 
 def update_peak(tokenizer, completion, layers, depth, image_tokens=512, length=768):
-    """The second of two updates that follow a rollout: what lives at most, beside the plan for that workload."""
+    """An update that follows a rollout: what lives at most, beside the plan for that workload."""
     with pretended.gpu(numbers=False):
         before = BOOK.live
         policy = policy_of(tokenizer, layers, depth)
@@ -85,24 +85,25 @@ def update_peak(tokenizer, completion, layers, depth, image_tokens=512, length=7
                 return optimizer_step(*args, **kwargs)
 
         learner.optimizer.step = step
-        for _ in range(2):
-            BOOK.clear()
+        for p in policy.model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer_step()  # so that the moments are there
+        BOOK.clear()
+        with torch.no_grad():
             for layer in packed:
-                with torch.no_grad():
-                    layer.load(P * G)
-            with BOOK.during("remember"), torch.no_grad():
-                policy.remember(policy.encoder.prompts(prompts))
-            with BOOK.during("update"):
-                update(learner, groups_of(prompts, completion), [grpo([0, 1, 2, 0])] * P)
+                layer.load(P * G)
+        with BOOK.during("remember"), torch.no_grad():
+            policy.remember(policy.encoder.prompts(prompts))
+        with BOOK.during("update"):
+            update(learner, groups_of(prompts, completion), [grpo([0, 1, 2, 0])] * P)
         phases = {phase: BOOK.peak[phase] - before for phase in ("remember", "update", "step")}
         shape = ModelShape.of(policy.model)
         together = max(len(part) for part in micro_batches([length + G * completion] * P, range(P), BUDGET))
         work = Workload(P, G, length, completion, 4 * image_tokens, P, together, completion, HEAD_CHUNK_ELEMENTS // shape.vocabulary)
         planned = plan(shape, work)
         sizes = planned.sizes(on_host=False)
-        if "-v" in sys.argv:
-            print({k: round(v / 1e9, 3) for k, v in planned.parts.items()}, {k: round(v / 1e9, 3) for k, v in sizes.items()})
-        return Counted(phases["update"], sizes["update"], phases)
+        flops = {phase: sum(n for (where, _), n in BOOK.flops.items() if where == phase) for phase in ("remember", "update")}
+        return Counted(phases["update"], sizes["update"], phases, flops)
 
 
 def decode_kernels(tokenizer, layers, depth):
@@ -129,4 +130,6 @@ if __name__ == "__main__":
     for completion in (512, 320, 192, 150):
         found = update_peak(words, completion, 28, 32)
         print(f"completions of {completion}: ", {k: f"{v / 1e9:.1f} GB" for k, v in found.phases.items()}, f"planned {found.planned / 1e9:.1f} GB")
+    found = update_peak(words, 150, 28, 32, image_tokens=256, length=376)  # benchmarks/_systems/costs.py: 5.92, and 17.47 + 46.47
+    print("the paper's step:", {phase: f"{n / 1e12:.2f} TFLOP" for phase, n in found.flops.items()})
     print("kernels a decode step, 28 layers:", decode_kernels(words, 28, 1))

@@ -9,9 +9,11 @@ completion tokens; Q query heads, K key heads, S = Q/K queries a key head; D hea
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
+from medvlm_r1.models.decoder import Attention
 from medvlm_r1.models.fused import fused
 from medvlm_r1.models.tree import Rows
 
@@ -19,7 +21,7 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class Decoding:
-    """Buffers that are written in place; ``attend`` is what models.decoder wants, one token a row at a time.
+    """Buffers that are written in place; ``attentions`` are what models.decoder wants of a layer, one token a row at a time.
 
     ``static``: the buffers keep their places from one ``fill`` to the next, and
     every pass looks at all C places, those to come masked, as a CUDA graph
@@ -60,10 +62,14 @@ class Decoding:
         self.own = [(key.new_zeros(own, dtype=self.dtype), key.new_zeros(own, dtype=self.dtype)) for _ in prompts]
         self.padding = padding if self.static or bool(padding.any()) else None
 
-    def attend(self, layer: int, q_RQD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor) -> torch.Tensor:
+    def attentions(self) -> list[Attention]:
+        """Each layer's. No number of a layer is in it, so that one compiled layer serves all."""
+        return [partial(self._attend, prompt, own) for prompt, own in zip(self.prompts, self.own, strict=True)]
+
+    def _attend(self, prompt: KeysValues, own: KeysValues, q_RQD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor) -> torch.Tensor:
         """Store the new keys and values, then attend: (R, Q·D)."""
-        prompt_keys, prompt_values = self.prompts[layer]
-        keys, values = (self._stored(*pair) for pair in zip(self.own[layer], (k_RKD, v_RKD), strict=True))
+        prompt_keys, prompt_values = prompt
+        keys, values = (self._stored(*pair) for pair in zip(own, (k_RKD, v_RKD), strict=True))
         q = self._gridded(q_RQD) * q_RQD.shape[2] ** -0.5
         q_prompt = q.view(len(prompt_keys), -1, q.shape[2])
         later_C = self.places_C > self.at if self.static else None

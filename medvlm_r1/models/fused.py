@@ -19,6 +19,7 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)
     def call(first: torch.Tensor, *rest: Any) -> Any:
-        return (compiled() if first.is_cuda else function)(first, *rest)
+        alone = first.is_cuda and not torch.compiler.is_compiling()  # else it is a part of what is being compiled
+        return (compiled() if alone else function)(first, *rest)
 
     return call

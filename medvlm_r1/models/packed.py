@@ -1,5 +1,6 @@
 """The decoder's weights as four matrices a layer, for a few tokens at a time and no gradients."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from medvlm_r1.models import lora
-from medvlm_r1.models.decoder import Attention, Heads, Rotary, gated, norm_heads, rms_norm, through
+from medvlm_r1.models.decoder import Attention, Heads, Layer, Rotary, gated, norm_heads, rms_norm, through
 
 
 class Packed:
@@ -22,8 +23,9 @@ class Packed:
         self._gate_up = Matrix([mlp.gate_proj, mlp.up_proj])
         self._down = Matrix([mlp.down_proj])
 
-    def __call__(self, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None) -> torch.Tensor:
-        return through(self, x_TH, rotary, attend, wanted)
+    def __call__(self, x_TH: torch.Tensor, rotary: Rotary, attend: Attention) -> torch.Tensor:
+        """On a GPU compiled as a whole: half of a layer's kernels are small, and so many launches take longer than their work."""
+        return (_compiled() if x_TH.is_cuda else through)(self, x_TH, rotary, attend, None)
 
     def load(self, rows: int) -> None:
         for matrix in (self._qkv, self._out, self._gate_up, self._down):
@@ -76,6 +78,12 @@ class Matrix:
         if self.down_EI is None or self.up_OE is None:
             return y
         return y + F.linear(F.linear(x, self.down_EI), self.up_OE)
+
+
+@cache
+def _compiled() -> Callable[[Layer, torch.Tensor, Rotary, Attention, torch.Tensor | None], torch.Tensor]:
+    """One layer for all of them: their weights and caches are handed in. Without a compiler (no Triton) as it stands."""
+    return torch.compile(through) if torch.utils._triton.has_triton() else through
 
 
 @cache

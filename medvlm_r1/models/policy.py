@@ -249,5 +249,7 @@ class Policy:
 
     def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[Packed], cache: Decoding) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""
-        embeds_RH = self.model.get_input_embeddings()(ids_R)
-        return decoder.rms_norm(decoder.run(layers, embeds_RH, rotary, cache.attend), self.text.norm)
+        state_RH = self.model.get_input_embeddings()(ids_R)
+        for layer, attention in zip(layers, cache.attentions(), strict=True):
+            state_RH = layer(state_RH, rotary, attention)
+        return decoder.rms_norm(state_RH, self.text.norm)

@@ -173,14 +173,13 @@ class MemoryPlan:
     def phases(self, on_host: bool) -> dict[str, tuple[str, ...]]:
         """The parts that each phase holds together. Pixels count where the device's memory is the host's.
 
-        In the optimiser's step the gradients are as wide as the masters; on a GPU, where all are widened at once, beside
-        what they were. An update of several micro-batches holds
+        In the optimiser's step the gradients are as wide as the masters. An update of several micro-batches holds
         gradients and activations together; in a single one gradients come as activations go, and the peak is lower.
         """
         held = ("weights", "masters", "moments", "reference", "embeddings", "packed", *(["pixels"] if on_host else []))
-        stepped = ["gradients"] if self.masters <= self.gradients else ["masters"] if on_host else ["masters", "gradients"]
+        stepped = "masters" if self.masters > self.gradients else "gradients"
         rollout = {"rollout": (*held, "vision", "cache")} if self.cache else {}
-        return rollout | {"update": (*held, "gradients", "activations", "vision", "head"), "step": (*held, *stepped)}
+        return rollout | {"update": (*held, "gradients", "activations", "vision", "head"), "step": (*held, stepped)}
 
     def sizes(self, on_host: bool) -> dict[str, int]:
         """What each phase needs."""

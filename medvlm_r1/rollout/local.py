@@ -45,12 +45,11 @@ class LocalEngine:
         if not prompts:
             return []
         size = max(1, self.max_rows // sampling.n)
-        if self.learning or self.capture:
-            whole = self.policy.encoder.prompts(prompts)
-            if self.learning:
-                self.policy.remember(whole)
-            if self.capture:
-                size = max(1, min(size, self.max_prompt_tokens // int(whole.lengths_P.max())))
+        if self.learning:
+            self.policy.remember(self.policy.encoder.prompts(prompts))
+        if self.capture:
+            longest = max((len(self.policy.encoder.prompt_ids(prompt)) for prompt in prompts), default=1)
+            size = max(1, min(size, self.max_prompt_tokens // longest))
         return [group for at in range(0, len(prompts), size) for group in self._groups(prompts[at : at + size], sampling)]
 
     def _groups(self, prompts: Sequence[Prompt], sampling: Sampling) -> Iterator[list[Completion]]:

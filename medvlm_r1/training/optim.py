@@ -15,6 +15,7 @@ from medvlm_r1.training.distributed import current
 from medvlm_r1.training.shards import Stored, as_cut
 
 SCHEDULES = ("linear", "constant")
+WIDENED_TOGETHER = 64  # parameters
 MOST_SKIPPED = 3  # steps in a row that may be skipped: one bad batch is chance, as many are the weights or the rate
 
 
@@ -129,14 +130,16 @@ class Optimizer:
 
     @torch.no_grad()
     def _widen(self) -> None:
-        """Masters get their gradients in float32: one kernel for many, where a copy each would keep the host busy."""
+        """Masters get their gradients in float32: one kernel for many, where a copy each would keep the host busy; and few at a time, so that
+        what they were makes room."""
         learnt = [(self.named[name], master) for name, master in self.masters.items() if self.named[name].grad is not None]
-        for _, master in learnt:
-            master.grad = torch.empty_like(master)
-        if learnt:
-            torch._foreach_copy_([master.grad for _, master in learnt], [p.grad for p, _ in learnt])
-        for p, _ in learnt:
-            p.grad = None
+        for at in range(0, len(learnt), WIDENED_TOGETHER):
+            some = learnt[at : at + WIDENED_TOGETHER]
+            for _, master in some:
+                master.grad = torch.empty_like(master)
+            torch._foreach_copy_([master.grad for _, master in some], [p.grad for p, _ in some])
+            for p, _ in some:
+                p.grad = None
 
     def _scale(self) -> torch.Tensor | None:
         """What fused AdamW divides gradients by, so that their norm is what it may be at most; None where it is."""
