@@ -4,13 +4,13 @@ It stands under "made" in the settings. No date: the same evaluation leaves the 
 """
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 from medvlm_r1 import __version__
-from medvlm_r1.data.images import content_hash, load_image
+from medvlm_r1.data.images import content_hash, load_image, scheme_of
 from medvlm_r1.errors import ImageError
 from medvlm_r1.files import digest
 from medvlm_r1.preflight.machine import hardware
@@ -65,13 +65,15 @@ def prompts(known: Made) -> dict[str, str]:
     return {kind: known.as_sent(prompt) if known.as_sent else prompt.text for kind, prompt in rendered.items()}
 
 
-def images_sha256(references: Any) -> str:
+def images_sha256(references: Iterable[str]) -> str:
     """64 hex digits over the decoded pixels of all pictures, in any order, each once; those that cannot be opened are left out, "" without any.
+
+    A drawn picture counts by its name, since name and version of this package decide every pixel.
 
     >>> images_sha256(["phantom:mri/test/0", "phantom:mri/test/0"]) == images_sha256(["phantom:mri/test/0", "no such.png"]) != ""
     True
     """
-    hashes = {found for reference in dict.fromkeys(references) if (found := _pixels(reference))}
+    hashes = {found for reference in dict.fromkeys(references) if (found := digest(reference) if scheme_of(reference) == "phantom" else _pixels(reference))}
     return digest("\n".join(sorted(hashes))) if hashes else ""
 
 

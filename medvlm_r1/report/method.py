@@ -128,7 +128,7 @@ def _questions(story: Story) -> str:
     texts = data_sha256((s.id, s.question, s.options, s.gold) for s in asked)
     return (
         f"{sum(counts.values()):,} ({said}) {known}" + (f", from {source}" if source else "") + ". "
-        f"SHA-256 of ids, texts, options and answers: {texts}; of the pictures' pixels: {hashes.get('pictures', UNKNOWN)}."
+        f"SHA-256 of ids, texts, options and answers: {texts}; of the pictures' pixels (of drawn ones, their names): {hashes.get('pictures', UNKNOWN)}."
     )
 
 
