@@ -98,7 +98,7 @@ class Writing:
         for t in range(1, self.uniform_NC.shape[1]):
             if (self.capture is None or t % LOOK_EVERY == 0) and bool(self.ended_R.all()):
                 return
-            if self.seen:
+            if self.seen and not self.ended_R[0]:  # a GPU goes on for a few steps before it looks
                 self.seen(self.ids_NC[0, :t].tolist())
             if self.capture is None:
                 self._shrink()
