@@ -142,7 +142,7 @@ def parse(text: str, n_options: int) -> Reasoned:
     >>> parse("<answer>I cannot tell.</answer>", 4).status
     'abstained'
     """
-    think, body, status = _parts(text)
+    think, body, status = parts(text)
     if body is None:
         return Reasoned(think, None, status)
     letter = _LETTER.fullmatch(body)
@@ -162,7 +162,7 @@ def parse_open(text: str) -> Reasoned:
     >>> [parse_open(text).status for text in ("The liver.", "<answer> </answer>", "<answer>liver", "<answer>I cannot tell</answer>")]
     ['unparsed', 'unparsed', 'truncated', 'abstained']
     """
-    think, body, status = _parts(text)
+    think, body, status = parts(text)
     if not body:
         return Reasoned(think, None, status)
     return Reasoned(think, None, "abstained") if _abstains(body) else Reasoned(think, body, "answered")
@@ -187,7 +187,7 @@ def read(text: str, prompt: Prompt, finished: bool = True) -> Reasoned:
     return parse_open(f"{thought}{end}<answer>{rest}{'</answer>' if finished else ''}" if is_bare else text)
 
 
-def _parts(text: str) -> tuple[str, str | None, str]:
+def parts(text: str) -> tuple[str, str | None, str]:
     """The thought, the answer's body or None, and the status where nothing is to be read in it: rules 1 and 2 of ``parse``."""
     head, _, tail = text.rpartition("</think>")
     if "<think>" in tail:

@@ -40,12 +40,17 @@ def points(difference: float) -> str:
     return "0.0" if text in ("+0.0", "−0.0") else text
 
 
-def interval(ci95: Sequence[float], signed: bool = False) -> str:
-    """Two per cents; ``signed`` for differences.
+NO_INTERVAL = "no interval: fewer than three patients"
 
-    >>> interval([0.754, 0.808]), interval([-0.01, 0.2], signed=True)
-    ('75.4–80.8', '−1.0 to +20.0')
+
+def interval(ci95: Sequence[float] | None, signed: bool = False) -> str:
+    """Two per cents; ``signed`` for differences. None: too few patients to know how much they differ.
+
+    >>> interval([0.754, 0.808]), interval([-0.01, 0.2], signed=True), interval(None)
+    ('75.4–80.8', '−1.0 to +20.0', 'no interval: fewer than three patients')
     """
+    if ci95 is None:
+        return NO_INTERVAL
     return f"{points(ci95[0])} to {points(ci95[1])}" if signed else f"{percent(ci95[0])}–{percent(ci95[1])}"
 
 

@@ -20,7 +20,7 @@ def samples(rate, arm="image", n=40, name="x"):
         for i in range(n):
             right = rng.random() < rate
             letter = "A" if right else "B"
-            picture = f"blank:fake:{modality}-{i}" if arm == "blank" else f"fake:{modality}-{i}"
+            picture = {"blank": f"blank:fake:{modality}-{i}", "mismatch": f"fake:{modality}-{n + i}"}.get(arm, f"fake:{modality}-{i}")
             rows.append(
                 Sample(f"{modality}-{i}", modality, ("side", "plane")[i % 2], f"{modality}-p{i // 2}", "Which side?", ("left", "right", "both"),
                        "A", (picture,), arm, f"<think>It is dark.</think><answer>{letter}</answer>", letter, "answered", right, 12, (letter, "A", "B"),

@@ -55,6 +55,16 @@ def test_blank_and_noise_keep_the_size_and_noise_keeps_mean_and_spread():
     assert noise.tobytes() != load_image("noise:phantom:mri/test/4").convert("L").tobytes()
 
 
+def test_a_crop_keeps_what_is_seen_and_no_byte():
+    real, cropped = (load_image(f"{view}phantom:mri/test/3").convert("L") for view in ("", "crop:"))
+    dx, dy = (round(0.02 * side) for side in real.size)
+    assert cropped.size == (real.width - 2 * dx, real.height - 2 * dy)
+    inner = real.crop((dx, dy, real.width - dx, real.height - dy))
+    off = [abs(a - b) for a, b in zip(inner.tobytes(), cropped.tobytes(), strict=True)]
+    assert 0 < sum(off) / len(off) < 4 and inner.tobytes() != cropped.tobytes()  # of 256 levels
+    assert cropped.tobytes() == load_image("crop:phantom:mri/test/3").convert("L").tobytes()
+
+
 def test_a_mismatched_picture_is_of_the_same_modality_and_another_patient():
     shown = {p.example.id: p.example.images for p in ask("mismatch")}
     assert shown["q1"] == shown["q2"] == ("q3.png",) and shown["q3"] in (("q1.png",), ("q2.png",))

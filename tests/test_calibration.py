@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from medvlm_r1.evaluation.measuring import calibration as ca
+from medvlm_r1.evaluation.measuring.floor import floor
 from medvlm_r1.evaluation.measuring.statistics import wilson
 from medvlm_r1.evaluation.samples import Sample
 
@@ -145,9 +146,22 @@ def test_questions_of_one_patient_count_as_one_where_they_come_out_alike():
     alone = [sample(str(n), "B" if n < 2 else "A", probs=(0.1, 0.9) if n < 2 else (0.9, 0.1)) for n in range(160)]
     pairs = [replace(s, group=str(int(s.id) // 2)) for s in alone]
     found, naive = (ca.calibration(samples)["option_probs"] for samples in (pairs, alone))
-    assert found["bins"][-1]["ci95"] == pytest.approx(wilson(79, 80)) and naive["bins"][-1]["ci95"] == pytest.approx(wilson(158, 160))
-    assert found["thresholds"]["0.1"]["upper"] == pytest.approx(stats.binomtest(1, 80).proportion_ci(0.975, method="exact").high)
+    # twice as many, 80 / 79 for the patients' own mean, and Student's quantile over the normal one, squared
+    at, cost = (2 * 80 / 79 * (stats.t.ppf(tail, 79) / stats.norm.ppf(tail)) ** 2 for tail in (0.025, 0.0125))
+    assert found["bins"][-1]["ci95"] == pytest.approx(wilson(158 / at, 160 / at)) and naive["bins"][-1]["ci95"] == pytest.approx(wilson(158, 160))
+    assert found["thresholds"]["0.1"]["upper"] == pytest.approx(stats.beta.ppf(1 - 0.0125, 2 / cost + 1, 158 / cost))
     assert found["thresholds"]["0.05"] is None and naive["thresholds"]["0.05"] is not None
+
+
+def test_the_floor_is_what_a_calibrated_model_shows():
+    """Agreement of four draws, sure as Beta(2, 1): by integration E[p | k of 4] = (2 + k) / 7, so bins are off by |k / 4 - (2 + k) / 7|."""
+    rng = np.random.default_rng(8)
+    k_N = rng.binomial(4, rng.beta(2, 1, 4000))
+    expected = np.mean(np.abs(k_N / 4 - (2 + k_N) / 7))
+    assert floor(ca.expected_calibration_error, (k_N / 4).tolist(), draws=4) == pytest.approx(expected, abs=0.012)
+    assert floor(ca.expected_calibration_error, rng.random(4000).tolist()) < 0.02 < floor(ca.expected_calibration_error, rng.random(100).tolist())
+    told = ca.calibration([sample(str(i), "A", "AABB" if i % 2 else "AAAA") for i in range(100)])["agreement"]
+    assert 0 < told["ece_floor"] < 0.3
 
 
 def test_without_a_measure_for_every_answer_there_is_no_calibration():

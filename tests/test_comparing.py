@@ -54,10 +54,13 @@ def test_the_terminal_shows_the_first_screen_by_todays_rule(folder, tmp_path, ca
     (old / "summary.json").write_text(json.dumps(found | {"looking": {"level": "looks", "sentence": "By an older rule."}}))
     assert cli.main(["compare", str(old), str(folder("new", 40)), "--out", str(tmp_path / "both")]) == 0
     first, second, _ = capsys.readouterr().out.splitlines()
-    assert first.startswith("old: 50.0 % right (") and "chance 50.0); not shown to look. It is not ahead of chance" in first
-    assert second.startswith("new: 100.0 % right (") and "chance 50.0); looks, with doubts. Its own picture is worth +50.0 points" in second
+    assert first.startswith("old: 50.0 % right (") and "chance 50.0); not shown to look. MRI: not shown to look (it is not ahead of chance)" in first
+    assert (
+        second.startswith("new: 100.0 % right (")
+        and "chance 50.0); unclear. MRI: unclear (it was not asked with another question's picture). +50.0 points" in second
+    )
     models = json.loads((tmp_path / "both" / "summary.json").read_text())["models"]
-    assert [model["looking"]["level"] for model in models.values()] == ["not shown to look", "looks, with doubts"]
+    assert [model["looking"]["level"] for model in models.values()] == ["not shown to look", "unclear"]
 
 
 def test_the_same_folders_again_write_the_same_bytes(folder, tmp_path):

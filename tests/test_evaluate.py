@@ -99,7 +99,7 @@ def test_all_arms_that_can_ask_and_no_question_is_asked_twice(words, manifest, t
     assert cli.main([*words, "--arms", "all", "--template", "think", "--probs"]) == 0
     out = tmp_path / "eval"
     arms = {file.stem.removeprefix("samples-"): read_samples(file) for file in out.glob("samples-*.jsonl")}
-    assert arms.keys() == {"image", "blank", "noise", "mismatch", "rotate", "hard", "no-think", "empty-thought"}
+    assert arms.keys() == {"image", "blank", "noise", "mismatch", "crop", "rotate", "hard", "no-think", "empty-thought"}
     assert "half-thought" in capsys.readouterr().err  # the taught model writes no thought
     own = {(sample.id, sample.options): sample.text for sample in arms["rotate"]}
     assert [own[sample.id, sample.options] for sample in arms["image"]] == [sample.text for sample in arms["image"]]

@@ -8,8 +8,9 @@ import pytest
 
 from medvlm_r1.evaluation.asking.judge import PROMPT, judge, put
 from medvlm_r1.evaluation.measuring import free_text, metrics
+from medvlm_r1.evaluation.measuring.clusters import cluster_rate
 from medvlm_r1.evaluation.measuring.judged import judged, kappa
-from medvlm_r1.evaluation.measuring.statistics import cluster_mean, holm, wilson
+from medvlm_r1.evaluation.measuring.statistics import holm, wilson
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.rollout.scripted import ScriptedEngine
 from medvlm_r1.types import Completion
@@ -44,7 +45,9 @@ def test_exact_match_is_estimated_as_accuracy_is():
     table, overall = metrics.arm_table(closed["image"]), metrics.overall(closed["image"])
     cells = found["arms"]["image"]["exact"]
     for modality in ("mri", "ct"):
-        assert {key: table[modality][name] for key, name in (("value", "accuracy"), ("ci95", "ci95"), ("n", "n"), ("sampled", "sampled"))} == cells[modality]
+        assert {
+            key: table[modality][name] for key, name in (("value", "accuracy"), ("ci95", "ci95"), ("n", "n"), ("groups", "groups"), ("sampled", "sampled"))
+        } == cells[modality]
     assert cells["mean"] == {"value" if key == "accuracy" else key: value for key, value in overall.items()}
     pairs = {f"image-{arm}": metrics.compare(closed["image"], closed[arm], same=False) for arm in ("blank", "noise")}
     for name, pair in pairs.items():
@@ -61,7 +64,7 @@ def test_f1_resamples_patients_too():
     rows = [answered(i, word, modality="ct") for i, word in enumerate(said)]
     values = [{"left lung": 1.0, "lung": 2 / 3, "liver": 0.0, None: 0.0}[word] for word in said]
     cell = free_text.numbers({"image": rows})["arms"]["image"]["f1"]
-    wanted = cluster_mean(values, [row.group for row in rows])
+    wanted = cluster_rate(values, [row.group for row in rows])
     assert cell["mean"]["value"] == pytest.approx(5 / 12) and cell["mean"]["ci95"] == pytest.approx(wanted.ci95) and cell["ct"]["n"] == 20
     low, high = wilson(20 * 5 / 12, 20)
     assert cell["ct"]["ci95"][0] <= low < 5 / 12 < high <= cell["ct"]["ci95"][1]  # two questions a patient: no narrower than for 20 alone

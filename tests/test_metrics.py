@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
+from scipy import stats
 
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.measuring import metrics
-from medvlm_r1.evaluation.measuring.statistics import minimum_detectable_difference, wilson
+from medvlm_r1.evaluation.measuring.statistics import minimum_detectable_difference, score_interval, wilson
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 
 
@@ -40,31 +41,36 @@ def test_a_question_asked_in_every_rotation_is_one_question():
     asked = [sample("q1"), sample("q1", correct=False), sample("q2"), sample("q2")]
     [cell] = [cell for name, cell in metrics.arm_table(asked).items() if name == "mri"]
     assert (cell["accuracy"], cell["n"]) == (0.75, 2)
-    assert cell["ci95"] == list(wilson(1.5, 2))
+    assert cell["ci95"] is None and cell["groups"] == 2  # of two patients
+    third = metrics.arm_table([*asked, sample("q3"), sample("q3")])["mri"]
+    assert third["ci95"] == list(wilson(2.5, 3))
     assert metrics.overall(asked)["n"] == 2
 
 
 def test_an_interval_counts_what_the_questions_of_a_patient_are_worth():
-    """Eight questions of four patients: four where a patient's two answers are equal, all eight where they differ."""
+    """Eight questions of four patients: three (G - 1) where a patient's two answers are equal, with Student's quantile; nearly eight where they differ."""
 
     def of_two(*right):
         return metrics.arm_table([sample(f"q{i}", correct=x, group=f"p{i // 2}") for i, x in enumerate(right)])["mri"]
 
-    assert of_two(1, 1, 1, 1, 0, 0, 0, 0)["ci95"] == pytest.approx(wilson(2, 4))
-    assert of_two(1, 0, 1, 0, 1, 0, 1, 0)["ci95"] == pytest.approx(wilson(4, 8))
+    t = stats.t.ppf(0.975, 3)
+    assert of_two(1, 1, 1, 1, 0, 0, 0, 0)["ci95"] == pytest.approx(score_interval(0.5, 3, t))
+    few = 1 / (0.75 / 8 + 0.25 / 4)  # a fourth of the weight is on the number of patients, who may look alike by chance
+    assert of_two(1, 0, 1, 0, 1, 0, 1, 0)["ci95"] == pytest.approx(score_interval(0.5, few, t))
 
 
 def test_where_all_are_right_the_interval_is_wilsons_of_the_patients():
     alike = [sample(f"q{i}", group=f"p{i // 2}", drawn=[False]) for i in range(10)]
     total = metrics.overall(alike)
-    assert (total["ci95"], total["sampled_ci95"]) == (list(wilson(5, 5)), list(wilson(0, 5)))
+    t = stats.t.ppf(0.975, 4)
+    assert (total["ci95"], total["sampled_ci95"]) == (pytest.approx(score_interval(1.0, 5, t)), pytest.approx(score_interval(0.0, 5, t)))
 
 
 def test_overall_weighs_modalities_equally():
     total = metrics.overall(FOUR)
     assert total["accuracy"] == pytest.approx(1 / 3)
     assert total["sampled"] == pytest.approx(1 / 3)
-    assert total["ci95"][0] <= total["accuracy"] <= total["ci95"][1]
+    assert total["ci95"] is None  # one question of CT
 
 
 def test_questions_of_one_patient_count_as_one():
@@ -96,9 +102,11 @@ def test_majority_curve_takes_the_first_k():
 def test_out_of_distribution_gap_by_hand():
     found = metrics.out_of_distribution_gap([*FOUR, sample("x1", "xray")], "mri")
     assert (found["trained"], found["gap"]) == ("mri", pytest.approx(2 / 3 - (0 + 1) / 2))
-    assert found["ci95"][0] <= found["gap"] <= found["ci95"][1]
+    assert found["ci95"] is None  # one question of X-ray
     both = [sample(f"{m}{i}", m, correct=i % 3 == 0, group=f"p{i}") for m in ("mri", "ct") for i in range(30)]
-    assert metrics.out_of_distribution_gap(both, "mri")["ci95"] == pytest.approx([0, 0], abs=1e-12)  # every patient is as right in both
+    assert metrics.out_of_distribution_gap(both, "mri")["ci95"] == pytest.approx(
+        [-0.12, 0.12], abs=0.005
+    )  # every patient is as right in both: the least width of 30
     assert metrics.out_of_distribution_gap(FOUR, "xray") is None
     assert metrics.out_of_distribution_gap(FOUR[:3], "mri") is None
 
@@ -118,7 +126,7 @@ def test_compare_by_hand():
     assert result["measure"] == "sampled"
     assert result["mean_difference"] == pytest.approx(0.25 / 3 / 2)  # +0.25 on one of three MRI questions, 0 on CT
     assert result["by_modality"]["mri"]["mean_difference"] == pytest.approx(0.25 / 3)
-    assert result["ci95"][0] <= result["mean_difference"] <= result["ci95"][1]
+    assert result["ci95"] is None  # one question of CT
     greedy = result["greedy"]
     assert (greedy["gained"], greedy["lost"], greedy["p_mcnemar"], greedy["mean_difference"]) == (1, 1, 1.0, 0.0)
     assert greedy["by_modality"]["mri"]["mean_difference"] == 0.0
@@ -162,10 +170,10 @@ def test_a_clear_gain_is_found_and_none_is_not_invented():
     assert result["minimum_detectable"] == pytest.approx(minimum_detectable_difference(200, 0.25))
     fours = [replace(s, group=f"p{i // 4}", correct=i // 4 % 4 == 0) for i, s in enumerate(before)]
     grouped = metrics.compare([replace(s, correct=i // 4 % 4 < 2) for i, s in enumerate(fours)], fours)
-    assert grouped["minimum_detectable"] == pytest.approx(minimum_detectable_difference(200 / 4, 13 / 50))  # four that are one
+    assert grouped["minimum_detectable"] == pytest.approx(minimum_detectable_difference(200 / 4 * 49 / 50, 13 / 50))  # four that are one
     same = metrics.compare(before, before)
     assert same["minimum_detectable"] is None
-    assert (same["mean_difference"], same["ci95"], same["p"]) == (0.0, [0.0, 0.0], 1.0)
+    assert (same["mean_difference"], same["p"]) == (0.0, 1.0) and same["ci95"] == pytest.approx([-0.038, 0.038], abs=0.001)  # t² / (100 + t²)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +196,7 @@ def test_summary_has_the_keys_of_the_interface():
     arms = {"base": FOUR, "grpo": [replace(s, correct=True) for s in FOUR]}
     text = json.dumps(metrics.summary(arms, {"text_prior": {"mri": {"accuracy": 0.5}}}, [("grpo", "base")]))
     found = json.loads(text)
-    assert {"accuracy", "ci95", "n", "sampled", "pass_at_k", "maj_at_k"} == set(found["arms"]["base"]["ct"])
+    assert {"accuracy", "ci95", "n", "groups", "sampled", "pass_at_k", "maj_at_k"} == set(found["arms"]["base"]["ct"])
     assert found["arms"]["grpo"]["mean"] == 1.0
     assert {"mean_difference", "ci95", "p"} <= set(found["paired"]["grpo-base"])
     assert set(found["baselines"]) == {"chance", "text_prior"}

@@ -10,7 +10,7 @@ import pytest
 from report_story import HOSTILE, Page, picture, samples, story
 
 from medvlm_r1.errors import DataError, ImageError
-from medvlm_r1.evaluation.measuring.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, Looking
+from medvlm_r1.evaluation.measuring.looking import LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, UNCLEAR, Looking
 from medvlm_r1.evaluation.measuring.measured import between, measure
 from medvlm_r1.evaluation.measuring.statistics import holm
 from medvlm_r1.report import charts
@@ -106,7 +106,7 @@ def test_of_two_that_are_equally_right_none_is_called_the_best():
 
 def test_the_first_screen_exposes_the_best_model_if_it_does_not_look():
     knows = {"image": samples(0.99, name="k"), "blank": [replace(s, arm="blank") for s in samples(0.99, name="k")]}
-    looks = {"image": samples(0.8, name="l"), "blank": samples(0.33, "blank"), "mismatch": samples(0.2, "mismatch")}
+    looks = {"image": samples(0.95, name="l"), "blank": samples(0.3, "blank"), "mismatch": samples(0.2, "mismatch")}
     html = render_report(story(models={"shortcut": knows, "honest": looks}, is_lineage=False), picture)
     first = Page(html[: html.index("<nav")].partition("</style>")[2])
     rows = [attrs["class"] for name, attrs in first.tags if name == "tr" and "class" in attrs]
@@ -218,7 +218,7 @@ def test_the_verdict_is_about_the_base_and_the_questions_that_both_have():
 
 
 @pytest.mark.parametrize(("level", "ends"), [
-    (LOOKS, ", and it looks at the image."), (DOUBTS, ", and it looks at the image, with doubts."), (LEANS, ", but it leans on the text."),
+    (LOOKS, ", and it looks at the image."), (UNCLEAR, ", and whether it looks at the image is unclear."), (LEANS, ", but it leans on the text."),
     (NOT_SHOWN, ", but it is not shown to look at the image."), (NOT_TESTED, ", and whether it looks at the image was not tested."),
 ])  # fmt: skip
 def test_the_verdict_says_whether_it_looks_and_who_is_best_without_looking(level, ends):
@@ -325,7 +325,7 @@ def test_ticks_cover_and_are_few(low, high):
 
 
 def test_the_first_screen_shows_the_arm_where_a_model_does_best_without_its_picture():
-    arms = {"image": samples(0.9), "blank": samples(0.35, "blank"), "mismatch": [replace(s, arm="mismatch") for s in samples(0.9)]}
+    arms = {"image": samples(0.9), "blank": samples(0.35, "blank"), "mismatch": [replace(s, arm="mismatch", images=("elsewhere",)) for s in samples(0.9)]}
     [row] = glances(whole := story(models={"m": arms}), {"m": measure(arms)}, [])
     assert (row.shown, row.reliance.difference, row.kind) == ("another question's picture", 0.0, "bad")
     assert row.without["accuracy"] == row.mean["accuracy"]

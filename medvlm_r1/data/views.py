@@ -5,6 +5,7 @@ a draw to a question, or to None where it cannot be shown so. Adding one is one 
 ``blank:images/00017.png`` is a reference like any other: ``data.images.load_image`` opens it.
 """
 
+import io
 import zlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,8 @@ from medvlm_r1.data.partners import alike, apart, drawn, is_contrary, rows
 from medvlm_r1.errors import DataError
 from medvlm_r1.files import utf8
 from medvlm_r1.types import Example
+
+CROPPED, QUALITY = 0.02, 90
 
 
 def blank(image: Image.Image) -> Image.Image:
@@ -36,7 +39,20 @@ def noise(image: Image.Image) -> Image.Image:
     return Image.fromarray(drawn.astype(np.uint8)).convert("RGB")
 
 
-EFFECTS: dict[str, Callable[[Image.Image], Image.Image]] = {"blank": blank, "noise": noise}
+def crop(image: Image.Image) -> Image.Image:
+    """The same picture without a fiftieth of it on each side, encoded again as JPEG: no byte and no pixel as before, and nothing that an answer depends on.
+
+    >>> crop(Image.new("RGB", (100, 50))).size
+    (96, 48)
+    """
+    dx, dy = (round(side * CROPPED) for side in image.size)
+    kept = image.convert("RGB").crop((dx, dy, image.width - dx, image.height - dy))
+    encoded = io.BytesIO()
+    kept.save(encoded, "JPEG", quality=QUALITY)
+    return Image.open(encoded).convert("RGB")
+
+
+EFFECTS: dict[str, Callable[[Image.Image], Image.Image]] = {"blank": blank, "noise": noise, "crop": crop}
 
 
 def viewed(example: Example, effect: str) -> Example:

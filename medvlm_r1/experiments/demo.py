@@ -41,7 +41,7 @@ from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.learning import phases
 from medvlm_r1.report.story import Story
 from medvlm_r1.types import Example
-from medvlm_r1.wording import called
+from medvlm_r1.wording import called, interval, points
 
 MODALITIES = {"mri": "MRI", "ct": "CT", "xray": "X-ray"}
 ARMS = ("image", "blank", "mismatch")
@@ -152,7 +152,7 @@ def summarise(models: dict[str, Arms], train: list[Example], test: list[Example]
     """The numbers of ``summary.json`` but for the seconds (docs: interfaces)."""
     baselines = {"text_prior": text_prior(train, test), "blank_image": metrics.arm_table(models["grpo"]["blank"])}
     images = {name: arms["image"] for name, arms in models.items()}
-    summary = metrics.summary(images, baselines, [("grpo", "base"), ("grpo", "sft")])
+    summary = metrics.summary(images, baselines, [("grpo", "base"), ("grpo", "sft"), ("sft", "base")])
     return summary | {"looking": asdict(look(models["grpo"])), "reasoning": reasons(models["grpo"])}
 
 
@@ -188,10 +188,9 @@ def run(demo: Demo) -> str:
     summary = demo.tell()
     console.print(table(summary))
     gain = summary["paired"]["grpo-base"]
-    low, high = gain["ci95"]
     console.print(
-        f"GRPO − base: {100 * gain['mean_difference']:+.1f} points ({gain['measure']}), 95 % interval "
-        f"{100 * low:+.1f} to {100 * high:+.1f}, p = {gain['p']:.2g} · {summary['seconds']['total']:.0f} s"
+        f"GRPO − base: {points(gain['mean_difference'])} points ({gain['measure']}), 95 % interval {interval(gain['ci95'], signed=True)}, "
+        f"p = {gain['p']:.2g} · {summary['seconds']['total']:.0f} s"
     )
     example = sets.load("xray", "test")[1]
     picture = run_dir / "example.png"

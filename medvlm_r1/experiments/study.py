@@ -19,8 +19,9 @@ from medvlm_r1.console import stderr
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring import metrics
+from medvlm_r1.evaluation.measuring.clusters import cluster_mean
 from medvlm_r1.evaluation.measuring.seeds import over_seeds
-from medvlm_r1.evaluation.measuring.statistics import Estimate, cluster_mean
+from medvlm_r1.evaluation.measuring.statistics import Estimate
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.launch import training
 from medvlm_r1.launch.evaluating import evaluate_policy

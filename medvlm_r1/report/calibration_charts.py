@@ -16,8 +16,8 @@ def reliability_diagram(title: str, found: dict[str, Any]) -> Markup:
     parts = [_axes(frame, "confidence, %"), frame.path("chance", [(0, 0), (100, 100)], "4 3")]
     most = max((row["n"] for row in rows), default=1)
     for row in rows:
-        x, (low, high) = 100 * row["confidence"], row["ci95"]
-        parts.append(frame.path("whisker trained", [(x, 100 * low), (x, 100 * high)], "none"))
+        x = 100 * row["confidence"]
+        parts += [frame.path("whisker trained", [(x, 100 * end) for end in row["ci95"]], "none")] if row["ci95"] else []
         circle = '<circle class="dot trained" cx="{}" cy="{}" r="{}"/>'
         parts.append(Markup(circle).format(frame.x(x), frame.y(100 * row["accuracy"]), round(2 + 5 * (row["n"] / most) ** 0.5, 1)))
     spoken = "; ".join(f"confidence {100 * row['confidence']:.0f} %, right {100 * row['accuracy']:.0f} % of {row['n']}" for row in rows)

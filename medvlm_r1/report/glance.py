@@ -6,14 +6,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from medvlm_r1.evaluation.measuring.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, SHOWN, Looking, Reliance, deciding_arms
+from medvlm_r1.evaluation.measuring.looking import LEANS, LOOKS, NOT_SHOWN, NOT_TESTED, PARTLY, SHOWN, UNCLEAR, Looking, deciding_arms
 from medvlm_r1.evaluation.measuring.measured import ModelNumbers
 from medvlm_r1.evaluation.measuring.metrics import overall, shared
+from medvlm_r1.evaluation.measuring.reliance import Reliance
 from medvlm_r1.report.charts import ROW_PX, dot, line
 from medvlm_r1.report.story import Story
 from medvlm_r1.wording import interval, percent
 
-MARKS = {LOOKS: ("✓", "good"), DOUBTS: ("~", "doubt"), LEANS: ("!", "bad"), NOT_SHOWN: ("✗", "bad"), NOT_TESTED: ("?", "open")}
+MARKS = {LOOKS: ("✓", "good"), PARTLY: ("◐", "doubt"), UNCLEAR: ("~", "doubt"), LEANS: ("!", "bad"), NOT_SHOWN: ("✗", "bad"), NOT_TESTED: ("?", "open")}
 _HALVES = {"chance": (0, 0.6 * ROW_PX), "text-prior": (0.4 * ROW_PX, ROW_PX)}  # where both are equal, both are seen
 
 
@@ -49,7 +50,7 @@ def spoken(name: str, summary: Mapping[str, Any]) -> str:
     for baseline, cells in summary.get("baselines", {}).items():
         rates = [cell["accuracy"] for modality, cell in cells.items() if modality != "mean"]
         beside += [f"{baseline.replace('_', ' ')} {percent(sum(rates) / len(rates))}"] if rates else []
-    return f"{name}: {percent(whole['accuracy'])} % right ({', '.join(beside)}); {looking['level']}. {looking['sentence']}"
+    return f"{name}: {percent(whole['accuracy'])} % right ({', '.join(beside)}); {looking.get('words') or looking['level']}. {looking['sentence']}"
 
 
 def glances(story: Story, numbers: Mapping[str, ModelNumbers], baselines: Sequence[dict[str, Any]]) -> list[Glance]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.measuring import free_text
-from medvlm_r1.evaluation.measuring.looking import DOUBTS, LEANS, LOOKS, NOT_SHOWN, Looking
+from medvlm_r1.evaluation.measuring.looking import LEANS, LOOKS, NOT_SHOWN, PARTLY, UNCLEAR, Looking
 from medvlm_r1.evaluation.measuring.measured import ModelNumbers, between, measure
 from medvlm_r1.evaluation.measuring.metrics import Arms, accuracy, by_modality, chance, sampled_accuracy
 from medvlm_r1.evaluation.samples import Sample
@@ -177,9 +177,10 @@ _JOINED = {LOOKS: "looks at the image", LEANS: "leans on the text", NOT_SHOWN: "
 
 def _joined(looking: Looking) -> str:
     return {
-        LOOKS: "and it looks at the image",
+        LOOKS: f"and it {looking.words.replace(LOOKS, 'looks at the image', 1)}",
+        PARTLY: f"and it {looking.words}",
         LEANS: "but it leans on the text",
-        DOUBTS: "and it looks at the image, with doubts",
+        UNCLEAR: "and whether it looks at the image is unclear",
         NOT_SHOWN: "but it is not shown to look at the image",
     }.get(looking.level, "and whether it looks at the image was not tested")
 
@@ -195,7 +196,7 @@ def _gain_clause(story: Story, gain: dict[str, Any] | None, trained: ModelNumber
         asked = "sampled answers to " if gain["measure"] == "sampled" else ""
         mine, theirs = f"{percent(after)} % of {asked}questions right", f"{percent(before)} %"
         return f"{label} gets {mine}, {story.label(story.base)} {theirs} ({_of(story, gain['n'])}; {difference})"
-    low, high = gain["ci95"]
+    low, high = gain["ci95"] or (-1.0, 1.0)
     verb = "raised" if low > 0 else "lowered" if high < 0 else "did not clearly change"
     what = "sampled answers that are right" if gain["measure"] == "sampled" else "questions answered right"
     change = f"from {percent(before)} % to {percent(after)} % ({difference})"

@@ -116,6 +116,7 @@ ARMS: dict[str, Callable[[Asked], list[Prompt]]] = {
     "blank": partial(_shown, "blank"),
     "noise": partial(_shown, "noise"),
     "mismatch": _mismatched,
+    "crop": partial(_shown, "crop"),
     "rotate": _rotated,
     "hard": _hard,
     "no-think": _without_thought,

@@ -6,6 +6,7 @@ MEANINGS = {
     "blank": "a grey picture of the same size",
     "noise": "grey noise of the same size, mean and spread",
     "mismatch": "another patient's picture of the same modality, where possible one with another answer",
+    "crop": "its own picture cropped by a fiftieth on each side and encoded again: does it know the pictures by heart?",
     "rotate": "its own picture, the options in every cyclic order",
     "hard": "its own picture, distractors that are answers elsewhere",
     "no-think": "its own picture, asked for the answer alone",

@@ -13,13 +13,17 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from medvlm_r1.evaluation.measuring.statistics import design_effect, wilson
+from medvlm_r1.evaluation.measuring.clusters import FEWEST, design_effect, few
+from medvlm_r1.evaluation.measuring.floor import floor
+from medvlm_r1.evaluation.measuring.statistics import wilson
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.types import LETTERS
 
 SOURCES = ("option_probs", "agreement")
 WANTED_ERRORS = (0.05, 0.1, 0.2)
-_STARTS = 4  # of the search for a threshold; each has its part of the allowed error
+FEWEST_FOR_THRESHOLD = 20  # patients; with fewer, how alike their questions are is not known well enough
+CONFIDENCE = 0.95
+STARTS = 4  # of the search for a threshold; each has its part of the allowed error
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Bin:
     n: int
     confidence: float
     accuracy: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -147,7 +151,7 @@ def area_under_risk_coverage(confidences: Sequence[float], correct: Sequence[boo
 
 
 def threshold_for(
-    confidences: Sequence[float], correct: Sequence[bool], wanted_error: float, design: float = 1.0, confidence: float = 0.95
+    confidences: Sequence[float], correct: Sequence[bool], wanted_error: float, design: float = 1.0, confidence: float = CONFIDENCE
 ) -> Threshold | None:
     """The lowest threshold whose error among the answered is shown to be ``wanted_error`` or less; None if none is.
 
@@ -172,7 +176,7 @@ def threshold_for(
     >>> threshold_for([0.9] * 80, [1] * 80, 0.1, design=2) is None      # two questions a patient, always both right or both wrong
     True
     """
-    level = (1 - confidence) / _STARTS
+    level = (1 - confidence) / STARTS
     fewest = design * math.log(level) / math.log(1 - wanted_error)
     steps = risk_coverage(confidences, correct)
     uppers = [_upper_bound(step.error * step.n / design, step.n / design, level) for step in steps]
@@ -225,25 +229,36 @@ def calibration(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
 
     By the options' probabilities and by agreement, each where every answered question
     has it: the two need not agree, as a thought that names its answer makes the letter
-    certain. The accuracy here is that of answered questions.
+    certain. The accuracy here is that of answered questions. Fewer than twenty patients
+    of several questions show no threshold (``too_few``).
     """
     answered = [s for s in samples if s.answer is not None]
     correct_N, found = [s.correct for s in answered], {}
     for by in SOURCES:
         confidences_N = [c for s in answered if (c := confidence_of(s, by)) is not None]
         if answered and len(confidences_N) == len(answered):
-            design = design_effect(correct_N, [s.cluster for s in answered])
-            found[by] = {"n": len(answered), "unanswered": len(samples) - len(answered), **_numbers(confidences_N, correct_N, design)}
+            draws = len(answered[0].sampled_answers) if by == "agreement" else None
+            numbers = {
+                "ece_floor": floor(expected_calibration_error, confidences_N, draws),
+                **_numbers(confidences_N, correct_N, [s.cluster for s in answered]),
+            }
+            found[by] = {"n": len(answered), "unanswered": len(samples) - len(answered), **numbers}
     return found
 
 
-def _numbers(confidences_N: Sequence[float], correct_N: Sequence[bool], design: float) -> dict[str, Any]:
-    thresholds = {str(error): threshold_for(confidences_N, correct_N, error, design) for error in WANTED_ERRORS}
+def _numbers(confidences_N: Sequence[float], correct_N: Sequence[bool], groups_N: Sequence[str]) -> dict[str, Any]:
+    groups, design = len(set(groups_N)), design_effect(correct_N, groups_N)
+    is_single = groups == len(groups_N)
+    too_few = groups < FEWEST_FOR_THRESHOLD and not is_single
+    cost, at = design * (1.0 if is_single else few(groups, (1 - CONFIDENCE) / STARTS)), 1.0 if is_single else few(groups, 0.025)
+    thresholds = {str(error): None if too_few else threshold_for(confidences_N, correct_N, error, cost) for error in WANTED_ERRORS}
     return {
         "ece": expected_calibration_error(confidences_N, correct_N),
         "brier": brier(confidences_N, correct_N),
         "aurc": area_under_risk_coverage(confidences_N, correct_N),
-        "bins": [asdict(b) for b in reliability(confidences_N, correct_N, design=design)],
+        "bins": [asdict(b) | ({} if groups >= FEWEST else {"ci95": None}) for b in reliability(confidences_N, correct_N, design=design * at)],
         "risk_coverage": [asdict(step) for step in risk_coverage(confidences_N, correct_N)],
         "thresholds": {error: asdict(found) if found else None for error, found in thresholds.items()},
+        "groups": groups,
+        "too_few": too_few,
     }

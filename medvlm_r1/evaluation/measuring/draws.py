@@ -1,6 +1,6 @@
-"""The random draws behind intervals and p: made once for G groups, kept in one byte each.
+"""The random draws behind p (signs) and kappa (weights): made once for G groups, kept in one byte each.
 
-A report asks for some sixty intervals over the same questions. What is drawn depends
+A report asks for some sixty of them over the same questions. What is drawn depends
 on the number of groups alone, so all of them share their draws, and no digit differs
 from drawing anew each time. Legend: G groups, D draws.
 """

@@ -1,9 +1,11 @@
 """What a judge said of free answers, beside the rule: how often both agree, and how far beyond chance."""
 
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from medvlm_r1.evaluation.measuring.draws import SHARED
 from medvlm_r1.evaluation.measuring.metrics import Measure, overall
@@ -50,13 +52,14 @@ def _verdict(sample: Sample) -> float:
 
 
 def kappa(
-    first: Sequence[bool], second: Sequence[bool], groups: Sequence[Hashable], agrees_ci95: Sequence[float], draws: int = 4000, seed: int = 0
+    first: Sequence[bool], second: Sequence[bool], groups: Sequence[Hashable], agrees_ci95: Sequence[float] | None, draws: int = 4000, seed: int = 0
 ) -> tuple[float | None, list[float] | None]:
     """Cohen's kappa (1960): agreement beyond what two raters with these shares of "right" would have by chance; with its 95 % interval.
 
     The interval resamples whole groups; a draw in which kappa is not defined is left out. Where all draws
-    are alike it is that of the agreement, ``agrees_ci95``, put into kappa's formula. (None, None) where both call all
-    answers the same: chance leaves nothing to agree on.
+    are alike it is that of the agreement, ``agrees_ci95``, put into kappa's formula; else few groups stretch it as Student's
+    quantile does. Without an interval of the agreement (fewer than three groups) there is none. (None, None) where both
+    call all answers the same: chance leaves nothing to agree on.
 
     | both | first only | second only | neither | kappa |
     >>> first, second = [1] * 25 + [0] * 25, [1] * 20 + [0] * 5 + [1] * 10 + [0] * 15
@@ -72,13 +75,17 @@ def kappa(
     value = float(_kappas(counts_G4.sum(0)[None])[0])
     if np.isnan(value):
         return None, None
-    blocks, _ = SHARED.blocks(len(group_of), draws, seed)
+    size = len(group_of)
+    blocks, _ = SHARED.blocks(size, draws, seed)
     drawn_D = np.concatenate([_kappas(weights_DG.astype(float) @ counts_G4) for weights_DG in blocks])
     low, high = map(float, np.nanquantile(drawn_D, [0.025, 0.975]))
-    if low == high:
+    if low == high and agrees_ci95:
         by_chance = _by_chance(counts_G4.sum(0)[None])[0]
         low, high = (float((share - by_chance) / (1 - by_chance)) for share in agrees_ci95)
-    return value, [low, high]
+    elif low < high:
+        stretch = math.sqrt(size / (size - 1)) * student.ppf(0.975, size - 1) / student.ppf(0.975, math.inf)
+        low, high = (min(1.0, max(-1.0, value + stretch * (end - value))) for end in (low, high))
+    return value, ([low, high] if agrees_ci95 else None)
 
 
 def _kappas(counts_D4: np.ndarray) -> np.ndarray:

@@ -10,18 +10,8 @@ from typing import Any
 
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.measuring.calibration import calibration
-from medvlm_r1.evaluation.measuring.statistics import (
-    Estimate,
-    cluster_gap,
-    cluster_mean,
-    design_effect,
-    holm,
-    maj_at_k,
-    mcnemar,
-    minimum_detectable_difference,
-    pass_at_k,
-    wilson,
-)
+from medvlm_r1.evaluation.measuring.clusters import cluster_gap, cluster_mean, cluster_rate, design_effect
+from medvlm_r1.evaluation.measuring.statistics import Estimate, holm, maj_at_k, mcnemar, minimum_detectable_difference, pass_at_k
 from medvlm_r1.evaluation.samples import STATUSES, Sample
 
 Arms = dict[str, list[Sample]]
@@ -118,26 +108,22 @@ def _cell(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def cell(samples: Sequence[Sample], by: Measure = ACCURACY) -> dict[str, Any]:
-    """The mean of a measure, Wilson's interval for n divided by the design effect of the groups, n, and the mean of drawn answers."""
+    """The mean of a measure with its interval, the number of questions and of patients, and the mean of drawn answers."""
     firsts, right = per_question(samples, by.greedy)
-    rate, independent = _mean(right), len(right) / design_effect(right, [s.cluster for s in firsts])
-    return {"accuracy": rate, "ci95": list(wilson(rate * independent, independent)), "n": len(right), "sampled": sampled_accuracy(samples, by)}
+    groups = [s.cluster for s in firsts]
+    found = cluster_rate(right, groups)
+    return {"accuracy": found.value, "ci95": found.ci95, "n": len(right), "groups": len(set(groups)), "sampled": sampled_accuracy(samples, by)}
 
 
 def overall(samples: Sequence[Sample], by: Measure = ACCURACY) -> dict[str, Any]:
-    """Mean over modalities with an interval that resamples whole groups, greedy and sampled."""
-    greedy = _average(*per_question(samples, by.greedy))
-    numbers: dict[str, Any] = {"accuracy": greedy.value, "ci95": _spread(greedy, samples), "n": len({s.id for s in samples})}
+    """Mean over modalities with an interval that moves whole groups, greedy and sampled."""
+    greedy = _rate(*per_question(samples, by.greedy))
+    counts = {"n": len({s.id for s in samples}), "groups": len({s.cluster for s in samples})}
+    numbers: dict[str, Any] = {"accuracy": greedy.value, "ci95": greedy.ci95} | counts
     if any(by.drawn(s) is None for s in samples):
         return numbers | {"sampled": None, "sampled_ci95": None}
-    drawn = _average(*per_question(samples, _drawn(by)))
-    return numbers | {"sampled": drawn.value, "sampled_ci95": _spread(drawn, samples)}
-
-
-def _spread(found: Estimate, samples: Sequence[Sample]) -> list[float]:
-    """The interval of a share; where all groups agree, and resampling sees no spread, Wilson's for as many items as groups."""
-    groups = len({s.cluster for s in samples})
-    return found.ci95 if found.low < found.high else list(wilson(found.value * groups, groups))
+    drawn = _rate(*per_question(samples, _drawn(by)))
+    return numbers | {"sampled": drawn.value, "sampled_ci95": drawn.ci95}
 
 
 def out_of_distribution_gap(samples: Sequence[Sample], trained: str) -> dict[str, Any] | None:
@@ -175,7 +161,7 @@ def compare(after: Sequence[Sample], before: Sequence[Sample], same: bool = True
 
     ``mean_difference`` is the mean over modalities of the mean difference per
     question, of sampled accuracy where both have it, else of greedy answers
-    (``measure`` says which); its interval and p resample and flip whole groups.
+    (``measure`` says which); its interval and p move and flip whole groups.
     ``greedy`` holds the same for greedy answers, and the exact McNemar test of
     all questions together. A question asked several times counts by its mean,
     and in McNemar's test where it is all right on one side and all wrong on the other.
@@ -216,6 +202,8 @@ def summary(arms: Arms, baselines: dict[str, dict[str, Any]], pairs: Sequence[tu
     paired = {f"{a}-{b}": compare(arms[a], arms[b], same=False) for a, b in pairs if comparable(arms[a], arms[b])}
     for pair, p in zip(paired.values(), holm([pair["p"] for pair in paired.values()]), strict=True):
         pair["p_holm"] = p
+    for pair, p in zip(paired.values(), holm([pair["greedy"]["p"] for pair in paired.values()]), strict=True):
+        pair["greedy"]["p_holm"] = p
     return {
         "arms": {name: arm_table(samples) for name, samples in arms.items()},
         "overall": {name: overall(samples) for name, samples in arms.items()},
@@ -231,8 +219,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _average(samples: Sequence[Sample], values: Sequence[float]) -> Estimate:
-    return cluster_mean(values, [s.cluster for s in samples], [s.modality for s in samples])
+def _rate(samples: Sequence[Sample], values: Sequence[float]) -> Estimate:
+    return cluster_rate(values, [s.cluster for s in samples], [s.modality for s in samples])
 
 
 def require_same(after: Sequence[Sample], before: Sequence[Sample]) -> None:
@@ -269,7 +257,8 @@ def comparable(after: Sequence[Sample], before: Sequence[Sample]) -> bool:
 
 
 def _difference(pairs: Sequence[Pair], values: Sequence[float]) -> dict[str, Any]:
-    found = _average([a for [a, *_], _ in pairs], values)
+    firsts = [a for [a, *_], _ in pairs]
+    found = cluster_mean(values, [s.cluster for s in firsts], [s.modality for s in firsts])
     return {"mean_difference": found.value, "ci95": found.ci95, "p": found.p, "minimum_detectable": _detectable(pairs, values)}
 
 

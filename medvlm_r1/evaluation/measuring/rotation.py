@@ -4,26 +4,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medvlm_r1.evaluation.measuring.metrics import split_by
-from medvlm_r1.evaluation.measuring.statistics import wilson
+from medvlm_r1.evaluation.measuring.share import share
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.types import LETTERS
 
 
 @dataclass(frozen=True)
 class Share:
-    """So many of n, as a fraction, and its Wilson interval.
+    """So many of n, as a fraction, and its interval, which moves whole groups.
 
-    >>> Share.of(90, 100).value
+    >>> Share(0.9, [0.826, 0.945], 100).value
     0.9
     """
 
     value: float
-    ci95: tuple[float, float]
+    ci95: list[float] | None
     n: int
-
-    @classmethod
-    def of(cls, count: int, n: int) -> "Share":
-        return cls(count / n, wilson(count, n), n)
 
 
 @dataclass(frozen=True)
@@ -44,10 +40,10 @@ def steadiness(samples: Sequence[Sample]) -> Steadiness | None:
     whole = [part for part in split_by(samples, lambda s: s.id).values() if len(part) == len(part[0].options) > 1]
     if not whole:
         return None
-    same = sum(len(chosen := {chosen_text(s) for s in part}) == 1 and None not in chosen for part in whole)
-    right = [sum(s.correct for s in part) for part in whole]
-    always, sometimes = sum(r == len(part) for r, part in zip(right, whole, strict=True)), sum(map(bool, right))
-    return Steadiness(*(Share.of(count, len(whole)) for count in (same, always, sometimes)))
+    same = [len(chosen := {chosen_text(s) for s in part}) == 1 and None not in chosen for part in whole]
+    always, sometimes = ([how(s.correct for s in part) for part in whole] for how in (all, any))
+    found = [share(hits, [part[0] for part in whole]) for hits in (same, always, sometimes)]
+    return Steadiness(*(Share(each["share"], each["ci95"], each["n"]) for each in found))
 
 
 def chosen_text(sample: Sample) -> str | None:

@@ -1,25 +1,17 @@
-"""Intervals and tests for small, clustered, paired samples. Pure functions.
-
-Legend: G groups (patients), S strata (modalities), D bootstrap or permutation draws, N items.
-Every random draw is seeded: the same input gives the same digits.
-"""
+"""Intervals and tests of independent items, and what a reader makes of several completions. Pure functions; ``clusters`` has those of patients."""
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-
-import numpy as np
-
-from medvlm_r1.evaluation.measuring.draws import SHARED
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, and p against zero where a test was made.
+    """A number with its 95 % interval (ends are ``nan`` where there is none), and p against zero where a test was made.
 
-    >>> Estimate(0.2, 0.15, 0.25, 0.001).ci95
-    [0.15, 0.25]
+    >>> Estimate(0.2, 0.15, 0.25, 0.001).ci95, Estimate(0.2, math.nan, math.nan).ci95
+    ([0.15, 0.25], None)
     """
 
     value: float
@@ -28,8 +20,8 @@ class Estimate:
     p: float | None = None
 
     @property
-    def ci95(self) -> list[float]:
-        return [self.low, self.high]
+    def ci95(self) -> list[float] | None:
+        return None if math.isnan(self.low) else [self.low, self.high]
 
 
 def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -47,8 +39,15 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float,
     """
     if n == 0:
         return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    rate = successes / n
+    return score_interval(successes / n, n, NormalDist().inv_cdf(0.5 + confidence / 2))
+
+
+def score_interval(rate: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's interval of a rate seen in n > 0 independent items, for any quantile.
+
+    >>> [round(x, 3) for x in score_interval(1.0, 5, 2.776)]      # 5 / (5 + 2.776²)
+    [0.394, 1.0]
+    """
     centre = rate + z * z / (2 * n)
     half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
@@ -73,148 +72,6 @@ def mcnemar(only_first: int, only_second: int) -> float:
         term = term * (n - i) // (i + 1)
         tail += term
     return min(1.0, 2 * tail / 2**n)
-
-
-def cluster_mean(
-    values: Sequence[float],
-    groups: Sequence[Hashable],
-    strata: Sequence[Hashable] | None = None,
-    draws: int = 4000,
-    seed: int = 0,
-) -> Estimate:
-    """Mean over strata of the mean in each, with a percentile interval from resampling whole groups.
-
-    Without ``strata`` it is the plain mean. Fed with differences of two models
-    on the same items, it is their paired comparison; ``p`` is then that of
-    flipping the sign of whole groups at random (both models equal, groups
-    independent). Raises ValueError when there are no values. With fewer than
-    about 20 groups the interval is too narrow; with one it has no width. A draw
-    that misses a very small stratum averages over the others.
-
-    | values, groups | mean | ci95 |
-    >>> cluster_mean([1, 0, 1, 1], "aabb").value
-    0.75
-    >>> cluster_mean([1, 0, 1], "abc", strata=["ct", "ct", "mri"]).value    # (1/2 + 1) / 2
-    0.75
-    >>> cluster_mean([1.0] * 8, "abcdefgh").ci95
-    [1.0, 1.0]
-    >>> 0.005 < cluster_mean([1.0] * 8, "abcdefgh", draws=20000).p < 0.011       # 2 / 2**8 = 0.0078
-    True
-    """
-    sums_GS, counts_GS, _ = _tables(values, groups, strata)
-    value = float((sums_GS.sum(0) / counts_GS.sum(0)).mean())
-    weights, signs = SHARED.blocks(len(sums_GS), draws, seed)
-    means_D = np.concatenate([np.nanmean(_means(weights_DG, sums_GS, counts_GS), axis=1) for weights_DG in weights])
-    low, high = np.quantile(means_D, [0.025, 0.975])
-    shares_GS = sums_GS / counts_GS.sum(0)
-    flipped_D = np.concatenate([(signs_DG.astype(float) @ shares_GS).mean(axis=1) for signs_DG in signs])
-    extreme = int((np.abs(flipped_D) >= abs(value) - 1e-12).sum())
-    return Estimate(value, float(low), float(high), (1 + extreme) / (1 + draws))
-
-
-def cluster_gap(
-    values: Sequence[float],
-    groups: Sequence[Hashable],
-    strata: Sequence[Hashable],
-    stratum: Hashable,
-    draws: int = 4000,
-    seed: int = 0,
-) -> Estimate:
-    """Mean in one stratum minus the mean over the means of the others; the interval resamples whole groups.
-
-    A group that stands in several strata moves as one. A draw without any item of
-    the stratum, or of all others, says nothing and is left out. Raises ValueError
-    where the stratum, or every other, is missing.
-
-    | values, strata, stratum | gap |
-    >>> cluster_gap([1, 1, 1, 0, 0, 0], "abcdef", ["mri", "mri", "ct", "ct", "xray", "xray"], "mri").value  # 1 - (1/2 + 0) / 2
-    0.75
-    """
-    sums_GS, counts_GS, names = _tables(values, groups, strata)
-    if stratum not in names or len(names) < 2:
-        raise ValueError(f"a gap is between {stratum!r} and others; there are {names}")
-    own = names.index(stratum)
-
-    def gap(means_DS: np.ndarray) -> np.ndarray:
-        others_DS = np.delete(means_DS, own, axis=1)
-        seen_D = (~np.isnan(others_DS)).sum(axis=1)
-        return means_DS[:, own] - np.nansum(others_DS, axis=1) / np.where(seen_D, seen_D, np.nan)
-
-    weights, _ = SHARED.blocks(len(sums_GS), draws, seed)
-    gaps_D = np.concatenate([gap(_means(weights_DG, sums_GS, counts_GS)) for weights_DG in weights])
-    low, high = np.nanquantile(gaps_D, [0.025, 0.975])
-    return Estimate(float(gap((sums_GS.sum(0) / counts_GS.sum(0))[None])[0]), float(low), float(high))
-
-
-def cluster_share(
-    parts: Sequence[float],
-    wholes: Sequence[float],
-    groups: Sequence[Hashable],
-    strata: Sequence[Hashable],
-    draws: int = 4000,
-    seed: int = 0,
-) -> Estimate:
-    """What share the mean of ``parts`` is of the mean of ``wholes``, both means over strata; the interval resamples whole groups.
-
-    Below 0 it is 0, above 1 it is 1, and so it is in a draw whose whole is not above 0. Raises ValueError where the whole is not above 0.
-
-    | parts, wholes | share |
-    >>> cluster_share([0.5, 0.0], [1.0, 1.0], "ab", "xx").value
-    0.25
-    """
-    parts_GS, counts_GS, _ = _tables(parts, groups, strata)
-    wholes_GS, _, _ = _tables(wholes, groups, strata)
-    part, whole = ((sums_GS.sum(0) / counts_GS.sum(0)).mean() for sums_GS in (parts_GS, wholes_GS))
-    if whole <= 0:
-        raise ValueError(f"a share of {whole:g} is not defined")
-    shares = []
-    for weights_DG in SHARED.blocks(len(counts_GS), draws, seed)[0]:
-        part_D, whole_D = (np.nanmean(_means(weights_DG, sums_GS, counts_GS), axis=1) for sums_GS in (parts_GS, wholes_GS))
-        shares.append(np.where(whole_D > 0, part_D / np.where(whole_D > 0, whole_D, 1), 1.0).clip(0, 1))
-    low, high = np.quantile(np.concatenate(shares), [0.025, 0.975])
-    return Estimate(float(np.clip(part / whole, 0, 1)), float(low), float(high))
-
-
-def design_effect(values: Sequence[float], groups: Sequence[Hashable]) -> float:
-    """How many times the variance of the mean exceeds that of as many independent items (Kish 1965); at least 1.
-
-    n items are worth n / design effect independent ones.
-
-    | values, groups | design effect |
-    >>> design_effect([1, 0, 0, 1, 1, 0], "abcdef")
-    1.0
-    >>> design_effect([1, 1, 0, 0, 1, 1, 0, 0], "aabbccdd")         # every item stands there twice
-    2.0
-    """
-    sums_GS, counts_GS, _ = _tables(values, groups, None)
-    mean = sums_GS.sum() / counts_GS.sum()
-    alone = float(((np.asarray(values, float) - mean) ** 2).sum())
-    together = float(((sums_GS - mean * counts_GS) ** 2).sum())
-    return max(1.0, together / alone) if alone else 1.0
-
-
-def _tables(values: Sequence[float], groups: Sequence[Hashable], strata: Sequence[Hashable] | None) -> tuple[np.ndarray, np.ndarray, list[Hashable]]:
-    """Sum and number of values for each group in each stratum, all that the draws need; and the strata's names."""
-    if not len(values):
-        raise ValueError("no values to average")
-    group_of: dict[Hashable, int] = {}
-    stratum_of: dict[Hashable, int] = {}
-    g_N = [group_of.setdefault(g, len(group_of)) for g in groups]
-    s_N = [stratum_of.setdefault(s, len(stratum_of)) for s in strata] if strata is not None else [0] * len(g_N)
-    if not len(values) == len(g_N) == len(s_N):
-        raise ValueError(f"{len(values)} values, {len(g_N)} groups, {len(s_N)} strata: one of each per item")
-    sums_GS = np.zeros((len(group_of), max(1, len(stratum_of))))
-    counts_GS = np.zeros_like(sums_GS)
-    np.add.at(sums_GS, (g_N, s_N), np.asarray(values, float))
-    np.add.at(counts_GS, (g_N, s_N), 1)
-    return sums_GS, counts_GS, list(stratum_of)
-
-
-def _means(weights_DG: np.ndarray, sums_GS: np.ndarray, counts_GS: np.ndarray) -> np.ndarray:
-    """A ratio estimate in each stratum, draw by draw; NaN where a draw misses a very small stratum."""
-    weights_DG = weights_DG.astype(float)
-    counts_DS = weights_DG @ counts_GS
-    return np.divide(weights_DG @ sums_GS, counts_DS, out=np.full_like(counts_DS, np.nan), where=counts_DS > 0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

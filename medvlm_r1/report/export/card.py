@@ -88,7 +88,11 @@ def _file(data: str) -> str:
 def looking(summary: Mapping[str, Any]) -> str:
     """The evaluation's own judgement."""
     found = summary.get("looking")
-    return f"**{found['level'].capitalize()}.** {found['sentence']}" if found else "**Not tested.**"
+    return f"**{_first_capital(found.get('words') or found['level'])}.** {found['sentence']}" if found else "**Not tested.**"
+
+
+def _first_capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def command(settings: Mapping[str, Any], arms: Mapping[str, Any]) -> str:
@@ -119,7 +123,7 @@ def _results(summary: Mapping[str, Any], data: str, asked_sha256: str) -> list[E
             task_type=TASK, dataset_type=data, dataset_name=data, dataset_config=config,  # by the config they are told apart
             dataset_args={"questions": cell["n"], "sha256": asked_sha256},
             metric_type=metric, metric_name=name, metric_value=round(value, 4),
-            metric_args={"ci95": [round(x, 4) for x in cell["ci95"]], "extraction": rule},
+            metric_args={"ci95": cell["ci95"] and [round(x, 4) for x in cell["ci95"]], "extraction": rule},
         )
         for config, metric, name, value, cell, rule in rows
     ]  # fmt: skip
@@ -171,7 +175,7 @@ def _table(summary: Mapping[str, Any]) -> str:
 def _cell(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
         return "–"
-    interval = f" ({100 * cell['ci95'][0]:.1f} to {100 * cell['ci95'][1]:.1f})" if "ci95" in cell else ""
+    interval = f" ({100 * cell['ci95'][0]:.1f} to {100 * cell['ci95'][1]:.1f})" if cell.get("ci95") else ""
     return f"{100 * cell['accuracy']:.1f}{interval}"
 
 
