@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from medvlm_r1.errors import DataError
-from medvlm_r1.evaluation.measuring.agreement import agreement, named, thought_effect
+from medvlm_r1.evaluation.measuring.agreement import agreement, thought_effect
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.naming import named
 
 SIDES = ("left", "left upper", "right", "both")
 

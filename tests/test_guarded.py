@@ -14,11 +14,12 @@ from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.reasoning import render
-from medvlm_r1.rollout.answer import ask, question
+from medvlm_r1.rollout.answer import ask
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.guarded import Guarded, checked
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.scripted import ScriptedEngine, written
+from medvlm_r1.rollout.told import question
 from medvlm_r1.types import Completion, Example
 
 

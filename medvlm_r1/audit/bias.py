@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import chi2
 
 from medvlm_r1.audit.prior import by_modality
-from medvlm_r1.audit.texts import normal
+from medvlm_r1.naming import normal
 from medvlm_r1.types import LETTERS, Example
 
 CUES: dict[str, Callable[[str], int]] = {

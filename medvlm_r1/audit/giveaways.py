@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from medvlm_r1.audit.texts import normal, split_words, words
+from medvlm_r1.audit.texts import split_words, words
 from medvlm_r1.data.images import scheme_of
+from medvlm_r1.naming import normal
 from medvlm_r1.types import Example
 
 MIN_QUESTIONS = 5  # a wording or a source with fewer questions has one answer by accident

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from medvlm_r1.audit.texts import normal, words
+from medvlm_r1.audit.texts import words
 from medvlm_r1.data.manifest import write_manifest
 from medvlm_r1.errors import DataError, RunError
+from medvlm_r1.naming import normal
 from medvlm_r1.types import Example
 
 

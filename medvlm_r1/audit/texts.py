@@ -10,19 +10,10 @@ from functools import lru_cache
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from medvlm_r1.naming import normal
 from medvlm_r1.types import Example
 
 _WORD = re.compile(r"[a-z0-9]+")  # "x_ray." is "x" and "ray", as "X-ray" is
-
-
-@lru_cache(maxsize=1 << 17)
-def normal(option: str) -> str:
-    """An option as it is counted: without case, and without the full stop that some writers set and some do not.
-
-    >>> normal(" Acute infarct. ")
-    'acute infarct'
-    """
-    return option.strip().lower().rstrip(".")
 
 
 @lru_cache(maxsize=1 << 17)

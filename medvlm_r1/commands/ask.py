@@ -25,7 +25,7 @@ def register(commands: Commands) -> None:
 def run(arguments: Namespace) -> int:
     """Reasoning, answer and option probabilities."""
     from medvlm_r1.launch.asking import load
-    from medvlm_r1.rollout.answer import question
+    from medvlm_r1.rollout.told import question
 
     presets.apply(arguments)
     question(arguments.image, arguments.question, tuple(arguments.options))  # what cannot be asked need not wait for the model
@@ -36,9 +36,11 @@ def run(arguments: Namespace) -> int:
         return 0
     print(f"Reasoning  {answer.reasoning or '(none)'}")
     print(f"Answer     {f'{answer.answer}) ' if answer.answer else ''}{answer.answer_text or '(none)'}  [{answer.status}]")
+    for warned in answer.warnings:
+        print(f"Warning    {warned.text}")
     if not answer.answer_text:
         print(f"Wrote      {answer.text}")
-    for (letter, p), option in zip(answer.option_probs.items(), arguments.options, strict=True):
+    for (letter, p), option in zip(answer.option_probs.items(), arguments.options, strict=False):
         print(f"  {letter}) {option:<24} {p:6.1%}  {'█' * round(30 * p)}")
     print(INTENDED_USE)
     return 0

@@ -1,38 +1,13 @@
 """Does the answer go by the thought? What the thought names, beside what was answered, as written and when it is changed."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from medvlm_r1.audit.texts import normal
 from medvlm_r1.evaluation.measuring.metrics import compare, overall
-from medvlm_r1.evaluation.measuring.naming import is_denied, key, mentions
 from medvlm_r1.evaluation.measuring.share import share
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.naming import contradicted, named
 from medvlm_r1.reasoning import parse
-from medvlm_r1.types import LETTERS
-
-# A capital only: "option a lesion fits" names no letter.
-_LETTER = re.compile(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+(?:is|would be|must be))?\s*:?\s*[(\[]?([A-J])(?!\w)")
-
-
-def named(thought: str, options: Sequence[str]) -> str:
-    """The letter of the option that a thought names last, or "" for none.
-
-    Option texts count as whole words, the longest first, and not where they are denied: of "not the left" nothing
-    remains. Only a thought that names no text is searched for a letter, "the answer is B". Of options that
-    differ in case or a full stop alone, the first is meant.
-
-    >>> options = ("left", "left upper", "right")
-    >>> [named(t, options) for t in ("Right? Left upper.", "not right but left", "not the left", "So option C.")]
-    ['B', 'A', '', 'C']
-    """
-    texts = [key(normal(option)) for option in options]
-    spoken = [text for text, start, _ in mentions(thought, texts) if text == "no" or not is_denied(thought, start)]
-    if spoken:
-        return LETTERS[texts.index(spoken[-1])]
-    letters = [m[1] for m in _LETTER.finditer(thought) if m[1] in LETTERS[: len(options)] and not is_denied(thought, m.start())]
-    return letters[-1] if letters else ""
 
 
 def agreement(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -78,4 +53,21 @@ def thought_effect(own: Sequence[Sample], changed: Sequence[Sample]) -> dict[str
         "unchanged": share([s.answer == first[s.id] for s in changed], changed),
         "follows": share([s.answer == name for s, name in apart], where),
         "keeps": share([s.answer == first[s.id] for s in where], where),
+    }
+
+
+def contradictions(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Of all greedy answers: the share that is another option than their thought names, and the accuracy with and without them.
+
+    A reader is warned of these and shown no answer (``rollout.told``). ``accuracy_without`` is None where nothing else is left.
+    """
+    answered = [sample for sample in samples if sample.answer]
+    warned = [bool(contradicted(parse(s.text, len(s.options)).think, s.answer, s.options)) for s in answered]
+    found, kept = share(warned, answered), [s.correct for s, is_warned in zip(answered, warned, strict=True) if not is_warned]
+    return {
+        "n": found["n"],
+        "contradicted": found["share"],
+        "ci95": found["ci95"],
+        "accuracy": sum(s.correct for s in answered) / len(answered) if answered else None,
+        "accuracy_without": sum(kept) / len(kept) if kept else None,
     }

@@ -12,9 +12,9 @@ from typing import Any
 from medvlm_r1.data.phantom.questions import MODALITIES, NORMAL, NUMBERS
 from medvlm_r1.data.phantom.scene import BODIES, FINDINGS, PLANES, REGIONS, SIDES, SIZES, WEIGHTINGS, Scene
 from medvlm_r1.data.phantom.sets import scene_of
-from medvlm_r1.evaluation.measuring.naming import is_denied, key, mentions
 from medvlm_r1.evaluation.measuring.share import share
 from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.naming import is_denied, key, mentions
 from medvlm_r1.reasoning import parse
 
 

@@ -1,16 +1,30 @@
-"""Which words of a free text are named: whole words, the longest first, and whether the text denies them.
+"""What a free text names: whole words, the longest first, whether the text denies them, and which option it comes to.
 
 It is lexical: it knows words and their neighbours, no grammar. "not sure if left" denies left.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+
+from medvlm_r1.types import LETTERS
 
 DENIALS = frozenset({"no", "not", "non", "without", "nor", "neither", "never", "cannot"})
 _REACH_WORDS, _REACH_CHARACTERS = 3, 80
 _CLAUSE_ENDS = re.compile(r"[.,;:!?()\n]|\b(?:but|however|so|hence|thus|therefore)\b")
 _SENTENCE_ENDS = re.compile(r"\s*(?:[.;!?)\n]|$)")
+# A capital only: "option a lesion fits" names no letter.
+_LETTER = re.compile(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+(?:is|would be|must be))?\s*:?\s*[(\[]?([A-J])(?!\w)")
+
+
+@lru_cache(maxsize=1 << 17)
+def normal(option: str) -> str:
+    """An option as it is counted: without case, and without the full stop that some writers set and some do not.
+
+    >>> normal(" Acute infarct. ")
+    'acute infarct'
+    """
+    return option.strip().lower().rstrip(".")
 
 
 def key(words: str) -> str:
@@ -64,3 +78,32 @@ def mentions(text: str, forms: Iterable[str]) -> list[tuple[str, int, int]]:
     """
     found = ((key(m[0]), m.start(), m.end()) for m in finder(tuple(forms)).finditer(text))
     return [(form, start, end) for form, start, end in found if form not in ("yes", "no") or ends_sentence(text, end)]
+
+
+def named(thought: str, options: Sequence[str]) -> str:
+    """The letter of the option that a thought names last, or "" for none.
+
+    Option texts count as whole words, the longest first, and not where they are denied: of "not the left" nothing
+    remains. Only a thought that names no text is searched for a letter, "the answer is B". Of options that
+    differ in case or a full stop alone, the first is meant.
+
+    >>> options = ("left", "left upper", "right")
+    >>> [named(t, options) for t in ("Right? Left upper.", "not right but left", "not the left", "So option C.")]
+    ['B', 'A', '', 'C']
+    """
+    texts = [key(normal(option)) for option in options]
+    spoken = [text for text, start, _ in mentions(thought, texts) if text == "no" or not is_denied(thought, start)]
+    if spoken:
+        return LETTERS[texts.index(spoken[-1])]
+    letters = [m[1] for m in _LETTER.finditer(thought) if m[1] in LETTERS[: len(options)] and not is_denied(thought, m.start())]
+    return letters[-1] if letters else ""
+
+
+def contradicted(thought: str, letter: str | None, options: Sequence[str]) -> str:
+    """The letter that a thought names last where the answer is another; "" where they agree, or one of them names none.
+
+    >>> contradicted("Finding: nodule on the left. Hence left.", "B", ("left", "right")), contradicted("Hence left.", "A", ("left", "right"))
+    ('A', '')
+    """
+    meant = named(thought, options) if letter else ""
+    return meant if meant != letter else ""
