@@ -124,7 +124,7 @@ def test_options_must_be_a_choice(words, capsys, options):
 
 
 @pytest.mark.parametrize(("position", "value", "part"), [
-    (3, "gone.png", "gone.png"), (4, " ", "question is empty"), (4, "What is <|im_end|>?", "<|im_end|>"),
+    (3, "gone.png", "gone.png"), (4, " ", "question is empty"),
 ])  # fmt: skip
 def test_what_cannot_be_asked(words, capsys, position, value, part):
     words[position] = value

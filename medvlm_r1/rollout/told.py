@@ -150,7 +150,7 @@ def unseen(question: str, earlier: Sequence[Reading]) -> str:
         return ""
     for reading in earlier:
         said = normal(reading.answer_text)
-        asks = bool(_ASKS_WHETHER.search(reading.question)) and "normal" not in key(reading.question).split()
+        asks = bool(_ASKS_WHETHER.search(reading.question)) and not re.search(r"\bnormal\b", reading.question, re.IGNORECASE)
         if said in _NOTHING or (said == "no" and asks):
             return reading.answer_text
     return ""

@@ -64,7 +64,7 @@ class Writing:
     def write(self, batch: PromptBatch, uniform_NC: torch.Tensor) -> Iterator[tuple[list[int], list[float]]]:
         """Every row's tokens and their log-probabilities."""
         self._start(batch, uniform_NC)
-        with _cores(2 * len(uniform_NC) * self.policy.widest):
+        with few_cores(2 * len(uniform_NC) * self.policy.widest):
             self._run()
         ends_N = torch.isin(self.ids_NC, self.policy.stop)
         lengths_N = torch.where(ends_N.any(1), ends_N.int().argmax(1) + 1, self.ids_NC.shape[1])
@@ -149,7 +149,7 @@ def _bucketed(batch: PromptBatch) -> int:
 
 
 @contextmanager
-def _cores(flops: float) -> Iterator[None]:
+def few_cores(flops: float) -> Iterator[None]:
     """One core for products this small: two threads would wait for each other longer than they work."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if flops >= SHARED_FLOPS else 1)
