@@ -53,8 +53,8 @@ def modules_of(requirements: list[str]) -> set[str]:
 
 NEEDED = modules_of(PROJECT["dependencies"])
 OPTIONAL = modules_of([text for extra, texts in PROJECT["optional-dependencies"].items() if extra != "dev" for text in texts])
-# Of nilearn two files are read; pydicom finds its decoders itself.
-NEVER_IMPORTED = {"nilearn", "pylibjpeg", "pylibjpeg_openjpeg", "pyjpegls"}
+# Of nilearn two files are read; pydicom finds its decoders itself, and uvicorn its parser.
+NEVER_IMPORTED = {"nilearn", "pylibjpeg", "pylibjpeg_openjpeg", "pyjpegls", "httptools"}
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 parse = cache(ast.parse)  # every check looks at every file

@@ -170,6 +170,7 @@ class SlotEngine:
 
     def _pick(self, hidden_AH: torch.Tensor, rows: Sequence[_Row]) -> None:
         """Sample a token for each of these rows, tell of it, and drop those that have ended. Rows of one temperature are one product."""
+        rows = list(rows)  # whoever hears of a fault may cancel the request, and with it rows under way
         for temperature in {row.sampling.temperature for row in rows}:
             places = [n for n, row in enumerate(rows) if row.sampling.temperature == temperature]
             self._pick_at(temperature, hidden_AH[places], [rows[n] for n in places])
