@@ -22,7 +22,7 @@ from medvlm_r1.serving.guard import Limits
 from medvlm_r1.serving.medical import judge, medical
 from medvlm_r1.serving.metrics import Metrics
 from medvlm_r1.serving.refusals import Refused
-from medvlm_r1.serving.schema import ChatRequest, FeedbackRequest, ImageUrl
+from medvlm_r1.serving.schema import MOST_PICTURES, ChatRequest, FeedbackRequest, ImageUrl
 from medvlm_r1.serving.splitting import Splitter
 from medvlm_r1.serving.wire import Ask, Backend, Picture, Said
 from medvlm_r1.types import Prompt
@@ -95,6 +95,8 @@ class Service:
         parts = [part for message in request.messages for part in ([message.content] if isinstance(message.content, str) else message.content)]
         text = "\n".join(part if isinstance(part, str) else part.text for part in parts if not isinstance(part, ImageUrl))
         urls = [part.image_url.url for part in parts if isinstance(part, ImageUrl)]
+        if len(urls) > MOST_PICTURES:
+            raise Refused(422, f"at most {MOST_PICTURES} pictures go with a question", "messages")
         template, options = request.medical.template, tuple(request.medical.options)
         if template is not None and template not in TEMPLATES:
             raise Refused(422, f"unknown template{nearest(template, TEMPLATES)}", "medical.template")
