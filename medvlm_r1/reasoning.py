@@ -54,13 +54,20 @@ def render(example: Example, template: str) -> Prompt:
     """
     if template not in TEMPLATES:
         raise ConfigError(f'unknown template "{template}"{nearest(template, TEMPLATES)}')
-    options = "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, example.options, strict=False))
     thinks = template in WITHOUT_THOUGHT or (False if template in WITHOUT_THOUGHT.values() else None)
-    if not options:
+    if not example.options:
         text = OPEN.get(template, TEMPLATES[template]).replace("{question}", example.question)
         return Prompt(example, text, bare=template in BARE_OPEN, thinks=thinks)
-    text = TEMPLATES[template].replace("{question}", f"{example.question}\n{options}")
-    return Prompt(example, text, bare=template in BARE, thinks=thinks)
+    return Prompt(example, TEMPLATES[template].replace("{question}", asked(example)), bare=template in BARE, thinks=thinks)
+
+
+def asked(example: Example) -> str:
+    """What of a prompt is the asker's: the question and its options. All else is the template's.
+
+    >>> asked(Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri"))
+    'Which plane?\\nA) axial\\nB) coronal'
+    """
+    return "\n".join([example.question, *(f"{letter}) {option}" for letter, option in zip(LETTERS, example.options, strict=False))])
 
 
 def gold(example: Example, think: str | None) -> str:

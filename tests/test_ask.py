@@ -19,7 +19,8 @@ from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import load_policy, prepare
 from medvlm_r1.reasoning import render
-from medvlm_r1.rollout.answer import ask, option_probs, question
+from medvlm_r1.rollout.answer import ask, option_probs
+from medvlm_r1.rollout.told import question
 from medvlm_r1.types import Completion, Rollout, RolloutGroup
 
 OPTIONS = ("axial", "coronal", "sagittal")
@@ -48,7 +49,7 @@ def scripted(tokenizer, text):
 def test_json_has_all_that_is_known(words, capsys):
     assert cli.main([*words, "--options", *OPTIONS[:2], "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer.keys() == {"reasoning", "answer", "answer_text", "status", "option_probs", "text"} | {
+    assert answer.keys() == {"reasoning", "answer", "answer_text", "status", "option_probs", "text", "written", "warnings"} | {
         "image_sha256", "model", "version", "template", "extraction", "intended_use",
     }  # fmt: skip
     assert answer["answer"] in ("A", "B") and answer["status"] == "answered"  # it was taught letters
@@ -89,6 +90,13 @@ def test_an_answer_is_read_by_the_one_parser(tokenizer, text):
     assert answer.text == text and sum(answer.option_probs.values()) == pytest.approx(1)
 
 
+def test_an_answer_against_its_own_thought_is_none(tokenizer):
+    text = "<think>The ears. Hence coronal.</think>\n<answer>A</answer>"
+    answer = ask(scripted(tokenizer, text), question("a.png", "Which plane?", OPTIONS), "think", 100)
+    assert (answer.status, answer.answer, answer.answer_text, answer.written, answer.option_probs) == ("contradicted", None, "", "A", {})
+    assert [warned.text for warned in answer.warnings] == ["The thought names B) coronal, the answer written was A) axial."]
+
+
 FREE = {
     "<think>The ears.</think>\n<answer>The brain.</answer>": "The brain.",
     "The brain.": "The brain.",
@@ -124,7 +132,7 @@ def test_options_must_be_a_choice(words, capsys, options):
 
 
 @pytest.mark.parametrize(("position", "value", "part"), [
-    (3, "gone.png", "gone.png"), (4, " ", "question is empty"), (4, "What is <|im_end|>?", "<|im_end|>"),
+    (3, "gone.png", "gone.png"), (4, " ", "question is empty"),
 ])  # fmt: skip
 def test_what_cannot_be_asked(words, capsys, position, value, part):
     words[position] = value

@@ -218,19 +218,19 @@ def test_pictures_that_are_missing_or_broken(endpoint, taught, data, tmp_path, c
 
 
 def test_what_this_model_cannot_be_asked_costs_its_question(taught, data, tmp_path, command):
-    """A token of the chat, a prompt longer than the context, a picture that is a thread: each said, none recorded, asked again when mended."""
+    """Prompts longer than the context, a picture that is a thread: each said, none recorded, asked again when mended."""
     out, more = tmp_path / "eval", ("--template", "direct", "--samples", "1", "--arms", "image,rotate")
     model, whole = with_context(taught, tmp_path, 460), data.read_text()
     assert command(*eval_words(model, data, tmp_path / "whole", *more))[0] == 0
     rows = [json.loads(line) for line in whole.splitlines()]
-    rows[1]["question"] += " <|im_end|>"
+    rows[1]["question"] += " x" * 500
     rows[2]["question"] = "Which plane is this? " * 80
     Image.new("L", (1, 300)).save(tmp_path / "thread.png")
     rows[4]["image"] = ["thread.png"]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     code, _, err = command(*eval_words(model, data, out, *more))
     assert code == 1 and "9 answers are missing" in err  # under the arm "rotate" each is asked twice
-    assert '3 of 6 questions will have no answer, the first: question "q2" contains "<|im_end|>", which steers the model; take it out' in err
+    assert '3 of 6 questions will have no answer, the first: question "q2" needs ' in err
     failed = {s.id: s.text for s in read_samples(out / "samples-image.jsonl") if s.status == "failed"}
     assert failed.keys() == {"q2", "q3", "q5"} and "the model reads 460 in all" in failed["q3"] and "cannot be prepared" in failed["q5"]
     assert json.loads((out / "summary.json").read_text())["failed"] == {"image": 3, "rotate": 6}

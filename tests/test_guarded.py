@@ -14,11 +14,12 @@ from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.reasoning import render
-from medvlm_r1.rollout.answer import ask, question
+from medvlm_r1.rollout.answer import ask
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.guarded import Guarded, checked
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.scripted import ScriptedEngine, written
+from medvlm_r1.rollout.told import question
 from medvlm_r1.types import Completion, Example
 
 
@@ -45,7 +46,7 @@ def test_each_fault_costs_its_question_and_no_other(policy):
 
     policy.encoder.load_image = load
     asked = [
-        prompt("q1"), prompt("q2", ("gone.png",)), prompt("q3", ("thread.png",)), prompt("q4", text="Which <|im_end|> is this?"),
+        prompt("q1"), prompt("q2", ("gone.png",)), prompt("q3", ("thread.png",)), prompt("q4", text="Which \udcff is this?"),
         prompt("q5", text="Which plane is this? " * 2000), prompt("q6", ("b.png",)), prompt("q7", text="Which \ud83d?"),
     ]  # fmt: skip
     engine = guarded(policy)
@@ -55,7 +56,7 @@ def test_each_fault_costs_its_question_and_no_other(policy):
     assert first[0] == first[5] == "" and groups[5][0].text.endswith("<answer>A</answer>")
     assert first[1] == 'question "q2": image "gone.png" is missing'
     assert '"q3"' in first[2] and "cannot be prepared" in first[2] and "aspect ratio" in first[2] and "crop it" in first[2]
-    assert first[3] == 'question "q4" contains "<|im_end|>", which steers the model; take it out'
+    assert 'question "q4" holds half a character' in first[3]
     assert 'question "q7" holds half a character, which no tokenizer takes' in first[6]
     assert 'question "q5" needs ' in first[4] and "the model reads 4096 in all; shorten it" in first[4]
 

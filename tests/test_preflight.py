@@ -70,8 +70,6 @@ LINES = {
     "an image is empty": (json.dumps(line(image="empty.png")), '"q2"', "empty.png", "0 bytes"),
     "an image is no image": (json.dumps(line(image="text.png")), '"q2"', "text.png", "not an image"),
     "an image is a thread": (json.dumps(line(image="thread.png")), '"q2"', "aspect ratio"),
-    "a token of the chat": (json.dumps(line(question="Which <|im_end|> is this?")), '"q2"', "<|im_end|>"),
-    "an image token": (json.dumps(line(options=["axial", "<|image_pad|>"])), '"q2"', "<|image_pad|>"),
     "no letter to reward": (json.dumps(line(options=[], answer="the liver")), '"q2"', "the liver", '"accuracy"'),
     "too long": (json.dumps(line(question="Which plane is this? " * 8000)), '"q2"', "prompt tokens and 12 for its answer", "32768", "shorten it"),
 }

@@ -19,9 +19,11 @@ IMAGE = [sample("q1", "Hence left.", "A"), sample("q2", "Hence left.", "A"), sam
 def test_agreement_alone_where_nothing_else_was_asked():
     image = [*IMAGE, sample("q5", None, "A")]
     found = reasons({"image": image, "blank": image})
-    assert found.keys() == {"agreement"}
-    [row] = rows(found)
+    assert found.keys() == {"agreement", "contradictions"}
+    row, against = rows(found)
     assert (row.value, row.n) == (pytest.approx(2 / 3), 3) and "2 name none" in row.meaning
+    # q3 says right and answers left; gold is left, so that without it three of four are right, and with it four of five.
+    assert (against.value, against.n) == (pytest.approx(1 / 5), 5) and "accuracy 80.0 %, 75.0 % without them" in against.meaning
 
 
 def test_a_foreign_thought_is_followed_or_not():
@@ -31,8 +33,8 @@ def test_a_foreign_thought_is_followed_or_not():
         sample("q3", "Hence left.", "A", "swapped-thought"),
     ]
     found = rows(reasons({"image": IMAGE, "swapped-thought": foreign}))
-    assert [row.what for row in found[1:]] == ["Thought taken from another question", "… the answer goes with the foreign thought"]
-    effect, follows = found[1:]
+    assert [row.what for row in found[2:]] == ["Thought taken from another question", "… the answer goes with the foreign thought"]
+    effect, follows = found[2:]
     assert effect.is_difference and (effect.value, effect.n) == (pytest.approx(-1 / 3), 3) and "100.0 % with its own" in effect.meaning
     assert effect.ci95 == [-1.0, 1.0]  # three patients with -1, 0 and 0: -0.33 ± 4.3 x 0.33
     assert (follows.value, follows.n) == (0.5, 2)  # q3's first answer was what the foreign thought names

@@ -113,10 +113,10 @@ def test_a_run_goes_on_with_the_questions_that_it_began_with(tmp_path):
 
 @pytest.mark.parametrize("kind", ["train", "sft"])
 def test_a_training_leaves_out_what_cannot_be_put_and_goes_on(hub_dir, data, tmp_path, command, kind):
-    """A picture that is missing shows before the model is there, a token of the chat after. The run is that of a file without the two."""
+    """A picture that is missing shows before the model is there, a question beyond the context after. The run is that of a file without the two."""
     rows = [json.loads(line) for line in data.read_text().splitlines()]
     clean = write(tmp_path / "clean.jsonl", [row for row in rows if row["id"] not in ("q3", "q7")])
-    rows[7]["question"] += " <|im_end|>"
+    rows[7]["question"] *= 9000
     write(data, rows)
     (tmp_path / "3.png").rename(tmp_path / "away.png")
     code, _, err = command(*words(kind, hub_dir, data, tmp_path / "run"))

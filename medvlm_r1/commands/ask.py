@@ -49,7 +49,7 @@ def run(arguments: Namespace) -> int:
     """Reasoning, answer and option probabilities."""
     from medvlm_r1.launch import recording
     from medvlm_r1.launch.asking import load
-    from medvlm_r1.rollout.answer import question
+    from medvlm_r1.rollout.told import question
 
     presets.apply(arguments)
     options, reports = tuple(arguments.options), {"--sr": arguments.sr, "--fhir": arguments.fhir}
@@ -135,6 +135,8 @@ def _tell(answer: "Answer", options: list[str], live: Live | None) -> None:
     else:
         print(f"Reasoning  {reasoning or '(none)'}")
     print(f"Answer     {f'{answer.answer}) ' if answer.answer else ''}{plain(answer.answer_text) or '(none)'}  [{answer.status}]")
+    for warned in answer.warnings:
+        print(f"Warning    {plain(warned.text)}")
     if not answer.answer_text:
         print(f"Wrote      {plain(answer.text)}")
     for (letter, p), option in zip(answer.option_probs.items(), options, strict=False):

@@ -10,7 +10,7 @@ from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight.questions import check_prompt
 from medvlm_r1.rollout.answer import Answer, ask
-from medvlm_r1.rollout.answer import question as asked
+from medvlm_r1.rollout.told import question as asked
 
 Place = str | PathLike[str]
 

@@ -6,7 +6,9 @@ not fit the model, or cannot be put to it, is rejected by the example's id.
 """
 
 import copy
+import itertools
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -20,11 +22,13 @@ from medvlm_r1.errors import DataError, ImageError, TooLong
 from medvlm_r1.models.family import Family, Pixels
 from medvlm_r1.models.kept import Kept
 from medvlm_r1.models.qwen import QWEN2_VL
+from medvlm_r1.reasoning import asked
 from medvlm_r1.types import Example, Prompt, PromptBatch, RolloutGroup, TokenBatch
 
 KEPT_PIXEL_BYTES = 2**33  # 850 images of 512 visual tokens
 KEPT_BATCHES = 4
 KEPT_PROMPT_TOKENS = 2**22  # 5,000 prompts of 800 tokens, 150 MB
+KEPT_BLANK_SIGNS = 2**22
 
 
 @dataclass
@@ -47,7 +51,7 @@ class Encoder:
     _batches: Kept[PromptBatch] = field(default_factory=lambda: Kept(KEPT_BATCHES), init=False)
     _coming: dict[str, Future[Pixels]] = field(default_factory=dict, init=False)
     _fits: int = field(default=2**62, init=False)
-    _blanks: dict[tuple[tuple[int, int], int], str] = field(default_factory=dict, init=False)
+    _blanks: Kept[str] = field(default_factory=lambda: Kept(KEPT_BLANK_SIGNS), init=False)
 
     @property
     def merge(self) -> int:
@@ -81,6 +85,16 @@ class Encoder:
         self._pixels.put(reference := f"memory:{kept.key}", kept, kept.patches.nbytes)
         return reference
 
+    def keep_at_most(self, n_bytes: int) -> None:
+        """Keep so many bytes of pixels, and a token of prompts for every 32 of them; 0 keeps the last picture and prompt."""
+        self._pixels.limit, self._ids.limit = n_bytes, min(KEPT_PROMPT_TOKENS, n_bytes // 32)
+
+    def forget(self) -> None:
+        """Keep nothing of what was asked."""
+        self._pixels.clear()
+        self._ids.clear()
+        self._batches.clear()
+
     def read_ahead(self, examples: Sequence[Example]) -> None:
         """Prepare the images of these questions in the background, for a caller that will ask for them next."""
         for reference in {reference for example in examples for reference in example.images}:
@@ -98,8 +112,10 @@ class Encoder:
         return pixels if self.pinned_as is None else replace(pixels, patches=pixels.patches.to(self.pinned_as).pin_memory())
 
     @cached_property
-    def _special(self) -> list[str]:
-        return self.tokenizer.all_special_tokens
+    def _controls(self) -> re.Pattern[str]:
+        """Any text that the tokenizer takes for one token of its own, whatever stands around it; overlapping ones too."""
+        names = {name for name in (*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()) if len(name) > 1 and not name.isspace()}
+        return re.compile(f"(?={'|'.join(map(re.escape, sorted(names)))})" if names else r"(?!)")
 
     @property
     def pad_id(self) -> int:
@@ -132,28 +148,38 @@ class Encoder:
             raise DataError(
                 f'question "{prompt.example.id}" holds half a character, which no tokenizer takes ({error}); write the whole, or take it out'
             ) from error
-        ids = self._ids_with(prompt, images)
-        if found := next((token for token in self._special if token in prompt.text), None):
-            raise DataError(f'question "{prompt.example.id}" contains "{found}", which steers the model; take it out')
-        return ids
+        return self._ids_with(prompt, images)
 
     def as_sent(self, prompt: Prompt) -> str:
         """The whole conversation up to the first token that the assistant is to write; an image is one placeholder, before it becomes many."""
-        content = [{"type": "image"} for _ in prompt.example.images] + [{"type": "text", "text": prompt.text}]
+        return self._templated(prompt, prompt.text) + prompt.opening
+
+    def _templated(self, prompt: Prompt, text: str) -> str:
+        content = [{"type": "image"} for _ in prompt.example.images] + [{"type": "text", "text": text}]
         # No system turn of ours: Qwen's chat template adds its own.
-        turns = [{"role": "user", "content": content}]
-        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) + prompt.opening
+        return str(self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
 
     def _ids_with(self, prompt: Prompt, images: Sequence[str]) -> list[int]:
-        """The token ids, with these texts in the places of the images."""
-        first, *parts = self.as_sent(replace(prompt, opening="")).split(self.family.image_token)
+        """The token ids, with these texts in the places of the images. What the asker wrote is text, and never a token that steers."""
+        cut = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in prompt.text + prompt.opening)  # for private use
+        first, *parts = self._templated(prompt, self._with_cuts(prompt, cut)).split(self.family.image_token)
         if len(parts) != len(images):
             raise DataError(
                 f'example "{prompt.example.id}" has {len(images)} images and its prompt {len(parts)} times '
                 f'"{self.family.image_token}"; take it out of the text, or use the chat template of the model\'s source'
             )
         text = first + "".join(image + part for image, part in zip(images, parts, strict=True)) + prompt.opening
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [id for piece in text.split(cut) for id in self.tokenizer(piece, add_special_tokens=False)["input_ids"]]
+
+    def _with_cuts(self, prompt: Prompt, cut: str) -> str:
+        """The user's turn, cut behind the first sign of every control token that the asker wrote: its halves are plain text."""
+        theirs = asked(prompt.example)
+        before, found, after = prompt.text.partition(theirs)
+        if not found:  # nobody knows what is the template's
+            before, theirs, after = "", prompt.text, ""
+        places = [match.start() + 1 for match in self._controls.finditer(theirs)]
+        bounds = [0, *places, len(theirs)]
+        return before + cut.join(theirs[start:end] for start, end in itertools.pairwise(bounds)) + after
 
     def _too_long(self, prompt: Prompt, tokens: int, room: int) -> TooLong:
         """With an image budget under which the prompt fits; one that was found before is kept where it does."""
@@ -168,11 +194,13 @@ class Encoder:
 
     def _blank(self, size: tuple[int, int], max_pixels: int) -> str:
         """What would stand in the prompt for a picture of this size under another budget."""
-        if (size, max_pixels) not in self._blanks:
+        text = self._blanks.get((size, max_pixels))
+        if text is None:
             processor = copy.copy(self.image_processor)
             self.family.shrink(processor, max_pixels)
-            self._blanks[size, max_pixels] = self.family.prepare(processor, Image.new("RGB", size), self.tile_tokens).text
-        return self._blanks[size, max_pixels]
+            text = self.family.prepare(processor, Image.new("RGB", size), self.tile_tokens).text
+            self._blanks.put((size, max_pixels), text, len(text))
+        return text
 
     def prompts(self, prompts: Sequence[Prompt]) -> PromptBatch:
         """P prompts, each once. Those of a rollout are those of the update that follows, and are put together once."""

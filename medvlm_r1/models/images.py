@@ -79,6 +79,10 @@ class Images:
         if reached:
             torch.autograd.backward([image.encoded for image in reached], [image.cut.grad for image in reached])
 
+    def keep_at_most(self, n_bytes: int) -> None:
+        """Keep so many bytes of embeddings; 0 keeps the last image."""
+        self._kept.limit = n_bytes
+
     def clear(self) -> None:
         """Nothing that was encoded counts any more."""
         self._kept.clear()

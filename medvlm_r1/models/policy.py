@@ -164,6 +164,16 @@ class Policy:
         """What the decoder gets of all image slots in order, (I, F, H)."""
         return self.images.embeds(batch, self.version)
 
+    def keep_at_most(self, n_bytes: int) -> None:
+        """How many bytes of pixels, and as many of embeddings, may stay for questions to come."""
+        self.encoder.keep_at_most(n_bytes)
+        self.images.keep_at_most(n_bytes)
+
+    def forget(self) -> None:
+        """Keep nothing of the pictures and prompts that were asked about: they may be a patient's."""
+        self.encoder.forget()
+        self.images.clear()
+
     def remember(self, batch: PromptBatch) -> None:
         """Encode the images of a step with gradients, for the rollouts and for the update that follows them."""
         self.images.remember(batch, self.version)

@@ -88,3 +88,13 @@ def named_last(thought: str, options: Sequence[str]) -> str:
         return LETTERS[texts.index(spoken[-1])]
     letters = [m[1] for m in _LETTER.finditer(thought) if m[1] in LETTERS[: len(options)] and not is_denied(thought, m.start())]
     return letters[-1] if letters else ""
+
+
+def contradicted(thought: str, letter: str | None, options: Sequence[str]) -> str:
+    """The letter that a thought names last where the answer is another; "" where they agree, or one of them names none.
+
+    >>> contradicted("Finding: nodule on the left. Hence left.", "B", ("left", "right")), contradicted("Hence left.", "A", ("left", "right"))
+    ('A', '')
+    """
+    meant = named_last(thought, options) if letter else ""
+    return meant if meant != letter else ""

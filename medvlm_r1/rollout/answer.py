@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 
-from medvlm_r1.errors import ConfigError, EngineError
+from medvlm_r1.errors import EngineError
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.reasoning import read, render
+from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.guarded import NOT_FINITE, Guarded
 from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.rollout.told import CONTRADICTED, Warned, tell
 from medvlm_r1.types import LETTERS, Completion, Example, Prompt, Rollout, RolloutGroup
 
 
@@ -23,7 +24,8 @@ class Answer:
     ``answer_text``: the chosen option, or free text where no options were given;
     empty where nothing could be read. ``text`` is all that the model wrote.
     ``option_probs``: after the thought that the model wrote, the probability of
-    each letter inside the answer tag, among the letters offered.
+    each letter inside the answer tag, among the letters offered; withheld where the
+    answer contradicts the thought (``told``): a number beside it would be taken for its truth.
     """
 
     reasoning: str
@@ -32,25 +34,12 @@ class Answer:
     status: str
     option_probs: dict[str, float]
     text: str
+    written: str = ""
+    warnings: tuple[Warned, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
-
-
-def question(image: str, text: str, options: tuple[str, ...]) -> Example:
-    """What a user asks, as an example without a known answer.
-
-    Raises ConfigError for an empty question, and for options that are no choice: fewer than
-    two, more than there are letters, empty or repeated ones. No options at all ask for free text.
-    """
-    if not text.strip():
-        raise ConfigError("the question is empty; put it in quotes after the image")
-    if options and not 2 <= len(options) <= len(LETTERS):
-        raise ConfigError(f"--options wants 2 to {len(LETTERS)} answers, got {len(options)}; leave it out to ask for free text")
-    if len({option.strip() for option in options} - {""}) < len(options):
-        raise ConfigError("--options holds an empty or a repeated answer; every letter needs its own")
-    return Example("ask", (image,), text, options, options[0] if options else "", "")
 
 
 def ask(policy: Policy, example: Example, template: str, max_tokens: int, seen: Callable[[str], None] | None = None) -> Answer:
@@ -61,16 +50,13 @@ def ask(policy: Policy, example: Example, template: str, max_tokens: int, seen: 
     completion = Guarded(engine, policy.encoder).generate([prompt], Sampling(1, 0.0, max_tokens))[0][0]
     if completion.error:
         raise EngineError(completion.error)
-    found = read(completion.text, prompt)
-    status = found.status if completion.finished or (found.answer and example.options) else "truncated"
-    if not example.options:
-        body = completion.text.rpartition("</think>")[2].rpartition("<answer>")[2].partition("</answer>")[0].strip()
-        return Answer(found.think, None, body, "answered" if completion.finished and body else status, {}, completion.text)
-    text = example.options[LETTERS.index(found.answer)] if found.answer else ""
+    told = tell(completion.text, prompt, completion.finished)
+    if told.status == CONTRADICTED or not example.options:
+        return Answer(option_probs={}, text=completion.text, **vars(told))
     [probs] = option_probs(policy, [prompt], [completion.text])
     if not all(map(math.isfinite, probs)):
         raise EngineError(NOT_FINITE)
-    return Answer(found.think, found.answer, text, status, dict(zip(LETTERS, probs, strict=False)), completion.text)
+    return Answer(option_probs=dict(zip(LETTERS, probs, strict=False)), text=completion.text, **vars(told))
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ class Writing:
     def write(self, batch: PromptBatch, uniform_NC: torch.Tensor) -> Iterator[tuple[list[int], list[float]]]:
         """Every row's tokens and their log-probabilities."""
         self._start(batch, uniform_NC)
-        with _cores(2 * len(uniform_NC) * self.policy.widest):
+        with few_cores(2 * len(uniform_NC) * self.policy.widest):
             self._run()
         for ids, logprobs in zip(self.ids_NC.tolist(), self.logprobs_NC.tolist(), strict=True):
             length = next((n for n, token in enumerate(ids, 1) if token in self.policy.stop_ids), len(ids))
@@ -148,7 +148,7 @@ def room_for(batch: PromptBatch) -> int:
 
 
 @contextmanager
-def _cores(flops: float) -> Iterator[None]:
+def few_cores(flops: float) -> Iterator[None]:
     """One core for products this small: two threads would wait for each other longer than they work."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if flops >= SHARED_FLOPS else 1)

@@ -7,7 +7,7 @@ from medvlm_r1.evaluation.measuring.metrics import compare, overall
 from medvlm_r1.evaluation.measuring.share import share
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.reasoning import parse
-from medvlm_r1.rewards.naming import named_last
+from medvlm_r1.rewards.naming import contradicted, named_last
 
 
 def agreement(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -53,4 +53,21 @@ def thought_effect(own: Sequence[Sample], changed: Sequence[Sample]) -> dict[str
         "unchanged": share([s.answer == first[s.id] for s in changed], changed),
         "follows": share([s.answer == name for s, name in apart], where),
         "keeps": share([s.answer == first[s.id] for s in where], where),
+    }
+
+
+def contradictions(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Of all greedy answers: the share that is another option than their thought names, and the accuracy with and without them.
+
+    A reader is warned of these and shown no answer (``rollout.told``). ``accuracy_without`` is None where nothing else is left.
+    """
+    answered = [sample for sample in samples if sample.answer]
+    warned = [bool(contradicted(parse(s.text, len(s.options)).think, s.answer, s.options)) for s in answered]
+    found, kept = share(warned, answered), [s.correct for s, is_warned in zip(answered, warned, strict=True) if not is_warned]
+    return {
+        "n": found["n"],
+        "contradicted": found["share"],
+        "ci95": found["ci95"],
+        "accuracy": sum(s.correct for s in answered) / len(answered) if answered else None,
+        "accuracy_without": sum(kept) / len(kept) if kept else None,
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvlm_r1.evaluation.asking.arms import FORCED
-from medvlm_r1.evaluation.measuring.agreement import agreement, thought_effect
+from medvlm_r1.evaluation.measuring.agreement import agreement, contradictions, thought_effect
 from medvlm_r1.evaluation.measuring.claims import claims
 from medvlm_r1.evaluation.measuring.flips import flips
 from medvlm_r1.evaluation.samples import Sample
@@ -30,7 +30,7 @@ class Reason:
 def reasons(arms: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
     """What can be told of one model from the arms that it was asked under; see ``agreement``, ``claims`` and ``counterfactual``."""
     image = arms["image"]
-    found: dict[str, Any] = {"agreement": agreement(image)}
+    found: dict[str, Any] = {"agreement": agreement(image), "contradictions": contradictions(image)}
     if told := claims(image):
         found["claims"] = told
     found |= {name: thought_effect(image, arms[name]) for name in FORCED if name in arms}
@@ -41,7 +41,7 @@ def reasons(arms: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
 
 def rows(found: Mapping[str, Any]) -> list[Reason]:
     """The result of ``reasons`` as a reader wants it; what no sample could show is left out."""
-    table = [*_agreement(found["agreement"]), *_claims(found.get("claims"))]
+    table = [*_agreement(found["agreement"]), *_contradicted(found.get("contradictions")), *_claims(found.get("claims"))]
     for name, what in {"empty-thought": "emptied", "half-thought": "cut after half of its words", "swapped-thought": "taken from another question"}.items():
         table += _effect(found.get(name), what)
     return table + _counterfactual(found.get("counterfactual"))
@@ -53,6 +53,14 @@ def _agreement(found: dict[str, Any]) -> list[Reason]:
     silent = found["names_none"] + found["no_thought"]
     meaning = f"of the answers whose thought names an option; {silent:,} name none"
     return [Reason("The answer is what the thought names last", found["agrees"], found["ci95"], found["n"], meaning)]
+
+
+def _contradicted(found: dict[str, Any] | None) -> list[Reason]:
+    if not found or not found["contradicted"]:
+        return []
+    without = "" if found["accuracy_without"] is None else f", {100 * found['accuracy_without']:.1f} % without them"
+    meaning = f"of all answers; a reader is warned of these; accuracy {100 * found['accuracy']:.1f} %{without}"
+    return [Reason("Answers that contradict their thought", found["contradicted"], found["ci95"], found["n"], meaning)]
 
 
 def _claims(found: dict[str, Any] | None) -> list[Reason]:

@@ -1,0 +1,59 @@
+"""How sure is sure? A model is asked held-out questions, and its probabilities become shares of right answers."""
+
+from pathlib import Path
+
+from medvlm_r1.data.dataset import load_dataset, parsed
+from medvlm_r1.errors import ConfigError, DataError
+from medvlm_r1.evaluation.asking.run import EvalConfig, answers
+from medvlm_r1.evaluation.measuring.calibration import confidence_of, threshold_for
+from medvlm_r1.evaluation.measuring.clusters import design_effect
+from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.files import output_errors
+from medvlm_r1.launch.answering import answerer
+from medvlm_r1.launch.loading import memory_errors
+from medvlm_r1.launch.request import Request
+from medvlm_r1.reasoning import parse
+from medvlm_r1.rewards.naming import contradicted
+from medvlm_r1.serving.calibrated import LEAST_OF_A_BLOCK, Block, Calibration, blocks, write
+
+
+def calibrate(request: Request, wanted_error: float | None, record: Path) -> Calibration:
+    """Ask, measure and write ``request.out``. ``wanted_error``: answer only where no more than this share is shown to be wrong; None answers all.
+
+    Contradicted answers are never shown, and so not counted. Raises ConfigError for questions to train on, DataError for too
+    few, or where no threshold keeps the error that low.
+    """
+    _, filters = parsed(request.data)
+    if "train" in str(filters.get("split", "")):
+        raise ConfigError(f'"{request.data}" is what a model is trained on, and of those it is surer than it may be; name held-out questions')
+    examples = [example for example in load_dataset(request.data) if example.options]
+    with memory_errors():
+        asked = answerer(request, examples, record)
+        try:
+            samples = answers(asked.engine, examples, EvalConfig(asked.template, 0, request.max_tokens), lambda done: None, {}, asked.probe)
+        finally:
+            asked.engine.close()
+    shown = [(sample, sure) for sample in samples if not _is_contradicted(sample) and (sure := confidence_of(sample, "option_probs")) is not None]
+    if len(shown) < LEAST_OF_A_BLOCK:
+        raise DataError(f'"{request.data}" gives {len(shown)} answers to calibrate by, and {LEAST_OF_A_BLOCK} is the least; name more questions')
+    correct, sure = [sample.correct for sample, _ in shown], [confidence for _, confidence in shown]
+    design = design_effect(correct, [sample.cluster for sample, _ in shown])
+    found = blocks(sure, correct, design)
+    calibration = Calibration(asked.identity, request.data, asked.template, len(shown), found, _threshold(sure, correct, design, wanted_error, found))
+    with output_errors(request.out):
+        write(request.out, calibration)
+    return calibration
+
+
+def _threshold(sure: list[float], correct: list[bool], design: float, wanted_error: float | None, found: tuple[Block, ...]) -> float:
+    """The share of right answers from which on one is given: that of the block in which the probability's own threshold lies."""
+    if wanted_error is None:
+        return 0.0
+    step = threshold_for(sure, correct, wanted_error, design)
+    if step is None:
+        raise DataError(f"no confidence keeps the error at {wanted_error:g} or below on these questions; ask for a larger --error, or name more questions")
+    return max(block.share for block in found if block.low <= step.threshold)
+
+
+def _is_contradicted(sample: Sample) -> bool:
+    return bool(contradicted(parse(sample.text, len(sample.options)).think, sample.answer, sample.options))

@@ -1,0 +1,161 @@
+"""What ``medvlm-r1 serve`` starts: the front in this process, which needs no torch, and the two behind it."""
+
+import asyncio
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from medvlm_r1.config import secret
+from medvlm_r1.console import notice
+from medvlm_r1.errors import ConfigError, EngineError, MedVLMError, install
+from medvlm_r1.rollout.calling import Endpoint, check_up, is_here, served_model
+from medvlm_r1.rollout.dialect import Dialect
+from medvlm_r1.serving import calibrated
+from medvlm_r1.serving.audit_log import AuditLog
+from medvlm_r1.serving.calibrated import Calibration
+from medvlm_r1.serving.engine_client import EngineClient
+from medvlm_r1.serving.file_client import Files
+from medvlm_r1.serving.guard import LOOPBACK, Guard, Limits
+from medvlm_r1.serving.measured import Measured, to_stderr
+from medvlm_r1.serving.upstream import Upstream
+from medvlm_r1.serving.wire import Backend
+
+KEY, UPSTREAM_KEY = "MEDVLM_SERVE_KEY", "MEDVLM_API_KEY"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served, where, and how much of it at a time. ``model`` is a directory, a hub id or nano; ``upstream`` an address in its stead.
+
+    >>> Serving("nano").port
+    8000
+    """
+
+    model: str = ""
+    upstream: str = ""
+    host: str = "127.0.0.1"
+    port: int = 8000
+    allow_hosts: tuple[str, ...] = ()
+    template: str | None = None
+    dtype: str | None = None
+    max_pixels: int | None = None
+    slots: int = 64
+    waiting: int = 256
+    keep_bytes: int = 2**28
+    timeout_s: float = 300.0
+    calibration: Path | None = None
+    audit_log: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+def check(serving: Serving, key: str) -> None:
+    """Raises ConfigError for what would not be safe, or not be possible."""
+    if bool(serving.model) == bool(serving.upstream):
+        raise ConfigError("name what is to answer: either --model or --upstream URL#MODEL")
+    if not is_here(serving.host) and not key:
+        raise ConfigError(f"--host {serving.host} can be reached by others, so a key is needed; set the environment variable {KEY}")
+    if key and not (len(key) >= 16 and all("!" <= sign <= "~" for sign in key)):
+        raise ConfigError(f"the key in {KEY} wants 16 or more signs without spaces; make one with: openssl rand -hex 24")
+    if serving.upstream and (serving.dtype or serving.max_pixels or serving.calibration):
+        raise ConfigError("--dtype, --max-pixels and --calibration do nothing at an upstream, whose server holds the weights; drop them")
+
+
+def run(serving: Serving) -> None:
+    """Serve until SIGTERM or SIGINT, then answer what is under way. Raises ConfigError, DataError, EngineError or RunError where it cannot go on."""
+    key = secret(KEY)
+    check(serving, key)
+    try:
+        asyncio.run(_run(serving, key))
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the server needs {error.name}; {install('fastapi', 'uvicorn', 'httptools', 'prometheus-client')}") from error
+
+
+async def _run(serving: Serving, key: str) -> None:
+    from medvlm_r1.serving import app, http_server, metrics, service  # with fastapi and its kin, which are an extra
+
+    numbers = metrics.Metrics()
+    async with AsyncExitStack() as stack:
+        stack.callback((files := Files()).close)
+        files.start()
+        backend = _backend(serving, numbers.load)
+        audit = AuditLog(serving.audit_log) if serving.audit_log else None
+        if audit:
+            stack.callback(audit.close)
+        offered = service.Service(backend, files, numbers, serving.limits, audit=audit)
+        guarded = Measured(Guard(app.build(offered), hosts(serving), key, serving.limits), numbers, to_stderr)
+        server = http_server.server(guarded, serving.host, serving.port, serving.limits)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, _stop, server, offered)
+        watch = asyncio.create_task(_watch(backend, serving, offered, server))
+        offered.record("start", {"model": serving.model or serving.upstream})
+        await server.serve()
+        is_asked_to = offered.stopping
+        offered.stopping = True
+        if isinstance(backend, EngineClient):
+            await backend.close()
+        await watch
+        if not is_asked_to:
+            raise EngineError(f"nothing can be served at {serving.host}:{serving.port}; is the port in use? choose another --port")
+
+
+def _stop(server: Any, offered: Any) -> None:
+    offered.stopping = server.should_exit = True
+
+
+async def _watch(backend: Backend, serving: Serving, offered: Any, server: Any) -> None:
+    """Say when the model is there, and end the server where it is not any more."""
+    if isinstance(backend, EngineClient):
+        await backend.start()
+        await backend.started.wait()
+    try:
+        if serving.calibration and backend.ready:
+            offered.calibration = calibrated.read(serving.calibration)
+            _check_calibration(offered.calibration, backend, serving.calibration)
+        if backend.ready:
+            notice(f"{backend.about['model']} is served at http://{serving.host}:{serving.port}/v1; Ctrl-C stops it")
+        if isinstance(backend, EngineClient):
+            await backend.ended.wait()
+            if not offered.stopping:
+                raise EngineError("the model's process has ended; what it wrote above says why")
+    except MedVLMError:
+        _stop(server, offered)
+        raise
+
+
+def _check_calibration(calibration: Calibration, backend: Backend, path: Path) -> None:
+    for name in ("identity", "template"):
+        found, wanted = getattr(calibration, name), backend.about[name]
+        if found != wanted:
+            raise ConfigError(f'"{path}" was measured with the {name} "{found}", this is "{wanted}"; make another with medvlm-r1 calibrate')
+
+
+def _backend(serving: Serving, on_load: Callable[[int, int], None]) -> Backend:
+    """The engine process, starting; or the upstream, which answers already."""
+    if serving.upstream:
+        url, _, name = serving.upstream.partition("#")
+        endpoint = Endpoint(url, name, secret(UPSTREAM_KEY), serving.timeout_s, attempts=2, concurrency=serving.slots)
+        check_up(endpoint)
+        endpoint = endpoint if name else replace(endpoint, model=served_model(url, endpoint.key))
+        return Upstream(endpoint, serving.template or "paper-eval", Dialect(notice))
+    ours, theirs = socket.socketpair()
+    names = ("model", "dtype", "max_pixels", "template", "slots", "keep_bytes")
+    settings = json.dumps({name: getattr(serving, name) for name in names})
+    with theirs:
+        subprocess.Popen([sys.executable, "-m", "medvlm_r1.launch.engine_main", str(theirs.fileno()), settings], pass_fds=[theirs.fileno()])
+    return EngineClient(ours, on_load)
+
+
+def hosts(serving: Serving) -> frozenset[str]:
+    """The names that the server may be called by: of this machine, of where it listens, and those that were allowed.
+
+    >>> sorted(hosts(Serving("nano", host="10.0.0.7", allow_hosts=("Reader.local",))))
+    ['10.0.0.7', '127.0.0.1', '::1', 'localhost', 'reader.local']
+    """
+    return frozenset(name.lower() for name in (*LOOPBACK, serving.host, *serving.allow_hosts)) - {"0.0.0.0", "::"}

@@ -1,0 +1,107 @@
+"""How often a model is right when it is this sure, measured on questions that it was not trained on.
+
+The file that ``medvlm-r1 calibrate`` writes, and what it makes of a probability. Blocks of confidences, each with its share of
+right answers: pooled until they rise (Ayer et al. 1955, isotonic regression), each with its questions and interval.
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medvlm_r1.errors import DataError
+from medvlm_r1.evaluation.measuring.statistics import wilson
+
+LEAST_OF_A_BLOCK = 20
+
+
+@dataclass(frozen=True)
+class Block:
+    """Answers whose probability was ``low`` or more, up to the next block: of ``n``, this ``share`` was right.
+
+    >>> Block(0.9, 40, 0.8, (0.652, 0.895)).share
+    0.8
+    """
+
+    low: float
+    n: int
+    share: float
+    ci95: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``identity``: of the model, so that no other goes by it. ``threshold``: below this share there is no answer.
+
+    >>> c = Calibration("ab", "phantom:mri?split=test", "think", 80, (Block(0.0, 40, 0.5, (0.35, 0.65)), Block(0.9, 40, 0.8, (0.65, 0.9))), 0.6)
+    >>> c.block(0.95).share, c.block(0.2).share
+    (0.8, 0.5)
+    """
+
+    identity: str
+    data: str
+    template: str
+    n: int
+    blocks: tuple[Block, ...]
+    threshold: float = 0.0
+
+    def block(self, probability: float) -> Block:
+        """Where a probability falls."""
+        return max((block for block in self.blocks if block.low <= probability), key=lambda block: block.low, default=self.blocks[0])
+
+    def said(self, probability: float) -> dict[str, Any]:
+        """What stands beside the number: of which set, how many, and how far the share may be from the truth."""
+        block = self.block(probability)
+        return {"set": self.data, "n": block.n, "n_of_set": self.n, "ci95": list(block.ci95)}
+
+
+def blocks(confidences: Sequence[float], correct: Sequence[bool], design: float = 1.0) -> tuple[Block, ...]:
+    """Rising blocks of at least LEAST_OF_A_BLOCK questions each (or all). ``design``: see ``clusters.design_effect``.
+
+    >>> [(b.low, b.n, b.share) for b in blocks([0.5] * 20 + [0.9] * 20, [1, 0] * 10 + [1] * 19 + [0])]
+    [(0.0, 20, 0.5), (0.9, 20, 0.95)]
+    >>> [(b.low, b.n, b.share) for b in blocks([0.5] * 20 + [0.9] * 20, [1] * 20 + [1, 0] * 10)]      # surer and less often right: pooled
+    [(0.0, 40, 0.75)]
+    """
+    pooled: list[list[float]] = []  # low, n, right
+    for confidence, right in sorted(zip(confidences, correct, strict=True)):
+        if pooled and (pooled[-1][1] < LEAST_OF_A_BLOCK or pooled[-1][3] == confidence):
+            pooled[-1] = [pooled[-1][0], pooled[-1][1] + 1, pooled[-1][2] + right, confidence]
+        else:
+            pooled.append([confidence, 1.0, float(right), confidence])
+    while (n := _falling(pooled)) is not None:
+        low, high = pooled[n], pooled.pop(n + 1)
+        pooled[n] = [low[0], low[1] + high[1], low[2] + high[2], high[3]]
+    found = [Block(low, int(n), right / n, _rounded(wilson(right / design, n / design))) for low, n, right, _ in pooled]
+    return (Block(0.0, found[0].n, found[0].share, found[0].ci95), *found[1:])
+
+
+def _falling(pooled: Sequence[Sequence[float]]) -> int | None:
+    """The first block that is followed by one of no higher share, or by one too small."""
+    pairs = enumerate(itertools.pairwise(pooled))
+    return next((n for n, (a, b) in pairs if b[2] * a[1] <= a[2] * b[1] or b[1] < LEAST_OF_A_BLOCK), None)
+
+
+def _rounded(pair: tuple[float, float]) -> tuple[float, float]:
+    return round(pair[0], 4), round(pair[1], 4)
+
+
+def write(path: Path, calibration: Calibration) -> None:
+    """As JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(calibration), indent=2) + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> Calibration:
+    """Raises DataError where the file is none of ``medvlm-r1 calibrate``."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["blocks"] = tuple(Block(**{**block, "ci95": tuple(block["ci95"])}) for block in values["blocks"])
+        found = Calibration(**values)
+        if not found.blocks:
+            raise ValueError("no blocks")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f'"{path}" is no calibration ({error}); make one with medvlm-r1 calibrate … --out {path}') from error
+    return found

@@ -1,0 +1,190 @@
+"""The process that holds the model: asks come in over a socket, tokens go out. It ends when the socket does.
+
+The one thread that owns the model takes what has come between two tokens; another only reads. Pictures stay as long as
+their request, and what was computed of them is forgotten when nobody asks any more.
+"""
+
+import base64
+import io
+import json
+import queue
+import socket
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from PIL import Image
+
+from medvlm_r1.errors import ImageError, MedVLMError
+from medvlm_r1.models.policy import Policy
+from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.answer import option_probs
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.told import question
+from medvlm_r1.serving.slot_engine import SlotEngine, Token
+from medvlm_r1.serving.wire import MOST_LINE_BYTES, Said, line
+from medvlm_r1.types import Prompt
+
+REPORT_EVERY_STEPS = 20
+
+
+@dataclass(eq=False)
+class _Request:
+    """A request under way, and what was told of its rows."""
+
+    id: int
+    number: int  # the engine's
+    prompt: Prompt
+    message: Mapping[str, Any]
+    n_prompt_tokens: int = 0
+    seen: tuple[tuple[int, int], ...] = ()
+    ids: dict[int, list[int]] = field(default_factory=dict)
+    told: Counter[int] = field(default_factory=Counter)  # signs of each row that were sent
+    open_rows: int = 0
+
+
+class EngineProcess:
+    """Answers over ``channel`` until its other end closes."""
+
+    def __init__(self, policy: Policy, channel: socket.socket, slots: int = 64, keep_bytes: int = 2**28) -> None:
+        self.policy, self.channel, self.engine = policy, channel, SlotEngine(policy, slots)
+        self._requests: dict[int, _Request] = {}
+        self._pictures: dict[str, bytes] = {}
+        self._held: Counter[str] = Counter()
+        self._inbox: queue.SimpleQueue[Mapping[str, Any] | None] = queue.SimpleQueue()
+        self._out: list[bytes] = []
+        self._ended: list[tuple[_Request, Token]] = []
+        policy.keep_at_most(keep_bytes)
+        policy.encoder.load_image = self._load
+
+    def run(self, about: Mapping[str, Any]) -> None:
+        """Say who is here, then answer."""
+        threading.Thread(target=self._read, daemon=True).start()
+        self._out.append(line({"say": "ready", **about}))
+        steps = 0
+        while self._flush() and self._take():
+            self.engine.step()
+            self._finish()
+            steps += 1
+            if steps % REPORT_EVERY_STEPS == 0 or not self._requests:
+                self._out.append(line({"say": "load", "rows": self.engine.rows, "waiting": self.engine.waiting}))
+            if not self._requests:
+                self.policy.forget()
+                self.engine.step()  # nothing to do: it gives its memory back
+
+    def _read(self) -> None:
+        with self.channel.makefile("rb") as lines:
+            while text := lines.readline(MOST_LINE_BYTES):
+                self._inbox.put(json.loads(text))
+        self._inbox.put(None)
+
+    def _flush(self) -> bool:
+        data, self._out = b"".join(self._out), []
+        try:
+            self.channel.sendall(data)
+        except OSError:  # the front has gone
+            return False
+        return True
+
+    def _take(self) -> bool:
+        """All that has come; waits where there is nothing to write. False at the end."""
+        while True:
+            try:
+                message = self._inbox.get(block=not self._requests)
+            except queue.Empty:
+                return True
+            if message is None:
+                return False
+            if message["do"] == "ask":
+                self._ask(message)
+            elif request := self._requests.get(message["id"]):
+                self.engine.cancel(request.number)
+                self._forget(request)
+
+    def _ask(self, message: Mapping[str, Any]) -> None:
+        shas = [picture["sha256"] for picture in message["pictures"]]
+        self._held.update(shas)
+        self._pictures |= {picture["sha256"]: base64.b64decode(picture["png"]) for picture in message["pictures"]}
+        request = _Request(message["id"], -1, Prompt(question("", "?", ()), ""), message, open_rows=message["sampling"]["n"])
+        self._requests[request.id] = request
+        try:
+            example = replace(question("", message["question"], tuple(message["options"])), images=tuple(f"picture:{sha}" for sha in shas))
+            template = message["template"] or (self.policy.template if example.options else "plain")
+            request.prompt = render(example, template)
+            sampling = Sampling(**message["sampling"])
+            request.n_prompt_tokens = len(self.policy.encoder.prompt_ids(request.prompt, sampling.max_tokens))
+            request.seen = tuple(filter(None, map(self._seen, request.prompt.example.images)))
+        except MedVLMError as error:
+            self._fail(request, str(error), 400)
+            return
+        request.number = self.engine.submit(request.prompt, sampling, lambda token: self._hear(request, token))
+
+    def _load(self, reference: str) -> Image.Image:
+        png = self._pictures.get(reference.partition(":")[2])
+        if png is None:
+            raise ImageError("the picture has gone with its request; ask again")
+        return Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB")
+
+    def _seen(self, reference: str) -> tuple[int, int] | None:
+        """Width and height that a picture came to, where the family cuts it into patches of one size."""
+        patch = getattr(self.policy.encoder.image_processor, "patch_size", None)
+        if not isinstance(patch, int) or self.policy.encoder.merge == 1:
+            return None
+        _, height, width = self.policy.encoder.pixels(reference).grid_thw
+        return width * patch, height * patch
+
+    def _hear(self, request: _Request, token: Token) -> None:
+        if token.end.startswith("error: "):
+            if request.id in self._requests:
+                self._fail(request, token.end.removeprefix("error: "), 500)
+            return
+        ids = request.ids.setdefault(token.k, [])
+        if token.end != "stop":
+            ids.append(token.id)
+        if token.end:
+            self._ended.append((request, token))
+        elif request.message["stream"]:
+            self._tell(request, token.k)
+
+    def _tell(self, request: _Request, k: int) -> None:
+        """What row ``k`` has written since; half a character waits for its rest."""
+        text, told = self._text(request.ids[k]), request.told[k]
+        if len(text) > told and not text.endswith("\ufffd"):
+            request.told[k] = len(text)
+            self._say(request, Said(k, text[told:]))
+
+    def _text(self, ids: Sequence[int]) -> str:
+        text: str = self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
+    def _finish(self) -> None:
+        """Measure the options of all rows that have just ended, together, and tell of them."""
+        ended = [(request, token) for request, token in self._ended if request.id in self._requests]
+        self._ended = []
+        texts = [self._text(request.ids[token.k]) for request, token in ended]
+        wanted = [n for n, (request, _) in enumerate(ended) if request.message["probs"] and request.prompt.example.options]
+        probs = dict(zip(wanted, option_probs(self.policy, [ended[n][0].prompt for n in wanted], [texts[n] for n in wanted]), strict=True))
+        for n, ((request, token), text) in enumerate(zip(ended, texts, strict=True)):
+            ids = (*request.ids[token.k], *([token.id] if token.end == "stop" else []))
+            self._say(request, Said(token.k, text, token.end, len(ids), request.n_prompt_tokens, probs.get(n, ()), ids, request.seen))
+            request.open_rows -= 1
+            if not request.open_rows:
+                self._forget(request)
+
+    def _fail(self, request: _Request, why: str, status: int) -> None:
+        self._say(request, Said(0, "", why=why, status=status))
+        self.engine.cancel(request.number)
+        self._forget(request)
+
+    def _say(self, request: _Request, said: Said) -> None:
+        values = {name: value for name, value in asdict(said).items() if value or name in ("k", "text")}
+        self._out.append(line({"say": "row", "id": request.id, **values}))
+
+    def _forget(self, request: _Request) -> None:
+        del self._requests[request.id]
+        for picture in request.message["pictures"]:
+            self._held[picture["sha256"]] -= 1
+            if not self._held[picture["sha256"]]:
+                del self._held[picture["sha256"]], self._pictures[picture["sha256"]]

@@ -1,0 +1,59 @@
+"""The file process as the front sees it."""
+
+import asyncio
+import json
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+
+from medvlm_r1.serving.refusals import Refused
+from medvlm_r1.serving.wire import Picture
+
+AT_ONCE = 4
+PATIENCE_S = 12.0  # a child ends itself before
+_STATUS = {"unsupported": 415, "large": 413, "corrupt": 400}
+_MOST_REPLY_BYTES = 2**27
+
+
+@dataclass
+class Files:
+    """Opens files in a process of its own; ``start`` it first."""
+
+    _channel: socket.socket = field(init=False)
+    _process: "subprocess.Popen[bytes]" = field(init=False)
+    _at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE), init=False)
+
+    def start(self) -> None:
+        """Start the process; it ends when this one does."""
+        self._channel, theirs = socket.socketpair()
+        words = [sys.executable, "-m", "medvlm_r1.serving.file_process", str(theirs.fileno())]
+        with theirs:  # one thread of OpenBLAS: a fork has no others
+            self._process = subprocess.Popen(["env", "OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1", *words], pass_fds=[theirs.fileno()])
+
+    def close(self) -> None:
+        """End it."""
+        self._channel.shutdown(socket.SHUT_RDWR)
+        self._channel.close()
+        self._process.wait(PATIENCE_S)
+
+    async def open(self, data: bytes, place: str = "") -> Picture:
+        """What the model is to see of a file. ``place``: "#frame=3" and the like. Raises Refused."""
+        async with self._at_once:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                socket.send_fds(self._channel, [b"f"], [theirs.fileno()])
+            reader, writer = await asyncio.open_connection(sock=ours, limit=_MOST_REPLY_BYTES)
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    writer.write(json.dumps({"size": len(data), "place": place}).encode() + b"\n" + data)
+                    reply = await reader.readline()
+                    told = json.loads(reply) if reply else {"code": "corrupt", "why": "the picture takes too much time or memory to open; send it smaller"}
+                    if told["code"]:
+                        raise Refused(_STATUS[told["code"]], told["why"], "messages")
+                    png = await reader.readexactly(told["size"])
+            except (ConnectionError, TimeoutError, asyncio.IncompleteReadError) as error:
+                raise Refused(400, "the picture takes too much time or memory to open; send it smaller", "messages") from error
+            finally:
+                writer.close()
+        return Picture(png, told["sha256"], told["width"], told["height"])

@@ -1,0 +1,119 @@
+"""The process that opens other people's files: one child for each, with little memory, little time and nothing to write to.
+
+It is started with one end of a socket and loads the readers of pictures, and no torch. For each file it is sent a
+connection, forks, and the child reads the file from it, opens it in memory and sends back what the model is to see. Whatever
+a file does to a decoder, it does to one child that has nobody else's data.
+
+    python -m medvlm_r1.serving.file_process FD
+"""
+
+import gc
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+
+import numpy as np
+from PIL import Image
+
+from medvlm_r1.data.images import load_image
+from medvlm_r1.data.urls import suffix_of
+from medvlm_r1.errors import ImageError
+
+MOST_SECONDS = 10
+MOST_MEMORY_BYTES = 3 * 2**29  # of one child
+MOST_PIXELS = 2**24  # of what is shown: 4096 x 4096, more than a mammogram
+_OPEN_FILES = 32
+
+
+def keep(channel: socket.socket) -> None:
+    """Fork a child for every connection that comes over ``channel``, until its other end closes."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's business
+    if importlib.util.find_spec("pydicom"):  # an extra; loaded here once, and not in every child
+        importlib.import_module("medvlm_r1.data.dicom")
+    importlib.import_module("medvlm_r1.data.nifti")
+    gc.collect()
+    gc.freeze()  # what a child does not touch needs no copy
+    while True:
+        message, connections, _, _ = socket.recv_fds(channel, 1, 1)
+        if not message:
+            return
+        if os.fork() == 0:
+            try:
+                channel.close()
+                _child(socket.socket(fileno=connections[0]))
+            finally:  # without what Python does at its end
+                os._exit(0)
+        os.close(connections[0])
+
+
+def _child(connection: socket.socket) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process wherever it is
+    signal.setitimer(signal.ITIMER_REAL, MOST_SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS))
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES))
+    with connection, connection.makefile("rwb") as stream:
+        asked = json.loads(stream.readline())
+        data = stream.read(asked["size"])
+        stream.write(opened(data, asked["place"]))
+
+
+def opened(data: bytes, place: str) -> bytes:
+    """A line that says what came of a file, and behind it the PNG, if any. Nothing is written to a disk."""
+    if not suffix_of(data):
+        return _line(code="unsupported", why="the picture is of no kind that is read here; send PNG, JPEG, TIFF, BMP, DICOM or NIfTI")
+    memory = os.memfd_create("picture")
+    with os.fdopen(memory, "wb") as file:
+        file.write(data)
+        file.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
+        try:
+            image = load_image(f"/proc/self/fd/{memory}{place}")
+        except ImageError as error:
+            why = plain(str(error))
+            return _line(code="large" if "too large" in why or "unpacks to more" in why else "corrupt", why=why)
+    if image.width * image.height > MOST_PIXELS:
+        return _line(code="large", why=f"the picture is too large, at most {MOST_PIXELS} pixels; scale it down first")
+    png = png_of(image)
+    return _line(code="", sha256=hashlib.sha256(png).hexdigest(), width=image.width, height=image.height, size=len(png)) + png
+
+
+def png_of(image: Image.Image) -> bytes:
+    """The picture as PNG; one without colour has one channel, which opens as the same picture."""
+    levels = np.asarray(image)
+    if (levels[..., :1] == levels).all():
+        image = image.getchannel(0)
+    data = io.BytesIO()
+    image.save(data, "PNG", compress_level=1)
+    return data.getvalue()
+
+
+def plain(text: str) -> str:
+    """What may be told of a file that cannot be opened: our own words, up to where the file's own could begin, and the remedy.
+
+    >>> plain('image "/proc/self/fd/5" is truncated or corrupt (bad value: DOE^JANE); copy it again from its source')
+    'the picture is truncated or corrupt; copy it again from its source'
+    >>> plain('image "x" has the transfer syntax DOE, which is not read; send it uncompressed')
+    'the picture cannot be opened; send it uncompressed'
+    """
+    what, _, remedy = text.rpartition("; ")
+    what = re.sub(r'^(question "[^"]*": )?image "[^"]*"', "the picture", what)
+    words = re.split(r'[("\[:]', what)[0].strip()
+    foreign = "transfer syntax" in words or not words.startswith("the picture ") or not re.fullmatch(r"[\w ,.'/-]*", words)
+    return f"{'the picture cannot be opened' if foreign else words}; {re.split(r'[(]', remedy)[0].strip()}"
+
+
+def _line(**values: str | int) -> bytes:
+    return json.dumps(values).encode() + b"\n"
+
+
+if __name__ == "__main__":
+    keep(socket.socket(fileno=int(sys.argv[1])))
