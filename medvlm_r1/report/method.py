@@ -15,7 +15,7 @@ from medvlm_r1.files import digest
 from medvlm_r1.reasoning import EXTRACTION, OPEN_EXTRACTION, TEMPLATES
 from medvlm_r1.report.pages import drawn
 from medvlm_r1.report.story import Story
-from medvlm_r1.wording import modality_name, percent
+from medvlm_r1.wording import NO_INTERVAL, modality_name, percent
 
 UNKNOWN = "not recorded"
 NAMES = {
@@ -192,7 +192,8 @@ def _sample_size(story: Story) -> str:
     if not story.has_closed:
         return "As many questions as the set has; none was set beforehand."
     mean = story.numbers[story.trained].arms["image"].mean
-    said = [f"As many questions as the set has; none was set beforehand. The accuracy is known to {percent((mean['ci95'][1] - mean['ci95'][0]) / 2)} points"]
+    known = f"The accuracy is known to {percent((mean['ci95'][1] - mean['ci95'][0]) / 2)} points" if mean["ci95"] else f"The accuracy has {NO_INTERVAL}"
+    said = [f"As many questions as the set has; none was set beforehand. {known}"]
     pairs = [(f"{story.label(c['after'])} − {story.label(c['before'])}", c["greedy"]) for c in story.comparisons]
     pairs += [(f"image − {arm}", of.against["greedy"]) for arm, of in story.numbers[story.trained].arms.items() if of.against]
     found = [f"{name} {percent(pair['minimum_detectable'])}" for name, pair in pairs if pair.get("minimum_detectable") is not None]

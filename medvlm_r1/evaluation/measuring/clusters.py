@@ -226,14 +226,14 @@ def cluster_share(parts: Sequence[float], wholes: Sequence[float], groups: Seque
     if not table.pots:
         return Estimate(value, *_NONE)
     shares_R = np.linspace(0, 1, 1001)
-    variances_PR, freedoms_P1 = [], np.array([[groups - 1] for _, groups in table.pots])
-    for pot, groups in table.pots:
+    variances_PR, freedoms_P1 = [], np.array([[n_groups - 1] for _, n_groups in table.pots])
+    for pot, n_groups in table.pots:
         parts_G, wholes_G = (side.parts_GS[:, pot] @ weights_S[pot] for side in (of, table))
         square_R = parts_G @ parts_G - 2 * shares_R * (parts_G @ wholes_G) + shares_R**2 * (wholes_G @ wholes_G)
-        variances_PR.append(np.maximum(0.0, square_R) * groups / (groups - 1))
+        variances_PR.append(np.maximum(0.0, square_R) * n_groups / (n_groups - 1))
     variance_R, below_R = np.sum(variances_PR, axis=0), (np.array(variances_PR) ** 2 / freedoms_P1).sum(0)
     freedom_R = np.where(below_R > 0, variance_R**2 / np.where(below_R > 0, below_R, 1), freedoms_P1.sum())
-    least = _NORMAL**2 / (sum(groups for _, groups in table.pots) + _NORMAL**2)
+    least = _NORMAL**2 / (sum(n_groups for _, n_groups in table.pots) + _NORMAL**2)
     fits = shares_R[np.abs(part - shares_R * whole) <= np.maximum(student.ppf(0.975, freedom_R) * np.sqrt(variance_R), least)].tolist()
     return Estimate(value, min([*fits, value]), max([*fits, value]))
 

@@ -121,7 +121,9 @@ def judge(arms: Arms, against: Mapping[str, Mapping[str, Any]], trained_under: S
     words = _words(level, each)
     taught = [SHOWN[name] for name in trained_under if name in SHOWN]
     besides = f" It was trained with {' and '.join(taught)}, too, which therefore decides nothing." if taught else ""
-    return Looking(level, _sentence(each) + besides, told, most and most.kept, most and most.kept_ci95, words, each, unread, tuple(trained_under))
+    return Looking(
+        level, _sentence(each) + besides, told, most.kept if most else None, most.kept_ci95 if most else None, words, each, unread, tuple(trained_under)
+    )
 
 
 def _told(found: Mapping[str, Any], answered: float) -> Reliance:

@@ -141,7 +141,9 @@ def _measured(told: Reliance, own: Sequence[Sample], without: Sequence[Sample], 
     kept = _kept([left[s.id] - 1 / len(s.options) for s in asked], ahead, groups)
     interval, kept_ci95 = ((e.low, e.high) if e and e.ci95 else None for e in (found, kept))
     p = 1.0 if found.p is None else found.p
-    return replace(told, difference=found.value, ci95=interval, p=p, kept=kept and kept.value, kept_ci95=kept_ci95, n=len(asked), groups=len(set(groups)))
+    return replace(
+        told, difference=found.value, ci95=interval, p=p, kept=kept.value if kept else None, kept_ci95=kept_ci95, n=len(asked), groups=len(set(groups))
+    )
 
 
 def _by_id(samples: Sequence[Sample], ids: set[str]) -> tuple[list[str], list[float]]:
