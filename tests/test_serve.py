@@ -14,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.images import load_image
+from medvlm_r1.data.manifest import write_manifest
+from medvlm_r1.serving.calibrated import read
 
 openai = pytest.importorskip("openai")
 DOCS = Path(__file__).parents[1] / "docs" / "serving.md"
@@ -116,10 +119,9 @@ def test_it_ends_quietly_and_leaves_no_process_and_a_whole_audit_log(server, com
 
 
 def test_calibrate_writes_what_serve_reads(command, tmp_path, refused):
-    from medvlm_r1.serving.calibrated import read
-
     out = tmp_path / "c.json"
-    words = ["calibrate", "--model", "nano", "--data", "phantom:mri?split=test&question_type=plane", "--max-tokens", "48", "--out", out]
+    write_manifest(tmp_path / "few.jsonl", load_dataset("phantom:mri?split=test&question_type=plane").head(24))
+    words = ["calibrate", "--model", "nano", "--data", tmp_path / "few.jsonl", "--max-tokens", "48", "--out", out]
     code, said, _ = command(*words)
     found = read(out)
     assert code == 0 and "Not for diagnosis" in said and found.n >= 20 and found.blocks[0].low == 0.0 and found.threshold == 0.0
