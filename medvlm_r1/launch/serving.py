@@ -84,7 +84,7 @@ async def _run(serving: Serving, key: str) -> None:
     async with AsyncExitStack() as stack:
         stack.callback((files := Files()).close)
         files.start()
-        backend = _backend(serving, numbers.load)
+        backend = _upstream(serving) if serving.upstream else _engine(serving, numbers.load, stack)
         audit = AuditLog(serving.audit_log) if serving.audit_log else None
         if audit:
             stack.callback(audit.close)
@@ -136,19 +136,23 @@ def _check_calibration(calibration: Calibration, backend: Backend, path: Path) -
             raise ConfigError(f'"{path}" was measured with the {name} "{found}", this is "{wanted}"; make another with medvlm-r1 calibrate')
 
 
-def _backend(serving: Serving, on_load: Callable[[int, int], None]) -> Backend:
-    """The engine process, starting; or the upstream, which answers already."""
-    if serving.upstream:
-        url, _, name = serving.upstream.partition("#")
-        endpoint = Endpoint(url, name, secret(UPSTREAM_KEY), serving.timeout_s, attempts=2, concurrency=serving.slots)
-        check_up(endpoint)
-        endpoint = endpoint if name else replace(endpoint, model=served_model(url, endpoint.key))
-        return Upstream(endpoint, serving.template or "paper-eval", Dialect(notice))
+def _upstream(serving: Serving) -> Upstream:
+    url, _, name = serving.upstream.partition("#")
+    endpoint = Endpoint(url, name, secret(UPSTREAM_KEY), serving.timeout_s, attempts=2, concurrency=serving.slots)
+    check_up(endpoint)
+    endpoint = endpoint if name else replace(endpoint, model=served_model(url, endpoint.key))
+    return Upstream(endpoint, serving.template or "paper-eval", Dialect(notice))
+
+
+def _engine(serving: Serving, on_load: Callable[[int, int], None], stack: AsyncExitStack) -> EngineClient:
+    """The engine process, starting; it ends when its socket closes, and is waited for."""
     ours, theirs = socket.socketpair()
     names = ("model", "dtype", "max_pixels", "template", "slots", "keep_bytes")
     settings = json.dumps({name: getattr(serving, name) for name in names})
     with theirs:
-        subprocess.Popen([sys.executable, "-m", "medvlm_r1.launch.engine_main", str(theirs.fileno()), settings], pass_fds=[theirs.fileno()])
+        process = subprocess.Popen([sys.executable, "-m", "medvlm_r1.launch.engine_main", str(theirs.fileno()), settings], pass_fds=[theirs.fileno()])
+    stack.callback(process.wait)
+    stack.callback(ours.close)
     return EngineClient(ours, on_load)
 
 

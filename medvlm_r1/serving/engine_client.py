@@ -44,7 +44,7 @@ class EngineClient:
         if self._writer is not None:
             self._writer.close()
         if self._reading is not None:
-            await self._reading
+            await asyncio.wait({self._reading})
 
     async def ask(self, ask: Ask) -> AsyncGenerator[Said, None]:
         """See Backend.ask."""

@@ -1,0 +1,133 @@
+"""Through the socket: what a client of the engine process gets is what the local engine gives, and who leaves leaves nothing."""
+
+import asyncio
+import hashlib
+import io
+import json
+import socket
+import threading
+from dataclasses import replace
+
+import pytest
+from conftest import like_to_end, picture
+
+from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.answer import option_probs
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.local import LocalEngine
+from medvlm_r1.rollout.told import question
+from medvlm_r1.serving.engine_client import EngineClient
+from medvlm_r1.serving.engine_process import EngineProcess
+from medvlm_r1.serving.wire import Ask, Picture
+
+OPTIONS = ("axial", "coronal", "sagittal")
+
+
+def shown(name):
+    data = io.BytesIO()
+    image = picture(name).convert("RGB")
+    image.save(data, "PNG")
+    return Picture(data.getvalue(), hashlib.sha256(data.getvalue()).hexdigest(), *image.size)
+
+
+def ask(name="a.png", stream=False, sampling=Sampling(1, 0.0, 12)):
+    return Ask("Which plane?", OPTIONS, (shown(name),), "think", sampling, stream)
+
+
+def talk(policy, work, slots=64):
+    """``work`` with a client of an engine process that runs in a thread."""
+    loads, (ours, theirs) = [], socket.socketpair()
+    process = EngineProcess(policy, theirs, slots)
+    thread = threading.Thread(target=process.run, args=({"model": "tiny", "identity": "t", "template": "think"},), daemon=True)
+
+    async def go():
+        client = EngineClient(ours, lambda *load: loads.append(load))
+        await client.start()
+        await client.started.wait()
+        found = await work(client)
+        await client.close()
+        return found
+
+    thread.start()
+    found = asyncio.run(go())
+    theirs.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    return found, process, loads
+
+
+async def heard(client, asked):
+    return [said async for said in client.ask(asked)]
+
+
+def expected(policy, asked, name):
+    """What ``LocalEngine`` writes when it is asked alone, and the options' probabilities after it."""
+    before, policy.encoder.load_image = policy.encoder.load_image, lambda reference: picture(name)
+    prompt = render(replace(question("", asked.question, asked.options), images=(f"local:{name}",)), "think")
+    completions = LocalEngine(policy).generate([prompt], asked.sampling)[0]
+    probs = option_probs(policy, [prompt] * len(completions), [c.text for c in completions])
+    policy.encoder.load_image = before
+    return completions, probs
+
+
+def test_completions_equal_the_local_engines_alone_and_among_many(policy):
+    like_to_end(policy, 1)
+    names = ("a.png", "b.png", "wide.png")
+    asks = [(name, ask(name, stream, Sampling(n, t, 12, seed=n))) for name in names for n, t, stream in ((1, 0.0, True), (3, 1.0, False), (2, 0.6, True))]
+    wanted = [expected(policy, asked, name) for name, asked in asks]
+
+    async def work(client):
+        alone = [await heard(client, asked) for _, asked in asks[:2]]
+        return alone, await asyncio.gather(*(heard(client, asked) for _, asked in asks))
+
+    (alone, together), process, _ = talk(policy, work)
+    for said, (completions, probs) in zip([*alone, *together], [*wanted[:2], *wanted], strict=True):
+        ends = sorted((one for one in said if one.end), key=lambda one: one.k)
+        assert [one.ids for one in ends] == [c.token_ids for c in completions]
+        assert [one.text for one in ends] == [c.text for c in completions] and [one.end == "stop" for one in ends] == [c.finished for c in completions]
+        for one, right in zip(ends, probs, strict=True):
+            assert one.probs == pytest.approx(right, abs=1e-5) and one.seen in (((84, 84),), ((112, 56),))
+            written = "".join(piece.text for piece in said if not piece.end and piece.k == one.k)
+            assert one.text.startswith(written)
+    assert (process.engine.rows, process._pictures, process.policy.encoder._pixels.held) == (0, {}, 0)  # nothing is kept
+
+
+def test_who_leaves_leaves_no_row(policy):
+    async def work(client):
+        leaver = client.ask(ask(stream=True, sampling=Sampling(4, 1.0, 400, min_tokens=399)))
+        await anext(leaver)
+        await leaver.aclose()
+        queued = asyncio.create_task(heard(client, ask(sampling=Sampling(64, 1.0, 400, min_tokens=399))))
+        await asyncio.sleep(0.05)
+        queued.cancel()
+        await asyncio.wait({queued})
+        return await heard(client, ask())
+
+    said, process, loads = talk(policy, work, slots=64)
+    assert said[-1].end and (process.engine.rows, process.engine.waiting) == (0, 0) and loads[-1] == (0, 0)
+
+
+def test_what_cannot_be_asked_is_said(policy):
+    async def work(client):
+        policy.encoder.context = 80
+        long = replace(ask(), question="Which? " * 100)
+        return await heard(client, long), await heard(client, replace(ask(), options=("a",))), await heard(client, ask())
+
+    (long, few, good), _, _ = talk(policy, work)
+    assert [said.status for said in (*long, *few)] == [400, 400] and "the model reads 80 in all" in long[0].why and good[-1].end
+
+
+def test_an_engine_that_ends_is_told():
+    async def go():
+        ours, theirs = socket.socketpair()
+        client = EngineClient(ours)
+        await client.start()
+        theirs.sendall(json.dumps({"say": "ready", "model": "x"}).encode() + b"\n")
+        await client.started.wait()
+        waiting = asyncio.create_task(heard(client, ask()))
+        await asyncio.sleep(0.01)
+        theirs.close()
+        return await waiting, await heard(client, ask()), client.ready
+
+    waited, after, ready = asyncio.run(go())
+    assert waited[0].status == after[0].status == 503 and not ready
