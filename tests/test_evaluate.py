@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from medvlm_r1.commands import main as cli
+from medvlm_r1.data.images import load_image
 from medvlm_r1.evaluation.asking.run import EvalConfig, answers
 from medvlm_r1.evaluation.samples import read_samples
 from medvlm_r1.rollout.engine import Sampling
@@ -45,13 +46,13 @@ def test_an_evaluation_leaves_samples_summary_and_report(words, manifest, tmp_pa
 
 
 def test_an_evaluation_records_what_a_paper_reports(words, manifest, tmp_path, command):
-    """Hashes are worked out here with hashlib and Pillow, the prompt with the model's own tokenizer."""
+    """Hashes are worked out here with hashlib over what is shown, the prompt with the model's own tokenizer."""
     out = tmp_path / "eval"
     assert cli.main([*words, "--arms", "image"]) == 0
     made = json.loads((out / "summary.json").read_text())["settings"]["made"]
     rows = [json.loads(line) for line in manifest.read_text().splitlines()]
     texts = sorted(json.dumps([r["id"], r["question"], r["options"], "ABCD"[r["options"].index(r["answer"])]]) for r in rows)
-    pictures = {file: Image.open(manifest.parent / file).convert("RGB") for r in rows for file in r["image"]}
+    pictures = {file: load_image(str(manifest.parent / file)) for r in rows for file in r["image"]}
     pixels = {sha256(f"RGB {p.width}x{p.height}\n".encode() + p.tobytes()).hexdigest() for p in pictures.values()}
     assert made["sha256"]["data"] == sha256("\n".join(texts).encode()).hexdigest()
     assert made["sha256"]["pictures"] == sha256("\n".join(sorted(pixels)).encode()).hexdigest()

@@ -7,17 +7,19 @@ Legend: A rows under way; M places of a slot; W places looked at; T tokens of a 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
+from medvlm_r1.models.decoder import Attention
 from medvlm_r1.models.decoding import KeysValues
 
 LEAST_SLOTS, LEAST_PLACES = 8, 256
 
 
 class Slots:
-    """``attend`` is what models.decoder wants, one token a row at a time.
+    """``attentions`` are what models.decoder wants of a layer, one token a row at a time.
 
     >>> slots, half = Slots(), torch.ones(3, 1, 4)
     >>> slots.join([(half, half)], copies=2)
@@ -72,9 +74,12 @@ class Slots:
         self._sees = (torch.arange(self._width, device=self._length.device) <= self._at_A[:, None])[:, None, None]
         self.length_A.add_(1)
 
-    def attend(self, layer: int, q_AQD: torch.Tensor, k_AKD: torch.Tensor, v_AKD: torch.Tensor) -> torch.Tensor:
+    def attentions(self) -> list[Attention]:
+        """Each layer's."""
+        return [partial(self._attend, keys, values) for keys, values in zip(self.keys, self.values, strict=True)]
+
+    def _attend(self, keys: torch.Tensor, values: torch.Tensor, q_AQD: torch.Tensor, k_AKD: torch.Tensor, v_AKD: torch.Tensor) -> torch.Tensor:
         """Store the new keys and values, then attend: (A, Q·D)."""
-        keys, values = self.keys[layer], self.values[layer]
         keys[self._rows_A, :, self._at_A] = k_AKD.to(keys.dtype)
         values[self._rows_A, :, self._at_A] = v_AKD.to(keys.dtype)
         rows, heads, size = q_AQD.shape
