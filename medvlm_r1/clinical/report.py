@@ -65,7 +65,7 @@ def coded(text: str, kind: str, otherwise: str) -> CodedConcept:
 def _document(record: Record, content: sr.MeasurementReport) -> sr.Comprehensive3DSR:
     asked, model = record.asked_at, record.model
     scheme = CodingSchemeIdentificationItem(SCHEME, name="medvlm-r1: questions and answers, by their words")
-    header = {
+    header: dict[str, Any] = {
         "series_instance_uid": record.uid("series"),
         "series_number": SERIES_NUMBER,
         "series_description": "AI answer, preliminary. Research use only.",

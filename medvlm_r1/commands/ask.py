@@ -14,6 +14,7 @@ from medvlm_r1.clinical.record import plain
 from medvlm_r1.commands.options import Commands, add, add_asking, whole
 from medvlm_r1.console import notice
 from medvlm_r1.errors import ConfigError
+from medvlm_r1.reasoning import EXTRACTION
 from medvlm_r1.recipes import presets
 from medvlm_r1.wording import called
 
@@ -69,7 +70,7 @@ def run(arguments: Namespace) -> int:
     answer = model.ask(shown.references, arguments.question, options, template=template, max_tokens=arguments.max_tokens, seen=live)
     if arguments.json:
         known = {"image_sha256": recording.hashes(shown.references), "model": called(arguments.model), "version": __version__, "template": template}
-        print(json.dumps(answer.to_dict() | known | {"extraction": recording.EXTRACTION, "intended_use": INTENDED_USE}, indent=2))
+        print(json.dumps(answer.to_dict() | known | {"extraction": EXTRACTION, "intended_use": INTENDED_USE}, indent=2))
     else:
         _tell(answer, arguments.options, live)
     if wanted:

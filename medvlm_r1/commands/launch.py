@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 
 from medvlm_r1.commands.options import Commands, add, whole
 
@@ -40,7 +41,11 @@ def run(arguments: Namespace) -> int:
 
     words = arguments.training[arguments.training[:1] == ["--"] :]
     job = cluster.job(words, arguments.nodes, arguments.gpus, arguments.restarts, arguments.head)
-    forms = {"torchrun": cluster.shell, "slurm": cluster.slurm, "kubernetes": lambda job: cluster.kubernetes(job, arguments.image, arguments.claim)}
+    forms: dict[str, Callable[[cluster.Job], str]] = {
+        "torchrun": cluster.shell,
+        "slurm": cluster.slurm,
+        "kubernetes": lambda job: cluster.kubernetes(job, arguments.image, arguments.claim),
+    }
     text = forms[arguments.on](job)
     print(text.rstrip("\n"), flush=True)
     if not arguments.start:

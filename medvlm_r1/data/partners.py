@@ -94,7 +94,7 @@ def contraries(examples: Sequence[Example]) -> dict[str, Example]:
 def drawn(row: Sequence[Example], example: Example, fits: Callable[[Example, Example], bool], rng: np.random.Generator) -> Example | None:
     """One of a row at random among those that fit, each as likely; None where none does. Most rows are full of them, so that it tries before it looks for all."""
     for _ in range(_TRIES if row else 0):
-        if fits(other := row[rng.integers(len(row))], example):
+        if fits(other := row[int(rng.integers(len(row)))], example):
             return other
     fitting = [other for other in row if fits(other, example)]
     return fitting[rng.integers(len(fitting))] if fitting else None

@@ -75,12 +75,12 @@ def instance(reference: str) -> Instance:
             f'image "{reference}" has no UIDs by which a report could name it (it is no DICOM file); ask about the DICOM file itself, or leave out --sr and --fhir'
         )
     elements = _read(path, _KEYWORDS)
-    uids = [str(elements.value(keyword) or "") for keyword in _KEYWORDS[:4]]
+    study, series, sop_class, sop = uids = [str(elements.value(keyword) or "") for keyword in _KEYWORDS[:4]]
     for keyword, uid in zip(_KEYWORDS, uids, strict=False):
         if not is_uid(uid):
             raise ImageError(f'image "{path}" has {f"the {keyword} {uid[:70]!r}, which is no UID" if uid else f"no {keyword}"}; correct its header')
     number = (elements.integer("SeriesNumber", 0), elements.integer("InstanceNumber", 0))
-    return Instance(*uids, number_of_frames=max(elements.integer("NumberOfFrames", 1), 1), number=number)
+    return Instance(study, series, sop_class, sop, number_of_frames=max(elements.integer("NumberOfFrames", 1), 1), number=number)
 
 
 def patient(references: Sequence[str]) -> Patient:

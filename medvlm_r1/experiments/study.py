@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,6 +30,7 @@ from medvlm_r1.recipes import nano
 from medvlm_r1.recipes.named import find
 from medvlm_r1.types import Example
 
+Found = TypeVar("Found")  # what an arm answers under a seed: to one set of questions, or to several
 MODALITIES = ("mri", "ct", "xray")
 SCOPES = {"all": MODALITIES, "ct+xray": ("ct", "xray")}
 HEADINGS = {"all": "all three", "ct+xray": "CT + X-ray", "mri": "MRI", "ct": "CT", "xray": "X-ray"}
@@ -88,8 +89,8 @@ def run(out: Path, seeds: int, jobs: int = 2) -> str:
     return keep(out, results(samples, text_prior(sets.load("mri", "train"), test), SCOPES))
 
 
-def every_seed(work: Callable[[int], dict[str, list[Sample]]], seeds: int, jobs: int) -> dict[str, list[list[Sample]]]:
-    """Arm -> samples of each seed. ``jobs`` seeds run at a time, one thread each.
+def every_seed(work: Callable[[int], dict[str, Found]], seeds: int, jobs: int) -> dict[str, list[Found]]:
+    """Arm -> what it answers under each seed. ``jobs`` seeds run at a time, one thread each.
 
     Models this small lose more to two threads waiting for each other than they gain.
     """
@@ -200,10 +201,8 @@ def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]]
     for scope, wanted in scopes.items():
         rows = [n for n, sample in enumerate(after[0]) if sample.modality in wanted]
         patients, modalities = [after[0][n].cluster for n in rows], [after[0][n].modality for n in rows]
-        sampled_SN, greedy_SN = (
-            [[value(a[n]) - value(b[n]) for n in rows] for a, b in zip(after, before, strict=True)]
-            for value in (lambda s: _drawn(s.sampled_accuracy), lambda s: float(s.correct))
-        )
+        measures: tuple[Callable[[Sample], float], ...] = (lambda s: _drawn(s.sampled_accuracy), lambda s: float(s.correct))
+        sampled_SN, greedy_SN = ([[value(a[n]) - value(b[n]) for n in rows] for a, b in zip(after, before, strict=True)] for value in measures)
         means = [sum(of_question) / len(after) for of_question in zip(*sampled_SN, strict=True)]
         out[scope] = _told(estimate(sampled_SN, patients, modalities)) | {
             "ci95_patients": cluster_mean(means, patients, modalities).ci95,

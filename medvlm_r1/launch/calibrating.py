@@ -33,7 +33,7 @@ def calibrate(request: Request, wanted_error: float | None, record: Path) -> Cal
             samples = answers(asked.engine, examples, EvalConfig(asked.template, 0, request.max_tokens), lambda done: None, {}, asked.probe)
         finally:
             asked.engine.close()
-    shown = [(sample, sure) for sample in samples if not _is_contradicted(sample) and (sure := confidence_of(sample, "option_probs")) is not None]
+    shown = [(sample, by) for sample in samples if not _is_contradicted(sample) and (by := confidence_of(sample, "option_probs")) is not None]
     if len(shown) < LEAST_OF_A_BLOCK:
         raise DataError(f'"{request.data}" gives {len(shown)} answers to calibrate by, and {LEAST_OF_A_BLOCK} is the least; name more questions')
     correct, sure = [sample.correct for sample, _ in shown], [confidence for _, confidence in shown]

@@ -10,6 +10,7 @@ completion tokens; Q query heads, K key heads, S = Q/K queries a key head; D hea
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 import torch
 
@@ -18,6 +19,14 @@ from medvlm_r1.models.fused import fused
 from medvlm_r1.models.tree import Rows
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
+
+
+class Cache(Protocol):
+    """What decoding looks at: of each layer an attention that stores a new token's keys and values, then attends."""
+
+    def attentions(self) -> list[Attention]:
+        """Each layer's."""
+        ...
 
 
 class Decoding:

@@ -19,7 +19,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from medvlm_r1.models import adapt, decoder, passes
-from medvlm_r1.models.decoding import Decoding, KeysValues
+from medvlm_r1.models.decoding import Cache, KeysValues
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.images import Images
 from medvlm_r1.models.packed import Packed
@@ -257,7 +257,7 @@ class Policy:
         """The layers for ``decode``; to be loaded."""
         return [Packed(layer) for layer in self.text.layers]
 
-    def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[Packed], cache: Decoding) -> torch.Tensor:
+    def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[Packed], cache: Cache) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""
         state_RH = self.model.get_input_embeddings()(ids_R)
         for layer, attention in zip(layers, cache.attentions(), strict=True):

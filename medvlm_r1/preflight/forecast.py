@@ -183,9 +183,10 @@ def workload(config: Config, prompts: Prompts, head_positions: int, at: int = 0)
     p, number_bytes = config.prompts_per_step, {"float32": 4, "bfloat16": 2}[config.dtype]
     gathered = gatherings(config)[at] if isinstance(config, GRPOConfig) else None
     data, together = (prompts.patches, prompts.images), micro_batch(config, prompts.tokens, gathered)
-    if gathered is None or not isinstance(config, GRPOConfig):
+    if not isinstance(config, GRPOConfig):
         c = TARGET_TOKENS[config.target]
         return Workload(p, 1, prompts.tokens, c, *data, *together, head_positions, number_bytes, reference=False, generates=False)
+    assert gathered is not None  # as there are rollouts
     (p, g), c, penalised = gathered, config.sampling.max_tokens, bool(config.update.loss.kl_beta)
     return Workload(p, g, prompts.tokens, c, *data, *together, head_positions, number_bytes, penalised, redraws=config.redraws)
 

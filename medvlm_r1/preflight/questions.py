@@ -62,7 +62,7 @@ def usable(config: Config, policy: Policy, examples: Sequence[Example]) -> tuple
 
     Which it puts depends on how many there are, so that leaving some out asks for others, until all fit.
     """
-    kept, lost = list(examples), []
+    kept, lost = list(examples), list[Lost]()
     proven: set[tuple[str, tuple[str, ...]]] = set()
     while True:
         asked = [example for example in put(config, kept) if (example.id, example.images) not in proven]

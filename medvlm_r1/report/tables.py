@@ -81,7 +81,7 @@ def _arms(story: Story) -> Table:
 
 
 def _subgroups(story: Story) -> Table:
-    rows = [
+    rows: list[Row] = [
         (story.label(name), modality_name(modality), kind or "not stated", str(cell["n"]), _cell(cell))
         for name, model in story.numbers.items()
         for modality, kinds in model.by_type.items()
@@ -92,7 +92,7 @@ def _subgroups(story: Story) -> Table:
 
 
 def _open(story: Story) -> Table:
-    rows = [
+    rows: list[Row] = [
         (f"{story.label(name)}, {arm}", KINDS[kind].name, str(cells["mean"]["n"]), _cell({"accuracy": cells["mean"]["value"], "ci95": cells["mean"]["ci95"]}))
         for name, found in story.open_numbers.items()
         for arm, kinds in found["arms"].items()

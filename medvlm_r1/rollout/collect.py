@@ -71,7 +71,8 @@ def _packed(rollouts_G: list[Rollout]) -> Any:
 
 
 def _unpacked(rows: Any) -> list[Rollout]:
-    return [Rollout(Completion(**{key: tuple(v) if isinstance(v, list) else v for key, v in row["completion"].items()}), row["rewards"]) for row in rows]
+    plain: list[dict[str, Any]] = [{key: tuple(v) if isinstance(v, list) else v for key, v in row["completion"].items()} for row in rows]
+    return [Rollout(Completion(**values), row["rewards"]) for values, row in zip(plain, rows, strict=True)]
 
 
 def numbered(prompts_P: Sequence[Prompt], sizes_P: Sequence[int]) -> list[Prompt]:

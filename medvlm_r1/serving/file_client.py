@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 from medvlm_r1.serving.refusals import Refused
 from medvlm_r1.serving.wire import Picture
@@ -48,7 +49,9 @@ class Files:
                 async with asyncio.timeout(PATIENCE_S):
                     writer.write(json.dumps({"size": len(data), "place": place}).encode() + b"\n" + data)
                     reply = await reader.readline()
-                    told = json.loads(reply) if reply else {"code": "corrupt", "why": "the picture takes too much time or memory to open; send it smaller"}
+                    told: dict[str, Any] = (
+                        json.loads(reply) if reply else {"code": "corrupt", "why": "the picture takes too much time or memory to open; send it smaller"}
+                    )
                     if told["code"]:
                         raise Refused(_STATUS[told["code"]], told["why"], "messages")
                     png = await reader.readexactly(told["size"])

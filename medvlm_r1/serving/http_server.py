@@ -31,7 +31,8 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             super().data_received(data)
 
         def on_headers_complete(self) -> None:
-            self._late = _cancelled(self._late)
+            _cancel(self._late)
+            self._late = None
             super().on_headers_complete()
 
         def pause_writing(self) -> None:
@@ -40,10 +41,13 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._stuck = _cancelled(self._stuck)
+            _cancel(self._stuck)
+            self._stuck = None
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._late, self._stuck = _cancelled(self._late), _cancelled(self._stuck)
+            _cancel(self._late)
+            _cancel(self._stuck)
+            self._late = self._stuck = None
             super().connection_lost(exc)
 
         def _wait(self) -> None:
@@ -57,7 +61,7 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
     return Impatient
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
 

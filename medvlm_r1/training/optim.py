@@ -166,9 +166,9 @@ class Optimizer:
             self.skipped, self.skipped_in_a_row = state.rows("skipped", range(2)).tolist()
         for name, master in self.masters.items():
             master.copy_(state.like(f"master/{name}", master))
-        for name, p in self.named.items():
-            if isinstance(p, DTensor) and f"master/{name}" in state:
-                p.to_local().detach().copy_(state.like(f"master/{name}", p))
+        for name, own in self.named.items():
+            if isinstance(own, DTensor) and f"master/{name}" in state:
+                own.to_local().detach().copy_(state.like(f"master/{name}", own))
         for name, p in self.stepped.items():
             if f"exp_avg/{name}" in state:
                 # A parameter's own steps: those without a gradient (no image, no group to learn from) do not count.

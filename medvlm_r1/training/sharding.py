@@ -112,7 +112,8 @@ class Cut(Policy):
         made: dict[int, torch.nn.Parameter] = {}
         for name, p in self.model.named_parameters(remove_duplicate=False):
             if id(p) not in made:
-                full = p.detach().full_tensor() if isinstance(p, DTensor) else p.detach()
+                part: Any = p.detach()
+                full = part.full_tensor() if isinstance(part, DTensor) else part
                 made[id(p)] = torch.nn.Parameter(full.to("cpu", self.computes) if current().leads else full.new_empty(0), requires_grad=False)
             owner, _, leaf = name.rpartition(".")
             setattr(self.shell.get_submodule(owner), leaf, made[id(p)])
@@ -198,16 +199,16 @@ def _cut(policy: Policy, computes: torch.dtype, has_reference: bool) -> Cut:
 
 
 def _shard(policy: Policy, computes: torch.dtype, tower: Sequence[Any]) -> None:
-    model, how = policy.model, {"mp_policy": MixedPrecisionPolicy(param_dtype=computes, reduce_dtype=torch.float32)}
+    model, how = policy.model, MixedPrecisionPolicy(param_dtype=computes, reduce_dtype=torch.float32)
     stays = set() if tower else {p for each in policy.encoder.family.towers(model) for p in each.parameters()}
     for p in stays:
         p.data = p.data.to(computes)
     for block in tower:
-        fully_shard(block, **how)
+        fully_shard(block, mp_policy=how)
     for layer in policy.text.layers:
-        fully_shard(layer, **how)
+        fully_shard(layer, mp_policy=how)
         register_fsdp_forward_method(layer, "through")
-    fully_shard(model, **how, ignored_params=stays)
+    fully_shard(model, mp_policy=how, ignored_params=stays)
     register_fsdp_forward_method(model, "within")
     for module in model.modules():
         if isinstance(module, FSDPModule):  # sums: the loss is divided by the rows of all ranks, and gloo has no mean

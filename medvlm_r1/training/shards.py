@@ -65,7 +65,7 @@ class Stored:
     """The state in a folder, by name; a tensor is read when it is asked for, and of one that is cut only the rows that are wanted."""
 
     def __init__(self, folder: Path) -> None:
-        self._files = [safe_open(file, "pt") for file in sorted(folder.glob("state*.safetensors"))]
+        self._files: list[Any] = [safe_open(file, "pt") for file in sorted(folder.glob("state*.safetensors"))]
         self._places: dict[str, list[tuple[int, Any]]] = {}
         self._shapes: dict[str, list[int]] = {}
         for file in self._files:
