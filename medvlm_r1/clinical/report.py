@@ -86,7 +86,7 @@ def _document(record: Record, content: sr.MeasurementReport) -> sr.Comprehensive
     document.InstanceCreationDate, document.InstanceCreationTime = document.ContentDate, document.ContentTime
     document.TimezoneOffsetFromUTC = f"{asked:%z}"[:5]
     for item in document.ContributingEquipmentSequence:  # highdicom names itself there
-        item.ContributionDateTime = f"{asked:%Y%m%d%H%M%S}"
+        item.add_new("ContributionDateTime", "DT", f"{asked:%Y%m%d%H%M%S}")
     return document
 
 
