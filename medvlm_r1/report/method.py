@@ -34,9 +34,9 @@ MISSING = (
     "is cut off, holds no answer or abstains is an answer, and wrong. Nothing is imputed."
 )
 STATISTICS = (
-    "Accuracy is the share of questions whose greedy answer is right; the mean weighs modalities equally. 95 % intervals know of groups (patients) where "
-    "they are named: Wilson's with the design effect in a modality, a bootstrap of whole groups for means and differences. p by sign flips of whole groups, "
-    "adjusted by Holm; exact McNemar beside it."
+    "Accuracy is the share of questions whose greedy answer is right; the mean weighs modalities equally. 95 % intervals move whole groups (patients) where "
+    "they are named: of an accuracy Wilson's for as many items as have the groups' variance, of a difference Student's; with fewer than three groups there is "
+    "none. p by sign flips of whole groups, adjusted by Holm; exact McNemar beside it, which takes questions as independent."
 )
 SUBGROUPS = "Modality and question type, as the question set names them; their intervals are not adjusted for their number."
 

@@ -64,7 +64,7 @@ def _differences(story: Story) -> Table:
         if kind == "greedy" or c["measure"] == "sampled"
     ]
     names = [modality_name(m) for m in story.modalities]
-    caption = "One model minus another in percentage points on the same questions, with 95 % intervals; p by sign flips of whole groups (sampled: Holm)."
+    caption = "One model minus another in percentage points on the same questions, with 95 % intervals; p by sign flips of whole groups, of sampled answers adjusted by Holm."
     return Table("differences", caption, ("Compared", *names, "Mean", "p"), rows)
 
 
