@@ -21,7 +21,7 @@ from medvlm_r1.types import LETTERS
 
 SOURCES = ("option_probs", "agreement")
 WANTED_ERRORS = (0.05, 0.1, 0.2)
-FEWEST_FOR_THRESHOLD = 20  # patients; with fewer, how alike their questions are is not known well enough
+FEWEST_FOR_THRESHOLD = 50  # patients; with 20, 6 % of thresholds were invented where questions of a patient are alike (docs/evaluation.md)
 CONFIDENCE = 0.95
 STARTS = 4  # of the search for a threshold; each has its part of the allowed error
 
@@ -229,7 +229,7 @@ def calibration(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
 
     By the options' probabilities and by agreement, each where every answered question
     has it: the two need not agree, as a thought that names its answer makes the letter
-    certain. The accuracy here is that of answered questions. Fewer than twenty patients
+    certain. The accuracy here is that of answered questions. Fewer than fifty patients
     of several questions show no threshold (``too_few``).
     """
     answered = [s for s in samples if s.answer is not None]
