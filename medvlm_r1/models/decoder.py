@@ -32,6 +32,14 @@ Through = Callable[[torch.Tensor, "Rotary", Attention, torch.Tensor | None], tor
 """``through`` of one layer."""
 
 
+class Cache(Protocol):
+    """Keys and values of rows that grow (models.decoding, serving.slots)."""
+
+    def attend(self, layer: int, q_RQD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor) -> torch.Tensor:
+        """``Attend``, after storing the new keys and values."""
+        ...
+
+
 class Layer(Protocol):
     """A decoder layer's weights: two maps around the attention, each with its norm."""
 

@@ -19,7 +19,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from medvlm_r1.models import adapt, decoder
-from medvlm_r1.models.decoding import Decoding, KeysValues
+from medvlm_r1.models.decoding import KeysValues
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.images import Images
 from medvlm_r1.models.packed import Packed, rms_norm
@@ -246,7 +246,7 @@ class Policy:
         """The layers for ``decode``; to be loaded."""
         return [Packed(layer) for layer in self.text.layers]
 
-    def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[Packed], cache: Decoding) -> torch.Tensor:
+    def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[Packed], cache: decoder.Cache) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""
         embeds_RH = self.model.get_input_embeddings()(ids_R)
         return rms_norm(decoder.run(layers, embeds_RH, rotary, cache.attend), self.text.norm)

@@ -31,7 +31,7 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             super().data_received(data)
 
         def on_headers_complete(self) -> None:
-            self._late = _cancelled(self._late)
+            self._late = _without(self._late)
             super().on_headers_complete()
 
         def pause_writing(self) -> None:
@@ -40,10 +40,10 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            self._stuck = _cancelled(self._stuck)
+            self._stuck = _without(self._stuck)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._late, self._stuck = _cancelled(self._late), _cancelled(self._stuck)
+            self._late, self._stuck = _without(self._late), _without(self._stuck)
             super().connection_lost(exc)
 
         def _wait(self) -> None:
@@ -57,9 +57,11 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
     return Impatient
 
 
-def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+def _without(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """What is left of a timer that is not wanted any more: nothing."""
     if timer is not None:
         timer.cancel()
+    return None
 
 
 class _Server(uvicorn.Server):

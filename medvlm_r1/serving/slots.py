@@ -79,8 +79,8 @@ class Slots:
         values[self._rows_A, :, self._at_A] = v_AKD.to(keys.dtype)
         rows, heads, size = q_AQD.shape
         q = q_AQD.to(keys.dtype).view(rows, keys.shape[1], -1, size)  # heads that share a key as queries of one product
-        seen = (store[: self.active, :, : self._width] for store in (keys, values))
-        return F.scaled_dot_product_attention(q, *seen, attn_mask=self._sees).reshape(rows, heads * size).to(q_AQD.dtype)
+        seen, held = (store[: self.active, :, : self._width] for store in (keys, values))
+        return F.scaled_dot_product_attention(q, seen, held, attn_mask=self._sees).reshape(rows, heads * size).to(q_AQD.dtype)
 
     def _make_room(self, like: torch.Tensor, n_layers: int, slots: int, places: int) -> None:
         """Buffers of at least so many slots and places; ``like`` has the type, and its last two sizes are those of heads."""
