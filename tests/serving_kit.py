@@ -22,12 +22,12 @@ WRITTEN = "<think>Dark there. Hence left.</think><answer>A</answer>"
 
 
 class Scripted:
-    """A backend that writes a text, a sign at a time. ``held``: it waits for that event before each sign."""
+    """A backend that writes a text, ``size`` signs at a time. ``held``: it waits for that event before each piece."""
 
     ready = True
 
-    def __init__(self, text=WRITTEN, probs=(0.8, 0.15, 0.05), held=None, why=None):
-        self.text, self.probs, self.held, self.why = text, probs, held, why
+    def __init__(self, text=WRITTEN, probs=(0.8, 0.15, 0.05), held=None, why=None, size=1):
+        self.text, self.probs, self.held, self.why, self.size = text, probs, held, why, size
         self.about = {"model": "scripted", "identity": "abc float32", "template": "think"}
         self.asked, self.rows = [], 0
 
@@ -36,14 +36,14 @@ class Scripted:
         self.rows += ask.sampling.n
         try:
             for k in range(ask.sampling.n):
-                for at, sign in enumerate(self.text):
+                for at in range(0, len(self.text), self.size):
                     if self.held:
                         await self.held.wait()
                     if self.why and at == self.why[0]:
                         yield Said(0, "", why="out of order", status=self.why[1])
                         return
                     if ask.stream:
-                        yield Said(k, sign)
+                        yield Said(k, self.text[at : at + self.size])
                 yield Said(k, self.text, "stop", 7, 40, self.probs, seen=((28, 28),) * len(ask.pictures))
         finally:
             self.rows -= ask.sampling.n

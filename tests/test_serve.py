@@ -96,10 +96,9 @@ def test_errors_are_openais(server, client):
         client.chat.completions.create(model="gpt", messages=turns)
     with pytest.raises(openai.UnprocessableEntityError):
         client.chat.completions.create(model="nano", messages=turns, n=1000)
+    elsewhere = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}, content(server[2])[1]]
     with pytest.raises(openai.BadRequestError):
-        client.chat.completions.create(
-            model="nano", messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}]}]
-        )
+        client.chat.completions.create(model="nano", messages=[{"role": "user", "content": elsewhere}])
     assert [model.id for model in client.models.list()] == ["nano"]
 
 

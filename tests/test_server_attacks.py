@@ -175,7 +175,7 @@ def test_slow_lying_and_endless_requests():
 
 
 def test_a_reader_that_takes_nothing_is_cut_off_and_its_row_is_dropped():
-    backend = Scripted("<think>" + "x" * 300_000)
+    backend = Scripted("<think>" + "x" * 8_000_000, size=20_000)
     with AtAPort(service(backend), write_s=0.3) as server:
         body = json.dumps(question(stream=True)).encode()
         with socket.socket() as connection:

@@ -36,10 +36,10 @@ def calibrate(request: Request, wanted_error: float | None, record: Path) -> Cal
     shown = [(sample, by) for sample in samples if not _is_contradicted(sample) and (by := confidence_of(sample, "option_probs")) is not None]
     if len(shown) < LEAST_OF_A_BLOCK:
         raise DataError(f'"{request.data}" gives {len(shown)} answers to calibrate by, and {LEAST_OF_A_BLOCK} is the least; name more questions')
-    correct, sure = [sample.correct for sample, _ in shown], [confidence for _, confidence in shown]
+    correct, confidences = [sample.correct for sample, _ in shown], [confidence for _, confidence in shown]
     design = design_effect(correct, [sample.cluster for sample, _ in shown])
-    found = blocks(sure, correct, design)
-    calibration = Calibration(asked.identity, request.data, asked.template, len(shown), found, _threshold(sure, correct, design, wanted_error, found))
+    found = blocks(confidences, correct, design)
+    calibration = Calibration(asked.identity, request.data, asked.template, len(shown), found, _threshold(confidences, correct, design, wanted_error, found))
     with output_errors(request.out):
         write(request.out, calibration)
     return calibration

@@ -90,11 +90,13 @@ class EngineProcess:
 
     def _take(self) -> bool:
         """All that has come; waits where there is nothing to write. False at the end."""
+        wait = not self._requests
         while True:
             try:
-                message = self._inbox.get(block=not self._requests)
+                message = self._inbox.get(block=wait)
             except queue.Empty:
                 return True
+            wait = False  # what came of the first is to be told before another is waited for
             if message is None:
                 return False
             if message["do"] == "ask":

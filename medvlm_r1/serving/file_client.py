@@ -15,6 +15,7 @@ AT_ONCE = 4
 PATIENCE_S = 12.0  # a child ends itself before
 _STATUS = {"unsupported": 415, "large": 413, "corrupt": 400}
 _MOST_REPLY_BYTES = 2**27
+_TOO_MUCH = "the picture takes too much time or memory to open; send it smaller"
 
 
 @dataclass
@@ -49,14 +50,12 @@ class Files:
                 async with asyncio.timeout(PATIENCE_S):
                     writer.write(json.dumps({"size": len(data), "place": place}).encode() + b"\n" + data)
                     reply = await reader.readline()
-                    told: dict[str, Any] = (
-                        json.loads(reply) if reply else {"code": "corrupt", "why": "the picture takes too much time or memory to open; send it smaller"}
-                    )
+                    told: dict[str, Any] = json.loads(reply or json.dumps({"code": "corrupt", "why": _TOO_MUCH}))
                     if told["code"]:
                         raise Refused(_STATUS[told["code"]], told["why"], "messages")
                     png = await reader.readexactly(told["size"])
             except (ConnectionError, TimeoutError, asyncio.IncompleteReadError) as error:
-                raise Refused(400, "the picture takes too much time or memory to open; send it smaller", "messages") from error
+                raise Refused(400, _TOO_MUCH, "messages") from error
             finally:
                 writer.close()
         return Picture(png, told["sha256"], told["width"], told["height"])

@@ -39,6 +39,7 @@ def keep(channel: socket.socket) -> None:
     if importlib.util.find_spec("pydicom"):  # an extra; loaded here once, and not in every child
         importlib.import_module("medvlm_r1.data.dicom")
     importlib.import_module("medvlm_r1.data.nifti")
+    _warm()
     gc.collect()
     gc.freeze()  # what a child does not touch needs no copy
     while True:
@@ -52,6 +53,14 @@ def keep(channel: socket.socket) -> None:
             finally:  # without what Python does at its end
                 os._exit(0)
         os.close(connections[0])
+
+
+def _warm() -> None:
+    """Pillow loads its formats when it first opens and writes a picture: here, once, and not in every child."""
+    with os.fdopen(os.memfd_create("warm"), "wb") as file:
+        file.write(png_of(Image.new("RGB", (8, 8))))
+        file.flush()
+        png_of(load_image(f"/proc/self/fd/{file.fileno()}"))
 
 
 def _child(connection: socket.socket) -> None:

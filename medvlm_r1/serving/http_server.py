@@ -31,8 +31,7 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
             super().data_received(data)
 
         def on_headers_complete(self) -> None:
-            _cancel(self._late)
-            self._late = None
+            self._late = _without(self._late)
             super().on_headers_complete()
 
         def pause_writing(self) -> None:
@@ -41,13 +40,10 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
 
         def resume_writing(self) -> None:
             super().resume_writing()
-            _cancel(self._stuck)
-            self._stuck = None
+            self._stuck = _without(self._stuck)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            _cancel(self._late)
-            _cancel(self._stuck)
-            self._late = self._stuck = None
+            self._late, self._stuck = _without(self._late), _without(self._stuck)
             super().connection_lost(exc)
 
         def _wait(self) -> None:
@@ -61,9 +57,11 @@ def protocol(limits: Limits) -> type[HttpToolsProtocol]:
     return Impatient
 
 
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
+def _without(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """What is left of a timer that is not wanted any more: nothing."""
     if timer is not None:
         timer.cancel()
+    return None
 
 
 class _Server(uvicorn.Server):
