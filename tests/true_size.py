@@ -3,6 +3,7 @@
 python tests/true_size.py       prints what a whole step of all 28 layers and 32 blocks takes, by count (a minute)
 """
 
+import gc
 from dataclasses import dataclass, replace
 
 import hub_model
@@ -72,6 +73,7 @@ def groups_of(prompts, completion):
 
 def update_peak(tokenizer, completion, layers, depth, image_tokens=512, length=768):
     """An update that follows a rollout: what lives at most, beside the plan for that workload."""
+    gc.collect()  # else what an earlier model leaves behind would go away meanwhile
     with pretended.gpu(numbers=False):
         before = BOOK.live
         policy = policy_of(tokenizer, layers, depth)

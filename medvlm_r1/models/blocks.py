@@ -20,10 +20,9 @@ SIDE = 128
 
 def block_mask(prompts: Sequence[int], completions: Sequence[int], prompt_of: Sequence[int], device: torch.device) -> BlockMask:
     """For prompts and completions of these lengths, one after another; ``prompt_of`` each completion's prompt. Equal to PyTorch's own."""
-    group_T, branch_T = _owners(prompts, completions, prompt_of)
     some_BB, whole_BB = seen_blocks(prompts, completions, prompt_of)
     tables = [table for seen_BB in (some_BB & ~whole_BB, whole_BB) for table in (*_listed(seen_BB), *_listed(seen_BB.T))]
-    numbers = [torch.from_numpy(x.astype(np.int32)) for x in (group_T, branch_T, *tables)]
+    numbers = [torch.from_numpy(x.astype(np.int32)) for x in (*_owners(prompts, completions, prompt_of), *tables)]
     group_T, branch_T, kv_n, kv, q_n, q, all_kv_n, all_kv, all_q_n, all_q = sent_together(numbers, device)
     total = len(group_T)
     return BlockMask(

@@ -88,7 +88,7 @@ class Optimizer:
             self.adamw.param_groups[0]["lr"] = learning_rate(self.config, self.steps, self.total_steps)
             if on_gpu:
                 self._widen()
-                self.adamw.grad_scale = self._scale()
+                setattr(self.adamw, "grad_scale", self._scale())  # noqa: B010 (what fused AdamW looks for, and its class does not name)
             self.adamw.step()
             self._round()
         for p in (*self.named.values(), *self.masters.values()):
@@ -137,7 +137,8 @@ class Optimizer:
             some = learnt[at : at + WIDENED_TOGETHER]
             for _, master in some:
                 master.grad = torch.empty_like(master)
-            torch._foreach_copy_([master.grad for _, master in some], [p.grad for p, _ in some])
+            wide, narrow = ([p.grad for p in each if p.grad is not None] for each in zip(*((master, p) for p, master in some), strict=True))
+            torch._foreach_copy_(wide, narrow)
             for p, _ in some:
                 p.grad = None
 
