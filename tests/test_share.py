@@ -22,15 +22,14 @@ def test_a_share_is_of_items_and_its_interval_of_groups():
     assert wide / width == pytest.approx(2, rel=0.1)  # patients of 4 equal answers: sqrt(4)
 
 
-def test_where_all_agree_the_interval_is_wilsons_of_the_groups():
-    """Ten of ten: 10 / (10 + 1.96²) = 0.7225 to 1. Twenty items of the same ten patients know no more."""
+def test_where_all_agree_the_interval_is_that_of_as_many_patients():
+    """Ten of ten: 10 / (10 + 2.262²) = 0.6615 to 1, Student's quantile of 9 degrees in Wilson's place. Twenty items of the same ten patients know no more."""
     for repeats in (1, 2):
         cell = share([True] * 10 * repeats, in_groups(*[f"p{n}" for n in range(10)] * repeats))
-        assert cell["share"] == 1.0 and cell["ci95"] == pytest.approx([0.7225, 1.0], abs=1e-4)
-    assert share([False] * 10, in_groups(*"abcdefghij"))["ci95"] == pytest.approx([0.0, 0.2775], abs=1e-4)
+        assert cell["share"] == 1.0 and cell["ci95"] == pytest.approx([0.6615, 1.0], abs=1e-4)
+    assert share([False] * 10, in_groups(*"abcdefghij"))["ci95"] == pytest.approx([0.0, 0.3385], abs=1e-4)
 
 
-def test_one_patient_alone_has_the_widest_interval_and_none_has_no_share():
-    low, high = share([True, False], in_groups("p", "p"))["ci95"]
-    assert low < 0.1 and high > 0.9
+def test_one_patient_alone_has_no_interval_and_none_has_no_share():
+    assert share([True, False], in_groups("p", "p")) == {"n": 2, "share": 0.5, "ci95": None}
     assert share([], []) == {"n": 0, "share": None, "ci95": None}

@@ -47,11 +47,11 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
         asked = put(config, examples)
         require_learnable(config, policy, asked)
         world.first(checkpoint.open_run, run_dir, config, resume)
+        fresh = checkpoint.latest(run_dir) is None
+        world.first(sifting.keep, run_dir, lost, fresh)
         inputs = {"model's file": identity.of_model(locate(config.model)), "question": identity.of_questions(asked, policy.encoder)}
         world.first(identity.check, run_dir, inputs)
         world.first(checkpoint.check_space, run_dir, policy)
-        fresh = checkpoint.latest(run_dir) is None
-        world.first(sifting.keep, run_dir, lost, fresh)
         if lost:
             notice(f"left out: {sifting.told(lost, len(everything))}")
         own = replace(config, prompts_per_step=-(-config.prompts_per_step // world.size))  # the largest share of a step
