@@ -23,11 +23,12 @@ def test_a_share_is_of_items_and_its_interval_of_groups():
 
 
 def test_where_all_agree_the_interval_is_that_of_as_many_patients():
-    """Ten of ten: 10 / (10 + 2.262²) = 0.6615 to 1, Student's quantile of 9 degrees in Wilson's place. Twenty items of the same ten patients know no more."""
-    for repeats in (1, 2):
+    """Ten of ten questions of ten patients: Wilson's 10 / (10 + 1.96²) = 0.7225 to 1. Of two each, nobody knows how alike
+    they are, and Student's quantile of 9 degrees stands in the place of 1.96: 10 / (10 + 2.262²) = 0.6615."""
+    for repeats, low in ((1, 0.7225), (2, 0.6615)):
         cell = share([True] * 10 * repeats, in_groups(*[f"p{n}" for n in range(10)] * repeats))
-        assert cell["share"] == 1.0 and cell["ci95"] == pytest.approx([0.6615, 1.0], abs=1e-4)
-    assert share([False] * 10, in_groups(*"abcdefghij"))["ci95"] == pytest.approx([0.0, 0.3385], abs=1e-4)
+        assert cell["share"] == 1.0 and cell["ci95"] == pytest.approx([low, 1.0], abs=1e-4)
+    assert share([False] * 10, in_groups(*"abcdefghij"))["ci95"] == pytest.approx([0.0, 0.2775], abs=1e-4)
 
 
 def test_one_patient_alone_has_no_interval_and_none_has_no_share():
