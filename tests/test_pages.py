@@ -182,11 +182,15 @@ def title(text, folder):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody has looked at the pages at 320 px")
-def test_at_320_px_nothing_scrolls_sideways(pages, tmp_path):
+def test_at_320_and_at_800_px_nothing_scrolls_sideways(pages, tmp_path):
     """With everything that can be opened open."""
-    frames = "".join(f'<iframe style="width: 320px; height: 600px; border: 0" srcdoc="{html.escape(text)}"></iframe>' for text in pages.values())
-    found = dict(zip(pages, title(LOOK.format(frames), tmp_path).split(), strict=True))
-    assert {name: len(set(widths.split(":"))) for name, widths in found.items()} == dict.fromkeys(pages, 1), found
+    asked = {
+        f"{name}, {px}": f'<iframe style="width: {px}px; height: 600px" srcdoc="{html.escape(text)}"></iframe>'
+        for name, text in pages.items()
+        for px in (320, 800)
+    }
+    found = dict(zip(asked, title(LOOK.format("".join(asked.values())), tmp_path).split(), strict=True))
+    assert {name: len(set(widths.split(":"))) for name, widths in found.items()} == dict.fromkeys(asked, 1), found
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody has followed the skip link")
