@@ -17,7 +17,7 @@ OLDER = Shown(Instance("1.9.1", "1.9.2", CT, "1.9.3"))
 ANSWERED = Record(
     "Which side is the lesion on?", ("left", "right", "both"), (IMAGE,), "answered", "B", "right",
     ModelIdentity("nano", "0.1.0", "dc622b0d94bec7a4", ("template=think", "temperature=0")), datetime(2026, 11, 25, 9, 0, 3, tzinfo=UTC),
-    Confidence(0.82, Calibration("held-out MRI", 300, 0.031, (0.018, 0.049))), reasoning="A nodule on the SECRET THOUGHT side.",
+    Confidence(0.82, Calibration("held-out MRI", 40, (0.68, 0.91), 300)), reasoning="A nodule on the SECRET THOUGHT side.",
 )  # fmt: skip
 LONG = "no sign\\of <anything> & more, " * 9
 RECORDS = {

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from clinical_checks import bundle_faults, report_faults
+from clinical_checks import bundle_faults, items, report_faults
 from conftest import picture
 from drawn_files import RAMP, save_dicom
 
@@ -14,6 +14,7 @@ from medvlm_r1.commands.ask import Live
 from medvlm_r1.data.images import content_hash, load_image
 from medvlm_r1.errors import ConfigError, DataError
 from medvlm_r1.launch import recording
+from medvlm_r1.launch.answering import model_sha256
 from medvlm_r1.launch.asking import load
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
@@ -21,6 +22,7 @@ from medvlm_r1.models.families import load_policy, prepare
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.answer import ask, option_probs
 from medvlm_r1.rollout.told import question
+from medvlm_r1.serving import calibrated
 from medvlm_r1.types import Completion, Rollout, RolloutGroup
 
 OPTIONS = ("axial", "coronal", "sagittal")
@@ -50,7 +52,7 @@ def test_json_has_all_that_is_known(words, capsys):
     assert cli.main([*words, "--options", *OPTIONS[:2], "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer.keys() == {"reasoning", "answer", "answer_text", "status", "option_probs", "text", "written", "warnings"} | {
-        "image_sha256", "model", "version", "template", "extraction", "intended_use",
+        "image_sha256", "model", "version", "template", "extraction", "confidence", "calibrated_on", "threshold", "intended_use",
     }  # fmt: skip
     assert answer["answer"] in ("A", "B") and answer["status"] == "answered"  # it was taught letters
     assert answer["answer_text"] == OPTIONS["AB".index(answer["answer"])]
@@ -200,7 +202,7 @@ def test_reports_name_the_images_and_nobody_unless_told_to(taught, study, tmp_pa
     report, bundle = pydicom.dcmread(sr), json.loads(fhir.read_text(encoding="utf-8"))
     assert report_faults(report) == [] and bundle_faults(bundle) == []
     assert report.StudyInstanceUID == "1.2.1" and report.PatientID == ""
-    assert json.loads(out)["answer_text"] in str(report)
+    assert json.loads(out)["answer_text"].encode() in sr.read_bytes()
     assert not any(b"CANARY" in path.read_bytes() for path in (sr, fhir)) and "CANARY" not in out + err
     assert command(*asking(taught, [study / "8.dcm"], "--sr", sr, "--with-patient"))[0] == 0
     assert (pydicom.dcmread(sr).PatientID, pydicom.dcmread(sr).AccessionNumber) == ("CANARY-1", "CANARY-2")
@@ -233,6 +235,35 @@ def test_too_many_images_are_not_asked_about_by_mistake(study, monkeypatch):
     with pytest.raises(DataError, match="holds 3 images; --at-most 8"):
         recording.images([str(study)])
     assert len(recording.images([str(study)], at_most=3)) == 3
+
+
+def calibration(taught, threshold, identity=""):
+    """Half of 40 answers below one half were right, and 32 of 40 above."""
+    about = identity or f"{model_sha256(taught)} float32"
+    measured = (calibrated.Block(0.0, 40, 0.5, (0.35, 0.65)), calibrated.Block(0.5, 40, 0.8, (0.65, 0.9)))
+    return calibrated.Calibration(about, "wards/CANARY/held-out.jsonl", load(taught).policy.template, 80, measured, threshold)
+
+
+@pytest.mark.parametrize(("threshold", "certain"), [(0.0, [80.0]), (0.9, [])])
+def test_a_certainty_is_the_share_that_was_right_or_there_is_no_answer(taught, study, tmp_path, command, threshold, certain):
+    pydicom = pytest.importorskip("pydicom")
+    pytest.importorskip("highdicom")
+    calibrated.write(tmp_path / "c.json", calibration(taught, threshold))
+    words = asking(taught, [study / "8.dcm"], "--calibration", tmp_path / "c.json", "--sr", tmp_path / "sr.dcm")
+    code, out, err = command(*words, "--json")
+    assert code == 0, err
+    found, report, written = json.loads(out), pydicom.dcmread(tmp_path / "sr.dcm"), (tmp_path / "sr.dcm").read_bytes().decode("latin-1")
+    assert max(found["option_probs"].values()) > 0.5 and (found["confidence"], found["threshold"]) == (0.8, threshold)
+    assert found["status"] == ("answered" if certain else "abstained") and report_faults(report) == []
+    assert [float(item.MeasuredValueSequence[0].NumericValue) for item in items(report) if item.ValueType == "NUM"] == certain
+    assert ("40 answers as sure as this (95 % interval 65.0 to 90.0 %), among 80 to held-out.jsonl" in written) == bool(certain)
+    assert "CANARY" not in written
+    assert ("Confidence 80.0%: " in command(*words)[1]) == bool(certain)
+
+
+def test_another_models_calibration_is_refused(taught, study, tmp_path, refused):
+    calibrated.write(tmp_path / "c.json", calibration(taught, 0.0, "another float32"))
+    refused(asking(taught, [study / "8.dcm"], "--calibration", tmp_path / "c.json"), "was measured with the identity", "medvlm-r1 calibrate")
 
 
 # ---------------------------------------------------------------- while it is written

@@ -74,7 +74,7 @@ def test_an_answer_and_its_certainty_stand_or_the_reason_why_not(name):
 
 def test_what_stands_beside_the_answer():
     said = texts(read(ANSWERED))
-    assert said[0] == "Calibrated on held-out MRI, n = 300: calibration error 3.1 % (95 % interval 1.8 to 4.9)."
+    assert said[0] == "The share right of 40 answers as sure as this (95 % interval 68.0 to 91.0 %), among 300 to held-out MRI."
     assert said[1].startswith("Research use only. Not for diagnosis. Written by a machine, reviewed by nobody.")
     assert said[2] == "Asked: Which side is the lesion on?\nOffered: A) left; B) right; C) both"
     assert "Warning: The thought names A) left." in texts(read(RECORDS["contradicted"]))

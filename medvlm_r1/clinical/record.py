@@ -27,23 +27,23 @@ class Shown:
 
 @dataclass(frozen=True)
 class Calibration:
-    """On what a confidence was measured: ``n`` answers of ``name``; the calibration error there, with its 95 % interval.
+    """On what a confidence was measured: of ``n`` answers to the set ``name`` that were as sure, that share was right; its 95 % interval.
 
-    >>> Calibration("held-out MRI", 300, 0.031, (0.018, 0.049)).n
-    300
+    >>> Calibration("held-out MRI", 40, (0.68, 0.91), 300).n
+    40
     """
 
     name: str
     n: int
-    error: float
     ci95: tuple[float, float]
+    n_of_set: int
 
 
 @dataclass(frozen=True)
 class Confidence:
     """How likely the answer is right, 0 to 1; without a ``calibration`` it is only what the model says of itself.
 
-    >>> Confidence(0.82, Calibration("held-out MRI", 300, 0.031, (0.018, 0.049))).value
+    >>> Confidence(0.82, Calibration("held-out MRI", 40, (0.68, 0.91), 300)).value
     0.82
     """
 

@@ -37,11 +37,12 @@ def percent(record: Record) -> float | None:
 def calibrated(calibration: Calibration) -> str:
     """On what the certainty rests.
 
-    >>> calibrated(Calibration("held-out MRI", 300, 0.031, (0.018, 0.049)))
-    'Calibrated on held-out MRI, n = 300: calibration error 3.1 % (95 % interval 1.8 to 4.9).'
+    >>> calibrated(Calibration("held-out MRI", 40, (0.68, 0.91), 300))
+    'The share right of 40 answers as sure as this (95 % interval 68.0 to 91.0 %), among 300 to held-out MRI.'
     """
     low, high = (100 * bound for bound in calibration.ci95)
-    return f"Calibrated on {plain(calibration.name)}, n = {calibration.n}: calibration error {100 * calibration.error:.1f} % (95 % interval {low:.1f} to {high:.1f})."
+    among = f"among {calibration.n_of_set} to {plain(calibration.name)}"
+    return f"The share right of {calibration.n} answers as sure as this (95 % interval {low:.1f} to {high:.1f} %), {among}."
 
 
 def question(record: Record) -> str:

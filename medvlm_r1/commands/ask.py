@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medvlm_r1 import INTENDED_USE, __version__
+from medvlm_r1.clinical import said
 from medvlm_r1.clinical.record import plain
 from medvlm_r1.commands.options import Commands, add, add_asking, whole
 from medvlm_r1.console import notice
@@ -41,6 +42,7 @@ def register(commands: Commands) -> None:
     sub.add_argument("--options", nargs="+", default=[], metavar="TEXT", help="the possible answers, in order of their letters; free text if left out")
     sub.add_argument("--window", nargs=2, type=finite, metavar=("CENTER", "WIDTH"), help="how DICOM and NIfTI are windowed; the file's own if left out")
     sub.add_argument("--at-most", type=whole(1), metavar="N", help="of a folder's images so many, spread evenly; all, up to 16, if left out")
+    sub.add_argument("--calibration", type=Path, metavar="FILE", help="what medvlm-r1 calibrate wrote; without it no confidence is told")
     sub.add_argument("--sr", type=Path, metavar="FILE", help="write the answer as a DICOM structured report, too (docs/clinical.md)")
     sub.add_argument("--fhir", type=Path, metavar="FILE", help="write it as a FHIR R4 bundle, too")
     sub.add_argument("--with-patient", action="store_true", help="file --sr and --fhir under the patient whom the images' header names; left empty without it")
@@ -48,7 +50,7 @@ def register(commands: Commands) -> None:
 
 def run(arguments: Namespace) -> int:
     """Reasoning, answer and option probabilities."""
-    from medvlm_r1.launch import recording
+    from medvlm_r1.launch import confidence, recording
     from medvlm_r1.launch.asking import load
     from medvlm_r1.rollout.told import question
 
@@ -67,14 +69,20 @@ def run(arguments: Namespace) -> int:
     model = load(arguments.model, dtype=arguments.dtype, max_pixels=arguments.max_pixels)
     template = arguments.template or model.template(options)
     live = Live() if sys.stdout.isatty() and not arguments.json else None
+    calibration = confidence.of(arguments.calibration, model, template) if arguments.calibration else None
     answer = model.ask(shown.references, arguments.question, options, template=template, max_tokens=arguments.max_tokens, seen=live)
+    answer, judged = confidence.judged(answer, calibration)
     if arguments.json:
         known = {"image_sha256": recording.hashes(shown.references), "model": called(arguments.model), "version": __version__, "template": template}
+        known |= {"confidence": judged.confidence, "calibrated_on": judged.calibrated_on, "threshold": judged.threshold}
         print(json.dumps(answer.to_dict() | known | {"extraction": EXTRACTION, "intended_use": INTENDED_USE}, indent=2))
     else:
         _tell(answer, arguments.options, live)
+        if (sure := confidence.reported(judged)) and sure.calibration and answer.answer:
+            print(f"Confidence {sure.value:.1%}: {said.calibrated(sure.calibration)}")
+        print(INTENDED_USE)
     if wanted:
-        record = recording.record(model, shown, replace(example, images=shown.references), answer, template)
+        record = recording.record(model, shown, replace(example, images=shown.references), answer, template, confidence.reported(judged))
         for option, path in wanted.items():
             (recording.write_sr if option == "--sr" else recording.write_fhir)(record, path)
             notice(f"wrote {path}")
@@ -142,4 +150,3 @@ def _tell(answer: "Answer", options: list[str], live: Live | None) -> None:
         print(f"Wrote      {plain(answer.text)}")
     for (letter, p), option in zip(answer.option_probs.items(), options, strict=False):
         print(f"  {letter}) {option:<24} {p:6.1%}  {'█' * round(30 * p)}")
-    print(INTENDED_USE)

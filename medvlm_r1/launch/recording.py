@@ -75,7 +75,7 @@ def record(model: Model, shown: Images, example: Example, answer: Answer, templa
         model=ModelIdentity(called(model.name), __version__, model_sha256(locate(model.name)), (*parameters, *size, *windows)),
         asked_at=datetime.now(UTC).replace(microsecond=0),
         confidence=confidence,
-        warnings=tuple(warned["text"] for warned in answer.to_dict().get("warnings", ())),
+        warnings=tuple(warned.text for warned in answer.warnings),
         reasoning=answer.reasoning,
         patient=shown.patient,
     )

@@ -19,7 +19,6 @@ from medvlm_r1.rollout.calling import Endpoint, check_up, is_here, served_model
 from medvlm_r1.rollout.dialect import Dialect
 from medvlm_r1.serving import calibrated
 from medvlm_r1.serving.audit_log import AuditLog
-from medvlm_r1.serving.calibrated import Calibration
 from medvlm_r1.serving.engine_client import EngineClient
 from medvlm_r1.serving.file_client import Files
 from medvlm_r1.serving.guard import LOOPBACK, Guard, Limits
@@ -117,7 +116,7 @@ async def _watch(backend: Backend, serving: Serving, offered: Any, server: Any) 
     try:
         if serving.calibration and backend.ready:
             offered.calibration = calibrated.read(serving.calibration)
-            _check_calibration(offered.calibration, backend, serving.calibration)
+            calibrated.require(offered.calibration, backend.about, serving.calibration)
         if backend.ready:
             notice(f"{backend.about['model']} is served at http://{serving.host}:{serving.port}/v1; Ctrl-C stops it")
         if isinstance(backend, EngineClient):
@@ -127,13 +126,6 @@ async def _watch(backend: Backend, serving: Serving, offered: Any, server: Any) 
     except MedVLMError:
         _stop(server, offered)
         raise
-
-
-def _check_calibration(calibration: Calibration, backend: Backend, path: Path) -> None:
-    for name in ("identity", "template"):
-        found, wanted = getattr(calibration, name), backend.about[name]
-        if found != wanted:
-            raise ConfigError(f'"{path}" was measured with the {name} "{found}", this is "{wanted}"; make another with medvlm-r1 calibrate')
 
 
 def _upstream(serving: Serving) -> Upstream:

@@ -6,12 +6,12 @@ right answers: pooled until they rise (Ayer et al. 1955, isotonic regression), e
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.errors import DataError
+from medvlm_r1.errors import ConfigError, DataError
 from medvlm_r1.evaluation.measuring.statistics import wilson
 
 LEAST_OF_A_BLOCK = 20
@@ -105,3 +105,11 @@ def read(path: Path) -> Calibration:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f'"{path}" is no calibration ({error}); make one with medvlm-r1 calibrate … --out {path}') from error
     return found
+
+
+def require(calibration: Calibration, about: Mapping[str, Any], path: Path) -> None:
+    """Raises ConfigError where it was measured of another model than this, or with the question put otherwise."""
+    for name in ("identity", "template"):
+        found, wanted = getattr(calibration, name), about[name]
+        if found != wanted:
+            raise ConfigError(f'"{path}" was measured with the {name} "{found}", this is "{wanted}"; make another with medvlm-r1 calibrate')
