@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/kills.py [--kills 5] [--ranks 2] [--json FILE]
 
-Half of the kills hit one rank (torchrun starts the run again, and it goes on by itself), half all processes at once (the same command
+The smallest run that has all of it: the embedded model, eight questions, a checkpoint a step. Half of the kills hit one rank (torchrun starts the run again, and it goes on by itself), half all processes at once (the same command
 is given again). Purely random times mostly hit the start-up: after each start a new checkpoint is waited for, then a random
 moment. Compared bit for bit: the last checkpoint's files, every step's metrics but the seconds, all rollouts. The control leaves the
 optimiser's moments out of a resume once, and must differ.
@@ -23,23 +23,30 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+sys.path.insert(0, str(Path(__file__).parent / "_systems"))
+
+from processes import commit, hardware
+
+from medvlm_r1.data.dataset import load_dataset
+from medvlm_r1.data.manifest import write_manifest
+
 ROOT = Path(__file__).resolve().parents[1]
-STEPS, SAVE_EVERY, A_RUN, MOST_S = 24, 2, 8, 300.0  # kills a run: each waits for one more of its 12 checkpoints
-VALUES = (f"steps={STEPS}", f"save_every={SAVE_EVERY}", "prompts_per_step=4", "sampling.n=4", "sampling.max_tokens=24")
+STEPS, SAVE_EVERY, A_RUN, WITHIN_S, MOST_S = 30, 1, 10, 1.0, 600.0  # kills a run: each waits for one more of its 30 checkpoints
+VALUES = (f"steps={STEPS}", f"save_every={SAVE_EVERY}", "prompts_per_step=4", "sampling.n=3", "sampling.max_tokens=16")
 
 
 def command(run: Path, ranks: int) -> list[str]:
     """As medvlm-r1 launch starts it."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks), "--max-restarts", "3"]
     sets = [word for value in VALUES for word in ("--set", value)]
-    return [*torchrun, "-m", "medvlm_r1", "train", "nano", "--run-dir", str(run), *sets, "--resume"]
+    return [*torchrun, "-m", "medvlm_r1", "train", "nano", "--data", str(run.parent / "questions.jsonl"), "--run-dir", str(run), *sets, "--resume"]
 
 
 def start(run: Path, ranks: int) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that all of it can be killed."""
+    """Its output goes to a file beside the run."""
     there = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     log = (run.parent / f"{run.name}.log").open("ab")
-    return subprocess.Popen(command(run, ranks), env=there, stdout=log, stderr=log, start_new_session=True)
+    return subprocess.Popen(command(run, ranks), env=there, stdout=log, stderr=log)
 
 
 def ended(run: Path) -> dict[str, Any]:
@@ -77,22 +84,27 @@ def wait(process: subprocess.Popen[bytes], run: Path, before: set[str]) -> None:
         time.sleep(0.01)
 
 
-def disturbed(run: Path, kills: int, ranks: int, draw: random.Random) -> None:
-    """Kill, resume, and at last let it end."""
-    process = start(run, ranks)
+def disturbed(run: Path, kills: int, ranks: int, draw: random.Random) -> list[dict[str, Any]]:
+    """Kill, resume, and at last let it end; what each kill hit."""
+    process, told = start(run, ranks), []
     for kill in range(kills):
         wait(process, run, checkpoints(run))
-        time.sleep(draw.uniform(0, 1.0))
+        time.sleep(draw.uniform(0, WITHIN_S))
         alive = workers(process.pid)
-        if kill % 2 and alive:
+        is_one = bool(kill % 2 and alive)
+        if is_one:
             os.kill(draw.choice(alive), signal.SIGKILL)
         else:
-            os.killpg(process.pid, signal.SIGKILL)
+            for pid in (process.pid, *alive):  # torchrun gives each rank a session of its own: killed alone, it leaves them behind
+                os.kill(pid, signal.SIGKILL)
             process.wait()
-            process = start(run, ranks)
-        print(f"  kill {kill + 1}: {'one rank' if kill % 2 and alive else 'everything'} behind {len(checkpoints(run))} checkpoints", flush=True)
+        there = {"hit": "one rank" if is_one else "everything", "checkpoints": len(checkpoints(run)), "while_saving": any(run.glob("checkpoints/*.partial"))}
+        told.append(there)
+        print(f"  kill {kill + 1}: {there}", flush=True)
+        process = process if is_one else start(run, ranks)
     if code := process.wait(timeout=MOST_S):
         raise RuntimeError(f"the run ended with {code}; see {run}.log")
+    return told
 
 
 def control(run: Path, calm: Path, ranks: int) -> bool:
@@ -119,19 +131,24 @@ def main() -> int:
     given = parser.parse_args()
     shutil.rmtree(given.work, ignore_errors=True)
     given.work.mkdir(parents=True)
+    write_manifest(given.work / "questions.jsonl", load_dataset("phantom:mri?split=train").head(8))
     began = time.monotonic()
     if start(given.work / "calm", given.ranks).wait():
         raise RuntimeError(f"the undisturbed run failed; see {given.work}/calm.log")
     calm = ended(given.work / "calm")
     print(f"undisturbed: {time.monotonic() - began:.0f} s, {calm['rollouts']} rollouts", flush=True)
-    draw, equal = random.Random(given.seed), []
+    draw, equal, told = random.Random(given.seed), list[bool](), list[dict[str, Any]]()
     for left in range(given.kills, 0, -A_RUN):
         run = given.work / f"killed-{len(equal)}"
-        disturbed(run, min(left, A_RUN), given.ranks, draw)
+        told += disturbed(run, min(left, A_RUN), given.ranks, draw)
         equal.append(ended(run) == calm)
         print(f"{run.name}: {'equal' if equal[-1] else 'DIFFERENT'}", flush=True)
     differs = control(given.work / "control", given.work / "calm", given.ranks)
-    result = {"kills": given.kills, "ranks": given.ranks, "equal": equal, "control_differs": differs, "seconds": round(time.monotonic() - began), "end": calm}
+    result = {
+        "kills": given.kills, "ranks": given.ranks, "equal": equal, "control_differs": differs, "end": calm,
+        "one_rank": sum(each["hit"] == "one rank" for each in told), "while_saving": sum(each["while_saving"] for each in told),
+        "seconds": round(time.monotonic() - began), "values": VALUES, "hit": told, "hardware": hardware(), "commit": commit(),
+    }  # fmt: skip
     print(f"{given.kills} kills, {sum(equal)} of {len(equal)} runs equal; the control differs: {differs}; {result['seconds']} s")
     if given.json:
         given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
