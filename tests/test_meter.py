@@ -10,7 +10,8 @@ from test_views import GRPO, PLAIN, QUESTIONS, run
 from medvlm_r1.report.learning import tell
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.training import checkpoint
-from medvlm_r1.training.grpo.meter import CHANCE, OTHER, OWN, Stop, forgets, is_over, kept, looking
+from medvlm_r1.training.grpo.meter import CHANCE, OTHER, OWN, Stop, forgets, kept, looking
+from medvlm_r1.training.verdict import is_over
 from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup
 
 METERED = replace(GRPO, views=PLAIN, meter=2, sampling=Sampling(n=4, max_tokens=8), steps=4, save_every=4)
@@ -94,4 +95,4 @@ def test_a_run_that_ended_early_is_finished_and_stays_so(tokenizer, tmp_path, mo
     assert [row["step"] for row in files_of(tmp_path)[0]] == [1, 2] and checkpoint.latest(tmp_path).name == "step-2"
     before = files_of(tmp_path)
     assert run(tokenizer, tmp_path, config)[0] and files_of(tmp_path) == before
-    assert is_over(tmp_path, 2, config.stop) and not is_over(tmp_path, 1, config.stop) and not is_over(tmp_path, 2, Stop())
+    assert is_over(tmp_path, 2, config) and not is_over(tmp_path, 1, config) and not is_over(tmp_path, 2, replace(config, stop=Stop()))

@@ -4,18 +4,24 @@ import sys
 from argparse import Namespace
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from medvlm_r1.commands.compare import show
 from medvlm_r1.commands.options import Commands, add, add_asking, seconds, whole
+from medvlm_r1.errors import ConfigError
 from medvlm_r1.evaluation.asking.meanings import DEFAULT_ARMS, MEANINGS
 from medvlm_r1.recipes import presets
 from medvlm_r1.wording import called
+
+if TYPE_CHECKING:
+    from medvlm_r1.launch.request import Request
 
 EXAMPLES = """
   medvlm-r1 eval --model nano --data "phantom:mri?split=test" --out runs/base
   medvlm-r1 eval --model runs/mine/checkpoints/step-300 --data questions.jsonl --arms image,blank --samples 4 --out runs/eval
   medvlm-r1 eval --model http://127.0.0.1:8000/v1 --data questions.jsonl --out runs/served     any OpenAI-compatible endpoint
   medvlm-r1 eval --model nano --data vqa-rad.jsonl --judge http://127.0.0.1:9000/v1#big --out runs/open     free answers, judged too
+  medvlm-r1 eval --watch runs/mine --data "q.jsonl?split=val" --arms image --out runs/curve     each checkpoint, while it trains
   medvlm-r1 eval --preset medvlm-r1 --data "data/paper?split=test" --out runs/released   the released checkpoint
 """
 
@@ -24,6 +30,8 @@ def register(commands: Commands) -> None:
     """What may be asked, of whom, and where the answers go."""
     sub = add(commands, "eval", "accuracy on held-out questions, with intervals and baselines", EXAMPLES, run)
     add_asking(sub, "an OpenAI-compatible address, ")
+    watch = "ask each checkpoint of this run as it appears, until the run ends; what came of step-N goes to OUT/step-N"
+    sub.add_argument("--watch", type=Path, metavar="RUN", help=watch)
     sub.add_argument("--data", required=True, help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
     sub.add_argument("--arms", default=DEFAULT_ARMS, help="what the questions are asked under, comma-separated, or all (default: %(default)s)")
     sub.add_argument("--train", metavar="DATA", help="what the text prior learns from; if left out, the other questions of --data")
@@ -43,11 +51,20 @@ def register(commands: Commands) -> None:
 def run(arguments: Namespace) -> int:
     """samples.jsonl per arm, summary.json and report.html in --out. Exit code 1 where answers are missing."""
     from medvlm_r1.launch.evaluating import evaluate
+    from medvlm_r1.launch.following import follow
     from medvlm_r1.launch.request import Request
 
+    if arguments.watch and (arguments.model or arguments.preset):
+        raise ConfigError(f"--watch {arguments.watch} names the models to ask, so there is none to name beside it; drop --model and --preset")
+    arguments.model = str(arguments.watch) if arguments.watch else arguments.model
     presets.apply(arguments)
-    summary = evaluate(Request(**{field.name: getattr(arguments, field.name) for field in fields(Request)}))
-    show({called(arguments.model): summary}, summary, arguments)
+    request = Request(**{field.name: getattr(arguments, field.name) for field in fields(Request)})
+    asked = follow(request, arguments.watch) if arguments.watch else [(request, evaluate(request))]
+    return max((_tell(each, summary, arguments) for each, summary in asked), default=0)
+
+
+def _tell(asked: "Request", summary: dict[str, Any], arguments: Namespace) -> int:
+    show({called(asked.model): summary}, summary, Namespace(out=asked.out, json=arguments.json))
     if failed := sum(summary["failed"].values()):
         print(f"medvlm-r1: {failed} answers are missing; the same command again asks only for these", file=sys.stderr)
     if unjudged := ((summary.get("open") or {}).get("judged_by") or {}).get("failed", 0):

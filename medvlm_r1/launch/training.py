@@ -8,10 +8,12 @@ from medvlm_r1.config import fingerprint
 from medvlm_r1.console import notice
 from medvlm_r1.data.views import viewed
 from medvlm_r1.launch.loading import load_model, memory_errors
+from medvlm_r1.launch.request import Request
 from medvlm_r1.models.adapt import adapt, table
 from medvlm_r1.models.families import locate
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import forecast, many, rehearsal, sifting
+from medvlm_r1.preflight import questions as preflight
 from medvlm_r1.preflight.machine import this_device
 from medvlm_r1.preflight.memory import ModelShape
 from medvlm_r1.preflight.questions import check_apart, put, questions, require_learnable, usable
@@ -20,11 +22,16 @@ from medvlm_r1.rewards.rubric import ByView
 from medvlm_r1.training import checkpoint, identity, sft, sharding
 from medvlm_r1.training.distributed import current, restarted
 from medvlm_r1.training.grpo import trainer as grpo
+from medvlm_r1.training.held_out import Exam, untested
+from medvlm_r1.training.watchers import Open, Watched
 from medvlm_r1.types import Example
 
 
-def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
-    """Train; True when all steps are done, False when stopped before (resume to go on, as a run that torchrun restarts does by itself)."""
+def run(config: Config, run_dir: Path, resume: bool = False, sinks: Sequence[Open] = ()) -> bool:
+    """Train; True when all steps are done, False when stopped before (resume to go on, as a run that torchrun restarts does by itself).
+
+    ``sinks``: further places for the run's numbers (training.watchers).
+    """
     check(config)
     world, resume = current(), resume or restarted()
     world.first(checkpoint.check_run, run_dir, config, resume)
@@ -49,7 +56,10 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
         world.first(checkpoint.open_run, run_dir, config, resume)
         fresh = checkpoint.latest(run_dir) is None
         world.first(sifting.keep, run_dir, lost, fresh)
+        tests = held_out(config, policy)
         inputs = {"model's file": identity.of_model(locate(config.model)), "question": identity.of_questions(asked, policy.encoder)}
+        if tests.prompts:
+            inputs["held-out question"] = identity.of_questions([prompt.example for prompt in tests.prompts], policy.encoder)
         world.first(identity.check, run_dir, inputs)
         world.first(checkpoint.check_space, run_dir, policy)
         if lost:
@@ -61,9 +71,16 @@ def run(config: Config, run_dir: Path, resume: bool = False) -> bool:
         else:
             check_memory(planned, policy, asked, fresh)
         policy = sharding.spread(policy, config.devices, config.dtype, isinstance(config, grpo.GRPOConfig) and config.update.loss.kl_beta > 0)
+        watched = Watched(run_dir, tests if tests.prompts else untested, sinks)
         if isinstance(config, grpo.GRPOConfig):
-            return grpo.train(config, policy, sharding.engine(policy), examples, ByView(config.views), run_dir)
-        return sft.train(config, policy, examples, run_dir)
+            return grpo.train(config, policy, sharding.engine(policy), examples, ByView(config.views), watched)
+        return sft.train(config, policy, examples, watched)
+
+
+def held_out(config: Config, policy: Policy) -> Exam:
+    """What a run is asked while it goes on: by an answer as long as one of its rollouts, or as an evaluation's."""
+    most = config.sampling.max_tokens if isinstance(config, grpo.GRPOConfig) else Request.max_tokens
+    return Exam(preflight.held_out(config, policy, most), config.held_out.every, config.steps, most)
 
 
 def other_views(config: Config, policy: Policy) -> list[str]:
@@ -98,5 +115,5 @@ def default_run_dir(name: str, config: Config) -> Path:
 
 
 def trained_model(run_dir: Path) -> Path:
-    """The newest model of a finished run."""
+    """The newest model of a finished run; ``models.runs.best`` is the one that did best on the held-out questions."""
     return checkpoint.models(run_dir)[-1]

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from medvlm_r1.console import notice
 from medvlm_r1.errors import ModelError
-from medvlm_r1.models import chat, decoder, folder, nano, qwen, tiles
+from medvlm_r1.models import chat, decoder, folder, nano, qwen, runs, tiles
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Family
 from medvlm_r1.models.policy import Policy
@@ -33,13 +33,15 @@ OTHER_LAYOUTS = {"internvl_chat": "give its repository that ends in -hf, such as
 
 
 def locate(model: str, download: bool = True) -> Path:
-    """The directory of ``nano``, of a local model, or of a hub id (downloaded if need be and allowed)."""
+    """The directory of ``nano``, of a local model, of a run's checkpoint (``models.runs``), or of a hub id (downloaded if need be and allowed)."""
     if model == "nano":
         if not (nano.BASE_DIR / "model.safetensors").exists():
             raise ModelError("the embedded base has no weights here; rebuild them with: medvlm-r1 nano")
         return nano.BASE_DIR
     if Path(model).is_dir():
         return Path(model)
+    if checkpoint := runs.named(model):
+        return checkpoint
     if not is_hub_id(model):
         raise ModelError(folder.missing(model))
     from huggingface_hub import snapshot_download

@@ -8,6 +8,7 @@ Legend: P prompts, R completion rows, C completion tokens, T tokens of a pass
 one after another, H hidden size, V vocabulary, D head size, I image tokens, F see models.family.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial, wraps
@@ -143,6 +144,12 @@ class Policy:
         if not self.images.learn:
             reference.images = self.images
         return reference
+
+    def aside(self) -> "Policy":
+        """The same weights, with images of its own: what it is asked leaves no trace in this one."""
+        other = copy.copy(self)
+        other.images = Images(self.model, self.encoder.family)
+        return other
 
     def save_weights(self, out: Path) -> None:
         """The model in the Hugging Face layout, and its adapters if it has any."""

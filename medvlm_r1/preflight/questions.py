@@ -10,7 +10,7 @@ from medvlm_r1.data.leak import require_apart
 from medvlm_r1.data.parts import to_train
 from medvlm_r1.errors import DataError
 from medvlm_r1.models.policy import Policy
-from medvlm_r1.preflight.sifting import Lost, sift, told
+from medvlm_r1.preflight.sifting import Lost, require_enough, sift, told
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import golds, render
 from medvlm_r1.rewards.rubric import BUILT_IN, PENALTIES, ByView, Rubric
@@ -30,9 +30,9 @@ def questions(spec: str) -> Sequence[Example]:
 
 
 def check_apart(config: Config, examples: Sequence[Example]) -> None:
-    """Raises DataError where a training question shares a picture or a group with the test set that the configuration names."""
-    if config.test:
-        require_apart(examples, load_dataset(config.test))
+    """Raises DataError where a training question shares a picture or a group with the test set that the configuration names, or with the held-out questions."""
+    for spec in dict.fromkeys(filter(None, (config.test, config.held_out.data))):
+        require_apart(examples, load_dataset(spec))
 
 
 def put(config: Config, examples: Sequence[Example]) -> list[Example]:
@@ -76,6 +76,18 @@ def usable(config: Config, policy: Policy, examples: Sequence[Example]) -> tuple
         kept = [example for example in kept if example.id not in out]
         if not kept:
             return kept, lost
+
+
+def held_out(config: Config, policy: Policy, max_tokens: int) -> list[Prompt]:
+    """The held-out questions as a run asks them, none where it names none; those that cannot be asked are left out. Raises DataError where many cannot."""
+    if not config.held_out.data:
+        return []
+    examples = list(load_dataset(config.held_out.data))
+    kept, lost = sift(examples, lambda example: check_prompt(policy, example, policy.template, max_tokens))
+    require_enough(lost, len(examples))
+    if lost:
+        notice(f"not asked while training: {told(lost, len(examples))}")
+    return [replace(render(example, policy.template), max_tokens=max_tokens) for example in kept]
 
 
 def check_example(config: Config, policy: Policy, example: Example) -> None:

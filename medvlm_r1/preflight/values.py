@@ -26,7 +26,7 @@ _NAMES = {
 _LEAST = {
     "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "max_pixels": 28**2, "seed": 0,
     "update.tokens_per_micro_batch": 1, "tokens_per_micro_batch": 1, "update.loss.kl_beta": 0, "optim.warmup_steps": 0, "optim.weight_decay": 0,
-    "update.epochs": 1, "update.mini_batches": 1, "redraws": 0, "meter": 0, "stop.window": 2, "update.loss.clip_low": 0, "update.loss.clip_high": 0, "update.loss.trust_least": 0,
+    "update.epochs": 1, "update.mini_batches": 1, "redraws": 0, "meter": 0, "stop.window": 2, "stop.patience": 1, "held_out.every": 1, "update.loss.clip_low": 0, "update.loss.clip_high": 0, "update.loss.trust_least": 0,
 }  # fmt: skip
 _POSITIVE = (
     "optim.lr", "optim.max_grad_norm", "sampling.temperature", "update.temperature",
@@ -46,6 +46,7 @@ def check(config: Config) -> None:
         if (value := _value(config, key)) is not None and not 0 < value < math.inf:
             raise ConfigError(f'"{key}" wants more than 0, got {value}')
     adapt.check(config.trainable)
+    check_stop(config)
     if not all(0 <= beta < 1 for beta in config.optim.betas):
         raise ConfigError(f'"optim.betas" wants two numbers from 0 to below 1, got {list(config.optim.betas)}')
     if isinstance(config, grpo.GRPOConfig):
@@ -78,8 +79,15 @@ def check_views(config: grpo.GRPOConfig) -> None:
     if few:
         shared = " and ".join(f"{share.n} of {view}" for view, share in config.shares.items())
         raise ConfigError(f'"sampling.n" is {config.sampling.n}, which makes {shared} a question; a group of less than 2 teaches nothing, raise sampling.n')
-    if config.stop.kept is not None and not config.meter and METER not in config.views:
+
+
+def check_stop(config: Config) -> None:
+    """Can a run know what is to end it? Raises ConfigError."""
+    metered = isinstance(config, grpo.GRPOConfig) and (config.meter or METER in config.views)
+    if config.stop.kept is not None and not metered:
         raise ConfigError('"stop.kept" needs to know what a run keeps with another patient\'s picture; set meter=2')
+    if config.stop.patience is not None and not config.held_out.data:
+        raise ConfigError('"stop.patience" counts tests on held-out questions; name them with --test-during DATA')
 
 
 def _value(config: Any, key: str) -> Any:

@@ -1,6 +1,7 @@
 """A training run as one self-contained HTML page: what rose and what fell, step by step, and what it wrote at both ends.
 
-Rewards are measured on training questions: the page says how training went, not how good the model is.
+Rewards are measured on training questions: the page says how training went, and how good the model is only where held-out
+questions were asked meanwhile.
 """
 
 import json
@@ -12,11 +13,13 @@ from typing import Any
 from markupsafe import Markup
 
 from medvlm_r1.files import output_errors, read_rows
+from medvlm_r1.models.runs import TEST, best_of
 from medvlm_r1.report import charts
 from medvlm_r1.report.gallery import highlight
 from medvlm_r1.report.pages import drawn, page
 from medvlm_r1.training.grpo.meter import OTHER, OWN, Kept, Stop, forgets
-from medvlm_r1.wording import called, duration, flat
+from medvlm_r1.training.verdict import stale
+from medvlm_r1.wording import called, duration, flat, modality_name, percent
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -24,6 +27,7 @@ CURVES = {
     "reward": "Reward, total",
     "reward/format": "Reward for the format",
     "reward/accuracy": "Reward for the right letter",
+    TEST: "Right on held-out questions",
     OWN: "Right with its own picture",
     OTHER: "Right with another patient's picture",
     "kl": "KL divergence from the base",
@@ -47,10 +51,12 @@ def learning_curves(runs: Mapping[str, Rows]) -> Markup:
 def titles(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     """Number -> what it is called, of those that have a curve; rewards of one's own behind the usual ones.
 
-    >>> list(titles([{"step": 1, "loss": 0.5, "reward/my.py:organ": 1.0}]).items())[-1]
-    ('reward/my.py:organ', 'Reward my.py:organ')
+    >>> list(titles([{"step": 1, "loss": 0.5, "reward/my.py:organ": 1.0, "test/accuracy/ct": 0.5}]).items())[-2:]
+    [('reward/my.py:organ', 'Reward my.py:organ'), ('test/accuracy/ct', 'Right on held-out questions, CT')]
     """
-    return CURVES | {key: f"Reward {key[7:]}" for row in rows for key in row if key.startswith("reward/") and key not in CURVES}
+    keys = dict.fromkeys(key for row in rows for key in row if key not in CURVES)
+    own = {key: f"Reward {key[7:]}" for key in keys if key.startswith("reward/")}
+    return CURVES | own | {key: f"{CURVES[TEST]}, {modality_name(key[len(TEST) + 1 :])}" for key in keys if key.startswith(f"{TEST}/")}
 
 
 def skipped_steps(rows: Rows) -> int:
@@ -122,13 +128,41 @@ def ended_early(kept: Kept, stop: Stop) -> str:
     )
 
 
+def ended_stale(stop: Stop) -> str:
+    """Why a run did not go on that got no better.
+
+    >>> ended_stale(Stop(patience=4))
+    'It ended early: 4 tests in a row were no better than the best before (stop.patience).'
+    """
+    return f"It ended early: {stop.patience} test{'s in a row were' if stop.patience != 1 else ' was'} no better than the best before (stop.patience)."
+
+
+def tested(rows: Rows) -> str:
+    """What the held-out questions said; "" where none were asked.
+
+    >>> tested([{"step": 25, TEST: 0.52, "test/questions": 300}, {"step": 26}, {"step": 50, TEST: 0.61}, {"step": 75, TEST: 0.6}])
+    'Of 300 held-out questions 52.0 % were right after step 25, 60.0 % after step 75, most after step 50: 61.0 %, which flatters as the best of 3 tests does.'
+    >>> tested([{"step": 25, TEST: 0.52, "test/questions": 1}]), tested([{"step": 1}])
+    ('Of 1 held-out question 52.0 % were right after step 25.', '')
+    """
+    asked = [row for row in rows if row.get(TEST) is not None]
+    if not asked:
+        return ""
+    first, last, best = asked[0], asked[-1], best_of(asked) or asked[-1]
+    said = (
+        f"Of {first['test/questions']} held-out question{'s' * (first['test/questions'] != 1)} {percent(first[TEST])} % were right after step {first['step']}"
+    )
+    said += f", {percent(last[TEST])} % after step {last['step']}" * (len(asked) > 1)
+    more = f", most after step {best['step']}: {percent(best[TEST])} %, which flatters as the best of {len(asked)} tests does" * (best not in (first, last))
+    return f"{said}{more}."
+
+
 def story(config: Mapping[str, Any], rows: Rows) -> str:
     """What changed, and why it ended where it did."""
     stop = Stop(**config.get("stop") or {})
-    found = forgets(rows, stop)
-    of = config.get("steps", 0) if found and len(rows) < config.get("steps", 0) else 0
-    said = sentence(ends(rows), len(rows), skipped_steps(rows), of)
-    return f"{said} {ended_early(found, stop)}" if found else said
+    why = ended_early(found, stop) if (found := forgets(rows, stop)) else ended_stale(stop) if stale(rows, stop.patience) else ""
+    of = config.get("steps", 0) if why and len(rows) < config.get("steps", 0) else 0
+    return " ".join(filter(None, (sentence(ends(rows), len(rows), skipped_steps(rows), of), tested(rows), why)))
 
 
 def render_learning(config: Mapping[str, Any], rows: Rows, rollouts: Rows) -> str:

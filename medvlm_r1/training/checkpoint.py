@@ -25,6 +25,8 @@ from medvlm_r1.config import code, fingerprint, to_dict
 from medvlm_r1.console import notice
 from medvlm_r1.errors import NotFiniteError, RunError
 from medvlm_r1.files import disk_errors
+from medvlm_r1.models.runs import best
+from medvlm_r1.models.runs import checkpoints as models
 from medvlm_r1.training import identity, shards
 from medvlm_r1.training.distributed import current
 from medvlm_r1.training.optim import Optimizer
@@ -137,13 +139,15 @@ def _begin(policy: Policy, partial: Path) -> None:
 
 
 def _finish(partial: Path, final: Path, prints: dict[str, list[int]]) -> None:
-    """Note what was written, give it its name, and free what the last two do not need."""
+    """Note what was written, give it its name, and free what neither the last two need nor the best."""
     whole = {file.relative_to(partial).as_posix(): shards.print_of(file) for file in sorted(partial.rglob("*.safetensors")) if file.parent.name != "trainer"}
     shards.note(partial, whole | prints)
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    for older in models(final.parent.parent)[:-2]:
-        shutil.rmtree(older / "trainer", ignore_errors=True)
+    run_dir = final.parent.parent
+    for older in models(run_dir)[:-2]:
+        if older != best(run_dir):
+            shutil.rmtree(older / "trainer", ignore_errors=True)
 
 
 def check_finite(policy: Policy, steps: int) -> None:
@@ -172,12 +176,6 @@ def save_model(policy: Policy, out: Path) -> None:
         (out / "processor_config.json").write_text(json.dumps(policy.encoder.processor_config, indent=2) + "\n", encoding="utf-8")
     for file in out.rglob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
         file.chmod((out / "config.json").stat().st_mode)
-
-
-def models(run_dir: Path) -> list[Path]:
-    """All whole checkpoints of a run, oldest first."""
-    found = [path for path in (run_dir / "checkpoints").glob("step-*") if path.name.removeprefix("step-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def latest(run_dir: Path) -> Path | None:

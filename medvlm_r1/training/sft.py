@@ -13,10 +13,14 @@ from medvlm_r1.reasoning import gold, render
 from medvlm_r1.training import checkpoint
 from medvlm_r1.training.batches import batch, group_tokens
 from medvlm_r1.training.distributed import Devices, current, lead, own_micro_batches
+from medvlm_r1.training.grpo.meter import Stop
+from medvlm_r1.training.held_out import HeldOut
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
 from medvlm_r1.training.stopwatch import Stopwatch
-from medvlm_r1.training.tracker import Tracker
+from medvlm_r1.training.tracker import tracked
+from medvlm_r1.training.verdict import is_over, verdict
+from medvlm_r1.training.watchers import Watched
 from medvlm_r1.types import Completion, Example, Rollout, RolloutGroup
 
 
@@ -43,27 +47,32 @@ class SFTConfig:
     dtype: str = "bfloat16"
     max_pixels: int | None = 401408
     save_every: int = 100
+    held_out: HeldOut = HeldOut()
+    stop: Stop = Stop()
     seed: int = 0
 
 
-def train(config: SFTConfig, policy: Policy, examples: Sequence[Example], run_dir: Path) -> bool:
-    """Run or resume; True when all steps are done, False when asked to stop before."""
+def train(config: SFTConfig, policy: Policy, examples: Sequence[Example], run: Path | Watched) -> bool:
+    """Run or resume; True when all steps are done (or the last that ``config.stop`` lets it do), False when asked to stop before."""
     optimizer, watch = Optimizer(policy.model, config.optim, config.steps), Stopwatch()
-    first = checkpoint.resume(run_dir, policy, optimizer)
-    with lead(Tracker, run_dir, config.steps, first) as tracker, stoppable() as stop:
+    run = Watched.of(run)
+    done = checkpoint.resume(run.folder, policy, optimizer)
+    first = config.steps if done and is_over(run.folder, done, config) else done
+    with lead(tracked, run.folder, config.steps, first, run.sinks) as tracker, stoppable() as stop:
         for step in range(first, config.steps):
             with watch("update"):
                 examples_P = batch(examples, config.prompts_per_step, step, config.seed)
                 optimizer.loss = backward(policy, [target(policy, config, example) for example in examples_P], config.tokens_per_micro_batch)
                 norm = optimizer.step()
             policy.version += 1
-            tracker.log(step + 1, {"loss": optimizer.loss, "grad_norm": norm, "lr": optimizer.lr, "skipped_steps": optimizer.skipped} | watch.lap())
+            metrics = {"loss": optimizer.loss, "grad_norm": norm, "lr": optimizer.lr, "skipped_steps": optimizer.skipped} | watch.lap()
+            tracker.log(step + 1, metrics | run.test(step + 1, policy))
             optimizer.check()
-            stopped = stop.agreed()
-            if stopped or (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                checkpoint.save(run_dir, policy, optimizer)
-            if stopped:
-                return step + 1 == config.steps
+            found = verdict(run.folder, step + 1, config, stop.agreed())
+            if found.saves:
+                checkpoint.save(run.folder, policy, optimizer)
+            if found.ends:
+                return found.done
     return True
 
 

@@ -50,9 +50,9 @@ def spread(policy: Policy, devices: Devices, dtype: str, has_reference: bool) ->
     return _cut(policy, getattr(torch, dtype), has_reference) if is_cut(devices) else policy
 
 
-def engine(policy: Policy) -> Engine:
-    """What writes the rollouts of a policy that learns."""
-    return Gathering(LocalEngine(policy), policy) if isinstance(policy, Cut) else LocalEngine(policy, learning=True)
+def engine(policy: Policy, learning: bool = True) -> Engine:
+    """What writes the rollouts of a policy that learns; or, without ``learning``, the answers to questions that it does not learn from."""
+    return Gathering(LocalEngine(policy), policy) if isinstance(policy, Cut) else LocalEngine(policy, learning=learning)
 
 
 # ---------------------------------------------------------------- activations computed twice

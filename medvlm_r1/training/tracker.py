@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes: metrics.jsonl, rollouts.jsonl, TensorBoard events, a progress bar.
+"""What a run leaves behind while it goes: metrics.jsonl, rollouts.jsonl, TensorBoard events and other sinks, a progress bar.
 
 Steps count from 1: row N is written after the N-th update, and the checkpoint
 of step N follows it. A run resumed at step N first drops every later row, so
@@ -8,7 +8,6 @@ that its files are what an uninterrupted run would have written.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -16,15 +15,18 @@ from rich.progress import BarColumn, Progress, TextColumn
 from medvlm_r1.console import notice, stderr
 from medvlm_r1.errors import install
 from medvlm_r1.files import JsonLines
+from medvlm_r1.models.runs import TEST
+from medvlm_r1.training.watchers import Open, Sink
 from medvlm_r1.types import RolloutGroup
+from medvlm_r1.wording import percent
 
 
 class Tracker:
     """Writes each step's metrics to every place at once; a context manager.
 
-    metrics.jsonl gets one row a step, at once; TensorBoard the numbers among
+    metrics.jsonl gets one row a step, at once; TensorBoard, and each of ``sinks``, the numbers among
     them. On a terminal a bar shows the progress; elsewhere one line every
-    ``every`` steps does, and one for every step that was skipped. Metrics that it shows: ``reward``, its parts
+    ``every`` steps does, and one for every step that was skipped or tested. Metrics that it shows: ``reward``, its parts
     as ``reward/format`` …, ``kl``, ``completion_length`` (tokens), ``skipped_steps`` (of the run, up to now).
 
     ``resumed_step`` is the step of the checkpoint that the run goes on from;
@@ -44,7 +46,7 @@ class Tracker:
         self.total_steps, self.resumed_step, self.every = total_steps, resumed_step, every
         self._console, self._clock = console or stderr(), clock
         self._rows = JsonLines(Path(run_dir) / "metrics.jsonl", resumed_step)
-        self._events = _open_events(Path(run_dir), resumed_step, self._console)
+        self.sinks: list[Sink] = _open_events(Path(run_dir), resumed_step, self._console)
         self._progress = Progress(BarColumn(bar_width=20), TextColumn("{task.description}", markup=False), console=self._console)
         self._bar = self._progress.add_task("waiting for the first step", total=total_steps, completed=resumed_step)
         self._started_s, self._skipped = clock(), 0.0
@@ -52,14 +54,14 @@ class Tracker:
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record ``step`` (from 1). Values that are not finite become null in metrics.jsonl."""
         self._rows.append([{"step": step, **metrics}])
-        if self._events is not None:
-            self._events.add(step, metrics)
+        for sink in self.sinks:
+            sink.add(step, metrics)
         step_s = (self._clock() - self._started_s) / max(step - self.resumed_step, 1)
         line = status_line(step, self.total_steps, metrics, step_s * (self.total_steps - step))
         self._progress.update(self._bar, completed=step, description=line)
         is_due = step % self.every == 0 or step in (self.resumed_step + 1, self.total_steps)
         skipped, self._skipped = self._skipped, metrics.get("skipped_steps", 0.0)
-        if not self._console.is_terminal and (is_due or self._skipped > skipped):
+        if not self._console.is_terminal and (is_due or self._skipped > skipped or TEST in metrics):
             notice(line, self._console)
 
     def close(self) -> None:
@@ -67,8 +69,8 @@ class Tracker:
         if self._console.is_terminal:
             self._progress.stop()  # elsewhere it would print an empty line
         self._rows.close()
-        if self._events is not None:
-            self._events.close()
+        for sink in self.sinks:
+            sink.close()
 
     def __enter__(self) -> "Tracker":
         if self._console.is_terminal:
@@ -77,6 +79,13 @@ class Tracker:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def tracked(run_dir: Path, total_steps: int, resumed_step: int, also: Sequence[Open]) -> Tracker:
+    """A tracker with further sinks."""
+    tracker = Tracker(run_dir, total_steps, resumed_step)
+    tracker.sinks += [opened(run_dir, resumed_step) for opened in also]
+    return tracker
 
 
 class RolloutLog:
@@ -125,8 +134,8 @@ def status_line(step: int, total_steps: int, metrics: Mapping[str, float], left_
     'step 12/75 · 1:05 left · reward 1.420 (format 0.950, accuracy 0.470) · kl 0.0123'
     >>> status_line(75, 75, {"completion_length": 22.6}, 0)
     'step 75/75 · 0:00 left · 23 tokens'
-    >>> status_line(75, 75, {"completion_length": 22.6, "skipped_steps": 2}, 0)
-    'step 75/75 · 0:00 left · 23 tokens · 2 steps skipped, not finite'
+    >>> status_line(75, 75, {"completion_length": 22.6, "skipped_steps": 2, "test/accuracy": 0.61}, 0)
+    'step 75/75 · 0:00 left · 23 tokens · held out 61.0 % right · 2 steps skipped, not finite'
     """
     minutes, seconds = divmod(round(left_s), 60)
     hours, minutes = divmod(minutes, 60)
@@ -139,16 +148,18 @@ def status_line(step: int, total_steps: int, metrics: Mapping[str, float], left_
         parts.append(f"kl {metrics['kl']:.4f}")
     if "completion_length" in metrics:
         parts.append(f"{metrics['completion_length']:.0f} tokens")
+    if TEST in metrics:
+        parts.append(f"held out {percent(metrics[TEST])} % right")
     if skipped := metrics.get("skipped_steps"):
         parts.append(f"{skipped} step{'s' * (skipped > 1)} skipped, not finite")
     return " · ".join(parts)
 
 
-def _open_events(run_dir: Path, resumed_step: int, console: Console) -> Any:
+def _open_events(run_dir: Path, resumed_step: int, console: Console) -> list[Sink]:
     try:
         from medvlm_r1.training.events import EventFile  # its TensorBoard may be missing
     except ImportError as error:
         reason = f"TensorBoard is missing ({error}): metrics.jsonl is written, events are not; {install('tensorboard')}"
         notice(reason, console)
-        return None
-    return EventFile(run_dir, resumed_step)
+        return []
+    return [EventFile(run_dir, resumed_step)]

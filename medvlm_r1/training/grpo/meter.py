@@ -7,11 +7,9 @@ can say why.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from medvlm_r1.data.views import METER
-from medvlm_r1.files import read_rows
 from medvlm_r1.rewards.open import exact
 from medvlm_r1.types import RolloutGroup
 
@@ -24,7 +22,7 @@ class Stop:
     """When a run ends before its last step.
 
     ``kept``: once it keeps more than this share of its lead over chance with another patient's picture, for certain (one-sided 95 %
-    over the last ``window`` steps); None: never.
+    over the last ``window`` steps); None: never. ``patience``: once so many tests on held-out questions in a row were no better than the best before.
 
     >>> Stop(kept=0.5).window
     20
@@ -32,6 +30,7 @@ class Stop:
 
     kept: float | None = None
     window: int = 20
+    patience: int | None = None
 
 
 def looking(groups_P: Sequence[RolloutGroup]) -> dict[str, float]:
@@ -91,10 +90,3 @@ def forgets(rows: Sequence[Mapping[str, Any]], stop: Stop) -> Kept | None:
     recent = rows[-stop.window :]
     found = kept(recent) if stop.kept is not None and len(recent) == stop.window else None
     return found if found and stop.kept is not None and found.least > stop.kept else None
-
-
-def is_over(run_dir: Path, steps: int, stop: Stop) -> bool:
-    """Does a run end behind its first ``steps`` steps, whatever remains?"""
-    if stop.kept is None or not (run_dir / "metrics.jsonl").exists():
-        return False
-    return forgets([row for row in read_rows(run_dir / "metrics.jsonl") if row["step"] <= steps], stop) is not None

@@ -15,14 +15,17 @@ from medvlm_r1.rewards.rubric import WEIGHT, sources, weights_of
 from medvlm_r1.rollout.collect import Scorer
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training import checkpoint
-from medvlm_r1.training.distributed import Devices, current, lead
+from medvlm_r1.training.distributed import Devices, lead
 from medvlm_r1.training.grpo.advantage import advantages, is_flat
 from medvlm_r1.training.grpo.asking import Asking
-from medvlm_r1.training.grpo.meter import Stop, is_over, looking
+from medvlm_r1.training.grpo.meter import Stop, looking
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
+from medvlm_r1.training.held_out import HeldOut
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
-from medvlm_r1.training.tracker import RolloutLog, Tracker
+from medvlm_r1.training.tracker import RolloutLog, tracked
+from medvlm_r1.training.verdict import is_over, verdict
+from medvlm_r1.training.watchers import Watched
 from medvlm_r1.types import Example, RolloutGroup
 
 Views = dict[str, dict[str, float]]
@@ -69,6 +72,7 @@ class GRPOConfig:
     dtype: str = "bfloat16"
     max_pixels: int | None = 401408
     save_every: int = 100
+    held_out: HeldOut = HeldOut()
     stop: Stop = Stop()
     seed: int = 0
 
@@ -98,7 +102,7 @@ class GRPOConfig:
         return sources(name for view in self.views.values() for name in view if name != WEIGHT)
 
 
-def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence[Example], rubric: Scorer, run_dir: Path) -> bool:
+def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence[Example], rubric: Scorer, run: Path | Watched) -> bool:
     """Run or resume; True when all steps are done (or the last that ``config.stop`` lets it do), False when asked to stop before.
 
     The state after step N is the same bit for bit whether or not the run was
@@ -106,9 +110,10 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
     """
     reference = policy.frozen_copy() if config.update.loss.kl_beta else None
     learner = Learner(policy, reference, Optimizer(policy.model, config.optim, config.steps), config.update)
-    first, asking = resume(run_dir, learner, config), config.asking(examples)
+    run = Watched.of(run)
+    first, asking = resume(run.folder, learner, config), config.asking(examples)
     engine.sync(policy)
-    with lead(Tracker, run_dir, config.steps, first) as tracker, lead(RolloutLog, run_dir, first) as log, stoppable() as stop:
+    with lead(tracked, run.folder, config.steps, first, run.sinks) as tracker, lead(RolloutLog, run.folder, first) as log, stoppable() as stop:
         for step in range(first, config.steps):
             policy.read_ahead([shown.example for shown in asking.shown(step + 1)])
             with learner.watch("rollout"):
@@ -117,21 +122,20 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
             metrics = update(learner, groups_P, advantages_PG)
             engine.sync(policy)
             log.log(step + 1, groups_P, advantages_PG)
-            tracker.log(step + 1, rewards(groups_P) | looking(groups_P) | drawn | metrics | learner.watch.lap())
+            tracker.log(step + 1, rewards(groups_P) | looking(groups_P) | drawn | metrics | learner.watch.lap() | run.test(step + 1, policy))
             learner.optimizer.check()
-            stopped, over = stop.agreed(), current().first(is_over, run_dir, step + 1, config.stop)
-            done = step + 1 == config.steps or over
-            if stopped or done or (step + 1) % config.save_every == 0:
-                checkpoint.save(run_dir, policy, learner.optimizer)
-            if stopped or done:
-                return done
+            found = verdict(run.folder, step + 1, config, stop.agreed())
+            if found.saves:
+                checkpoint.save(run.folder, policy, learner.optimizer)
+            if found.ends:
+                return found.done
     return True
 
 
 def resume(run_dir: Path, learner: Learner, config: GRPOConfig) -> int:
     """Restore the newest checkpoint, if any; returns the steps done, or all of them where ``config.stop`` has ended the run."""
     done = checkpoint.resume(run_dir, learner.policy, learner.optimizer)
-    return config.steps if done and current().first(is_over, run_dir, done, config.stop) else done
+    return config.steps if done and is_over(run_dir, done, config) else done
 
 
 def sampling(config: GRPOConfig, step: int) -> Sampling:
