@@ -1,6 +1,7 @@
 """``medvlm-r1 serve`` as it is started, with the embedded model: the docs' own example, and a quiet end."""
 
 import base64
+import importlib.util
 import json
 import os
 import re
@@ -88,6 +89,16 @@ def test_the_server_says_what_ask_says(server, client, command):
     chunks = list(client.chat.completions.create(model="nano", messages=turns, extra_body=MEDICAL, stream=True))
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == asked["answer"]
     assert "".join(getattr(c.choices[0].delta, "reasoning_content", None) or "" for c in chunks) == asked["reasoning"]
+
+
+def test_the_server_writes_what_the_local_engine_writes_token_by_token(server):
+    """Four questions greedy and drawn, alone and together; benchmarks/served_equal.py does it with 300."""
+    spec = importlib.util.spec_from_file_location("served_equal", Path(__file__).parents[1] / "benchmarks" / "served_equal.py")
+    served_equal = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = served_equal
+    spec.loader.exec_module(served_equal)
+    found = served_equal.compare(f"http://127.0.0.1:{server[1]}", 4)
+    assert [each["equal"] for each in found.values()] == [4] * 4 and min(each["tokens"] for each in found.values()) > 40
 
 
 def test_errors_are_openais(server, client):

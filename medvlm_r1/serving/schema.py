@@ -82,6 +82,7 @@ class Medical(_Strict):
     options: Annotated[list[Words], Field(max_length=10)] = []
     template: str | None = None
     probs: bool = True
+    token_ids: bool = False
     place: Place = Place()
     earlier: Annotated[list[Earlier], Field(max_length=64)] = []
 

@@ -115,7 +115,7 @@ class Service:
             request.min_tokens or 0,
         )
         pictures = tuple([await self.files.open(decoded(url), request.medical.place.reference()) for url in urls])
-        return Ask(text, options, pictures, template, sampling, bool(request.stream), request.medical.probs), prompt
+        return Ask(text, options, pictures, template, sampling, bool(request.stream), request.medical.probs, request.medical.token_ids), prompt
 
     async def events(self, ask: Ask, prompt: Prompt, id: str, earlier: tuple[Reading, ...] = ()) -> AsyncGenerator[Event, None]:
         """What comes of an ask. Raises Refused where nothing more will come; closing it cancels what is queued and under way."""
