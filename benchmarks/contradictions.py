@@ -1,9 +1,8 @@
 """Is every answer that contradicts its thought marked, and what are answers worth with and without those?
 
-    .venv/bin/medvlm-r1 train nano --set steps=60 --run-dir runs/grpo-60
-    .venv/bin/python benchmarks/contradictions.py runs/grpo-60 --json benchmarks/results/contradictions.json
+    .venv/bin/python benchmarks/contradictions.py --json benchmarks/results/contradictions.json
 
-All held-out questions of the phantom go to ``medvlm-r1 serve`` over HTTP. The embedded model ends its thoughts with "Hence …."; what
+The model is the embedded one after 60 steps of GRPO, trained here (two minutes) or found in the run that is named. All held-out questions of the phantom go to ``medvlm-r1 serve`` over HTTP. The embedded model ends its thoughts with "Hence …."; what
 stands there is read here by that form alone, and by none of the product's code: where it is an option and another one was
 answered, the message must carry the warning "thought", and have no answer.
 """
@@ -22,6 +21,7 @@ from typing import Any
 
 import openai
 
+from medvlm_r1.commands import main as cli
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation.measuring.statistics import wilson
@@ -34,7 +34,7 @@ from our_server import OurServer
 from processes import commit, hardware, say, write_json
 
 MODALITIES = ("mri", "ct", "xray")
-AT_ONCE = 32
+AT_ONCE, STEPS = 32, 60
 
 
 def concluded(thought: str, options: tuple[str, ...]) -> str:
@@ -106,23 +106,31 @@ def accuracy(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"n": len(rows), "right": right, "share": round(right / len(rows), 4), "ci95": [round(end, 4) for end in wilson(right, len(rows))]}
 
 
+def grpo_model(run: Path | None, folder: Path) -> Path:
+    """The newest model of a run; without one, of a training made here."""
+    if run is None:
+        run = folder / "run"
+        if cli.main(["train", "nano", "--set", f"steps={STEPS}", "--run-dir", str(run)]):
+            raise SystemExit("the training is not complete")
+    return trained_model(run)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the run directory of a training, or a model's")
+    parser.add_argument("run", type=Path, nargs="?", help="the run directory of a training; trained here if left out")
     parser.add_argument("--drawn", type=int, default=4, help="answers drawn at temperature 1 for each question, beside the greedy one")
     parser.add_argument("--questions", type=int, default=300, help="of each modality")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    model = trained_model(args.run) if (args.run / "checkpoints").exists() else args.run
     examples = [example for modality in MODALITIES for example in sets.load(modality, "test")[: args.questions]]
-    with tempfile.TemporaryDirectory() as folder, OurServer(str(model), Path(folder) / "log") as server:
+    with tempfile.TemporaryDirectory() as folder, OurServer(str(grpo_model(args.run, Path(folder))), Path(folder) / "log") as server:
         name = next(iter(openai.OpenAI(base_url=f"{server.url}/v1", api_key="none").models.list())).id
         ways = {
             f"{drawn} drawn" if drawn else "greedy": judged(examples, asyncio.run(messages(server.url, name, examples, drawn))) for drawn in (0, args.drawn)
         }
     holds = all(way["of_them_warned"] == way["contradicting"] and not way["warned_but_shown"] for way in ways.values())
     result = {
-        "date": datetime.date.today().isoformat(), "command": shlex.join(["benchmarks/contradictions.py", args.run.name, *sys.argv[2:]]),
+        "date": datetime.date.today().isoformat(), "command": shlex.join(["benchmarks/contradictions.py", *sys.argv[1:]]), "grpo_steps": STEPS,
         "commit": commit(), "hardware": hardware(), "questions": len(examples), "ways": ways, "claim": {"all_warned_none_shown": holds},
     }  # fmt: skip
     if args.json:

@@ -131,7 +131,7 @@ def dicom_with_canaries(n):
     import drawn_files
 
     read = {"PhotometricInterpretation", "PresentationLUTShape", "WindowCenterWidthExplanation"}
-    known = [(tag, entry) for tag, entry in sorted(pydicom.datadict.DicomDictionary.items()) if entry[0] in TEXTS and not entry[3] and entry[4] not in read]
+    known = [(tag, entry) for tag, entry in sorted(pydicom.datadict.DicomDictionary.items()) if entry[0] in TEXTS and entry[4] and entry[4] not in read]
     chosen = [*(each for each in known if each[0] >> 16 == 0x0010), *(each for each in known if each[0] >> 16 not in (0x0000, 0x0002, 0x0010))][: n - 20]
     dataset = drawn_files.dicom(drawn_files.RAMP, **{entry[4]: canary(k) for k, (_, entry) in enumerate(chosen)})
     block = dataset.private_block(0x0099, canary(n - 20), create=True)

@@ -103,14 +103,24 @@ def _add_status(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", responses={401: _ERRORS[401]})
     async def models() -> dict[str, Any]:
         """The one model."""
-        about = {"owned_by": "medvlm-r1", "created": 0, "intended_use": INTENDED_USE}
-        return {"object": "list", "data": [{"id": service.model, "object": "model", **about}] if service.model else []}
+        return {"object": "list", "data": [_model(service)] if service.model else []}
+
+    @app.get("/v1/models/{name}", responses={401: _ERRORS[401], 404: _ERRORS[404]})
+    async def model(name: str) -> dict[str, Any]:
+        """The same, by its name."""
+        if name != service.model:
+            raise Refused(404, "this server has no such model; GET /v1/models names it", "model")
+        return _model(service)
 
     @app.post("/v1/feedback", responses=_ERRORS)
     async def feedback(body: FeedbackRequest) -> dict[str, str]:
         """What a reader made of an answer."""
         service.feedback(body)
         return {"status": "recorded"}
+
+
+def _model(service: Service) -> dict[str, Any]:
+    return {"id": service.model, "object": "model", "owned_by": "medvlm-r1", "created": 0, "intended_use": INTENDED_USE}
 
 
 def _add_asking(app: FastAPI, service: Service) -> None:
