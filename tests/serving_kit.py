@@ -123,9 +123,9 @@ async def opened_files():
 class AtAPort:
     """A real server on a port of this machine, in a thread; for what only a socket can show."""
 
-    def __init__(self, offered, **limits):
+    def __init__(self, offered, key="", **limits):
         offered.limits = Limits(**limits)
-        self._server = http_server.server(guarded(offered), "127.0.0.1", 0, offered.limits)
+        self._server = http_server.server(guarded(offered, key=key), "127.0.0.1", 0, offered.limits)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve()), daemon=True)
 
     def __enter__(self):

@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+import torch
 from conftest import like_to_end, picture
 
 from medvlm_r1.reasoning import render
@@ -16,9 +17,12 @@ from medvlm_r1.rollout.answer import option_probs
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.told import question
+from medvlm_r1.serving import engine_process
 from medvlm_r1.serving.engine_client import EngineClient
-from medvlm_r1.serving.engine_process import EngineProcess
+from medvlm_r1.serving.engine_process import EngineProcess, _Request
+from medvlm_r1.serving.slot_engine import LAST_STATES, Token
 from medvlm_r1.serving.wire import Ask, Picture
+from medvlm_r1.types import Completion, Rollout, RolloutGroup
 
 OPTIONS = ("axial", "coronal", "sagittal")
 
@@ -90,6 +94,31 @@ def test_completions_equal_the_local_engines_alone_and_among_many(policy):
             written = "".join(piece.text for piece in said if not piece.end and piece.k == one.k)
             assert one.text.startswith(written)
     assert (process.engine.rows, process._pictures, process.policy.encoder._pixels.held) == (0, {}, 0)  # nothing is kept
+
+
+def test_options_are_measured_from_the_states_that_letters_were_written_from(policy, monkeypatch):
+    """No pass over the prompt again, wherever what was written is what would be asked; else by a pass."""
+    asked = []
+
+    def told(policy, prompts, texts):
+        asked.extend(texts)
+        return option_probs(policy, prompts, texts)
+
+    monkeypatch.setattr(engine_process, "option_probs", told)
+    encode, prompt = policy.encoder.tokenizer, render(replace(question("", "Which plane?", OPTIONS), images=("a.png",)), "think")
+    whole = [*encode("<think>Ears.</think>\n<answer>B</answer>", add_special_tokens=False)["input_ids"], policy.stop_ids[0]]
+    process = EngineProcess(policy, socket.socket())
+    policy.encoder.load_image = picture
+    for ids, end, n_passes in ((whole, "stop", 0), (whole[:-1], "length", 0), ([*whole[:3], whole[-1]], "stop", 1), ([9, *whole], "stop", 0)):
+        given = Completion(tuple(ids), (), "", True)
+        with torch.no_grad():
+            states = policy.hidden(policy.encoder.groups([RolloutGroup(prompt, (Rollout(given, {}),))]))
+        token = Token(0, ids[-1], 0.0, end, tuple(states[-LAST_STATES:]))
+        request = _Request(0, 0, prompt, {"probs": True}, ids={0: ids[:-1] if end == "stop" else ids})
+        text = process._text(request.ids[0])
+        found = process._probs([(request, token)], [text])
+        assert found[0] == pytest.approx(option_probs(policy, [prompt], [text])[0], abs=1e-5) and len(asked) == n_passes
+        asked.clear()
 
 
 def test_who_leaves_leaves_no_row(policy):

@@ -1,5 +1,7 @@
 """Damaged files end in a picture or in one sentence, never in another error; ``mutated_files.py`` opens 10,000 of each family."""
 
+import asyncio
+
 import mutated_files
 import pytest
 
@@ -11,3 +13,22 @@ def test_a_damaged_file_raises_no_error_but_the_projects_own(tmp_path, family):
         pytest.importorskip("pydicom")
     came, _ = mutated_files.open_mutated(family, 250, tmp_path)
     assert came["shown"] > 20 and came["refused"] > 20  # they are neither harmless nor hopeless
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", mutated_files.FAMILIES)
+def test_a_damaged_file_sent_to_a_server_is_answered_or_refused(tmp_path, family):
+    """Over a socket, through the file process; ``mutated_requests.py`` sends 10,000 to the embedded model."""
+    pytest.importorskip("fastapi")
+    if family == "DICOM":
+        pytest.importorskip("pydicom")
+    import mutated_requests
+    from serving_kit import AtAPort, opened_files, service
+
+    async def go():
+        async with opened_files() as files:
+            with AtAPort(service(files=files)) as server:
+                return await mutated_requests.send(server.port, family, 24, tmp_path, "scripted")
+
+    came = asyncio.run(go())
+    assert came.statuses.total() == 24 and came.statuses[200] > 2 and set(came.statuses) <= {200, 400, 413, 415}

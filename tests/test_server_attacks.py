@@ -1,11 +1,13 @@
 """Every row of the table of attacks in docs/serving.md: what must happen, happens."""
 
 import asyncio
+import io
 import json
 import socket
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 from serving_kit import AtAPort, NoFiles, Scripted, client, data_url, get, opened_files, png, post, question, service
@@ -56,6 +58,61 @@ FILES = {
     "PDF": (b"%PDF-1.7", 415), "zip": (b"PK\x03\x04" + bytes(50), 415), "truncated": (png()[:-200], 400), "a header alone": (png()[:33], 400),
     "DICOM of nothing": (bytes(128) + b"DICM" + b"DOE^JANE" * 20, 400), "gzip bomb": (zlib.compress(bytes(10), wbits=31), 400), "text": (b"hello", 415),
 }  # fmt: skip
+
+
+def hostile_dicoms():
+    """(bytes, status) of data sets that promise what they do not hold."""
+    pydicom = pytest.importorskip("pydicom")
+    import drawn_files as drawn
+
+    def file(*args, **values):
+        memory = io.BytesIO()
+        drawn.dicom(drawn.RAMP, *args, **values).save_as(memory, enforce_file_format=True)
+        return memory.getvalue()
+
+    rle, few = pydicom.uid.RLELossless, pydicom.encaps.encapsulate([struct.pack("<16L", 1, 64, *[0] * 14) + b"\x81\0" * 8])
+    nested = bytes.fromhex("400030a7") + b"SQ\0\0" + b"\xff" * 4 + bytes.fromhex("feff00e0") + b"\xff" * 4
+    whole = file()
+    return {
+        "RLE of 400 megapixels": (file(syntax=rle, Rows=20_000, Columns=20_000, PixelData=few), 413),
+        "2^31 frames": (file(NumberOfFrames=2**31 - 1), 400),
+        "5,000 nested sequences": (whole[: whole.index(b"CS\x02\0CT")][:-4] + nested * 5_000, 400),
+        "a wrong VR": (whole.replace(b"\x28\0\x10\0US", b"\x28\0\x10\0UN"), 400),
+        "cut in its pixels": (whole[:-300], 400),
+        "a window of words": (drawn.with_element(drawn.dicom(drawn.RAMP), "WindowWidth", "DS", b"DOE^JANE"), 400),
+        "deflated, 100 MB": (whole[:132] + deflated_meta(whole) + zlib.compress(bytes(100 * 2**20), 1, wbits=-15), 413),
+    }
+
+
+def deflated_meta(whole):
+    """The file meta information of a file, which says that what follows is deflated."""
+    import pydicom
+
+    meta = pydicom.dcmread(io.BytesIO(whole)).file_meta
+    meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    memory = pydicom.filebase.DicomBytesIO()
+    pydicom.filewriter.write_file_meta_info(memory, meta)
+    return memory.getvalue()
+
+
+def test_hostile_dicoms_are_refused_each_by_itself():
+    cases = hostile_dicoms()
+
+    async def go():
+        found = {}
+        async with opened_files() as files:
+            for name, (data, _) in cases.items():
+                try:
+                    await files.open(data)
+                    found[name] = (200, "")
+                except Refused as refused:
+                    found[name] = (refused.status, str(refused))
+            await files.open(png())  # and it goes on
+        return found
+
+    found = asyncio.run(go())
+    assert {name: status for name, (status, _) in found.items()} == {name: status for name, (_, status) in cases.items()}, found
+    assert not any("DOE" in why or "/proc" in why for _, why in found.values())
 
 
 def test_files_that_attack_cost_themselves_and_nothing_else():
@@ -172,6 +229,19 @@ def test_slow_lying_and_endless_requests():
         assert endless[:12] in (b"HTTP/1.1 413", b"")  # refused, and cut off
         fine, _ = said(server.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert fine.startswith(b"HTTP/1.1 200")
+
+
+def test_an_endless_body_leaves_the_memory_flat():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    with AtAPort(service(), body_bytes=2**20) as server:
+        said(server.port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[b"1000\r\n" + bytes(4096) + b"\r\n"] * 300)
+        before, chunk = resident(), b"100000\r\n" + bytes(2**20) + b"\r\n"
+        for _ in range(4):
+            refused, _ = said(server.port, HEAD + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 32)
+            assert refused[:12] in (b"HTTP/1.1 413", b"")
+        assert resident() - before < 16 * 2**20  # of 128 MiB
 
 
 def test_a_reader_that_takes_nothing_is_cut_off_and_its_row_is_dropped():

@@ -16,7 +16,7 @@ from medvlm_r1.models.families import locate
 from medvlm_r1.serving.engine_process import EngineProcess
 from medvlm_r1.wording import called
 
-NICE = 5  # the front answers first
+NICE = 6  # the front answers first, then files are opened
 
 
 def main(words: list[str]) -> int:

@@ -71,6 +71,25 @@ def option_probs(policy: Policy, prompts: Sequence[Prompt], texts: Sequence[str]
     return [tuple(next(probs).softmax(0).tolist()) if prompt.example.options else () for prompt in prompts]
 
 
+def letter_place(policy: Policy, prompt: Prompt, text: str, ids: Sequence[int]) -> tuple[int, tuple[int, ...]] | None:
+    """Where among the tokens of a completion its letter stands, and the token of every letter offered.
+
+    None where ``option_probs`` would ask otherwise than the tokens were written: the letter is missing, or the text has other tokens too.
+    """
+    rows = [rollout.completion.token_ids for rollout in _letters(policy, prompt, text)]
+    *before, _ = rows[0]
+    if any(row[:-1] != tuple(before) for row in rows) or list(ids[: len(before)]) != before or len(ids) == len(before):
+        return None
+    return len(before), tuple(row[-1] for row in rows)
+
+
+@torch.no_grad()
+def probs_from(policy: Policy, states: Sequence[torch.Tensor], letters: Sequence[tuple[int, ...]]) -> list[tuple[float, ...]]:
+    """What ``option_probs`` gives, from the states (H,) that the letters were written from: no pass over anything."""
+    logprobs_NV = policy.log_softmax(torch.stack(list(states)))
+    return [tuple(logprobs_V[list(ids)].softmax(0).tolist()) for logprobs_V, ids in zip(logprobs_NV, letters, strict=True)]
+
+
 def _letters(policy: Policy, prompt: Prompt, text: str) -> tuple[Rollout, ...]:
     """The completions that differ in nothing but the letter."""
     thought = text.rpartition("<answer>")[0] or (text.rstrip() + "\n" if "</think>" in text else "")

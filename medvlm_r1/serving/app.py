@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.serving.refusals import Refused, error_body
-from medvlm_r1.serving.schema import ChatRequest, ErrorBody, FeedbackRequest
+from medvlm_r1.serving.schema import ChatRequest, ErrorBody, FeedbackRequest, chat_schemas, read_chat
 from medvlm_r1.serving.service import Event, Service, new_id, now, readings
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
@@ -30,6 +30,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         504: "no whole answer in time",
     }.items()
 }  # fmt: skip
+_REF = "#/components/schemas/{model}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def build(service: Service, more: Iterable[Route] = ()) -> FastAPI:
     _answer_errors(app)
     _add_status(app, service)
     _add_asking(app, service)
+    _describe(app)
     for route in more:
         app.add_api_route(route.path, route.endpoint, methods=list(route.methods))
     return app
@@ -101,8 +103,14 @@ def _add_status(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models", responses={401: _ERRORS[401]})
     async def models() -> dict[str, Any]:
         """The one model."""
-        about = {"owned_by": "medvlm-r1", "created": 0, "intended_use": INTENDED_USE}
-        return {"object": "list", "data": [{"id": service.model, "object": "model", **about}] if service.model else []}
+        return {"object": "list", "data": [_model(service)] if service.model else []}
+
+    @app.get("/v1/models/{name}", responses={401: _ERRORS[401], 404: _ERRORS[404]})
+    async def model(name: str) -> dict[str, Any]:
+        """The same, by its name."""
+        if name != service.model:
+            raise Refused(404, "this server has no such model; GET /v1/models names it", "model")
+        return _model(service)
 
     @app.post("/v1/feedback", responses=_ERRORS)
     async def feedback(body: FeedbackRequest) -> dict[str, str]:
@@ -111,18 +119,43 @@ def _add_status(app: FastAPI, service: Service) -> None:
         return {"status": "recorded"}
 
 
+def _model(service: Service) -> dict[str, Any]:
+    return {"id": service.model, "object": "model", "owned_by": "medvlm-r1", "created": 0, "intended_use": INTENDED_USE}
+
+
 def _add_asking(app: FastAPI, service: Service) -> None:
     streams: dict[int | str, dict[str, Any]] = {**_ERRORS, 200: {"content": {"text/event-stream": {}}, "description": "the answer, whole or as a stream"}}
+    takes = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"$ref": _REF.format(model=ChatRequest.__name__)}}}}}
 
-    @app.post("/v1/chat/completions", responses=streams)
-    async def chat(body: ChatRequest, request: Request) -> Response:
+    @app.post("/v1/chat/completions", responses=streams, openapi_extra=takes)
+    async def chat(request: Request) -> Response:
         """Ask about pictures."""
-        began = time.perf_counter()
+        began, body = time.perf_counter(), await _read(request)
         if not body.stream:
             return JSONResponse(await _unless_gone(request, _whole(service, body)))
         chunks = _chunks(service, body, began)
         first = await _unless_gone(request, anext(chunks))  # what is wrong with a request still has its status
         return StreamingResponse(_behind(first, chunks), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+async def _read(request: Request) -> ChatRequest:
+    """The body. Not by fastapi, which would keep its bytes and its values until the answer has ended: a picture is large, and many wait."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Refused(415, "the body is no JSON; send it with Content-Type: application/json")
+    data = b"".join([part async for part in request.stream()])
+    return read_chat(data)
+
+
+def _describe(app: FastAPI) -> None:
+    """The OpenAPI document, with what ``_read`` reads."""
+    of_fastapi = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = of_fastapi()
+        document["components"]["schemas"] |= chat_schemas(_REF)
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 async def _unless_gone(request: Request, work: Awaitable[Any]) -> Any:

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
 from PIL import Image
 
 from medvlm_r1.errors import ImageError, MedVLMError
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
-from medvlm_r1.rollout.answer import option_probs
+from medvlm_r1.rollout.answer import letter_place, option_probs, probs_from
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.told import question
 from medvlm_r1.serving.slot_engine import SlotEngine, Token
@@ -166,14 +167,30 @@ class EngineProcess:
         ended = [(request, token) for request, token in self._ended if request.id in self._requests]
         self._ended = []
         texts = [self._text(request.ids[token.k]) for request, token in ended]
-        wanted = [n for n, (request, _) in enumerate(ended) if request.message["probs"] and request.prompt.example.options]
-        probs = dict(zip(wanted, option_probs(self.policy, [ended[n][0].prompt for n in wanted], [texts[n] for n in wanted]), strict=True))
+        probs = self._probs(ended, texts)
         for n, ((request, token), text) in enumerate(zip(ended, texts, strict=True)):
             ids = (*request.ids[token.k], *([token.id] if token.end == "stop" else []))
             self._say(request, Said(token.k, text, token.end, len(ids), request.n_prompt_tokens, probs.get(n, ()), ids, request.seen))
             request.open_rows -= 1
             if not request.open_rows:
                 self._forget(request)
+
+    def _probs(self, ended: Sequence[tuple[_Request, Token]], texts: Sequence[str]) -> dict[int, tuple[float, ...]]:
+        """Of each of these rows that is to have them: from the state that its letter was written from, or else by a pass."""
+        known: dict[int, tuple[torch.Tensor, tuple[int, ...]]] = {}
+        others = []
+        for n, (request, token) in enumerate(ended):
+            if not (request.message["probs"] and request.prompt.example.options):
+                continue
+            ids, n_written = request.ids[token.k], len(request.ids[token.k]) + (token.end == "stop")
+            place = letter_place(self.policy, request.prompt, texts[n], ids)
+            if place and n_written - place[0] <= len(token.states):
+                known[n] = token.states[place[0] - n_written], place[1]
+            else:
+                others.append(n)
+        found = probs_from(self.policy, *zip(*known.values(), strict=True)) if known else []
+        measured = option_probs(self.policy, [ended[n][0].prompt for n in others], [texts[n] for n in others])
+        return dict(zip([*known, *others], [*found, *measured], strict=True))
 
     def _fail(self, request: _Request, why: str, status: int) -> None:
         self._say(request, Said(0, "", why=why, status=status))

@@ -19,7 +19,6 @@ import signal
 import socket
 import sys
 
-import numpy as np
 from PIL import Image
 
 from medvlm_r1.data.images import load_image
@@ -29,11 +28,13 @@ from medvlm_r1.errors import ImageError
 MOST_SECONDS = 10
 MOST_MEMORY_BYTES = 3 * 2**29  # of one child
 MOST_PIXELS = 2**24  # of what is shown: 4096 x 4096, more than a mammogram
+NICE = 3  # the front answers first, then files are opened, then tokens are written
 _OPEN_FILES = 32
 
 
 def keep(channel: socket.socket) -> None:
     """Fork a child for every connection that comes over ``channel``, until its other end closes."""
+    os.nice(NICE)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's business
     if importlib.util.find_spec("pydicom"):  # an extra; loaded here once, and not in every child
@@ -97,9 +98,9 @@ def opened(data: bytes, place: str) -> bytes:
 
 def png_of(image: Image.Image) -> bytes:
     """The picture as PNG; one without colour has one channel, which opens as the same picture."""
-    levels = np.asarray(image)
-    if (levels[..., :1] == levels).all():
-        image = image.getchannel(0)
+    red, green, blue = image.split()
+    if red.tobytes() == green.tobytes() == blue.tobytes():
+        image = red
     data = io.BytesIO()
     image.save(data, "PNG", compress_level=1)
     return data.getvalue()

@@ -61,18 +61,15 @@ class Guard:
         headers = dict(scope["headers"])
         try:
             self._admit(scope["path"], headers)
-            body = await self._body(receive, headers) if scope["method"] in ("POST", "PUT", "PATCH", "DELETE") else b""
+            bodies = [await self._body(receive, headers) if scope["method"] in ("POST", "PUT", "PATCH", "DELETE") else b""]
         except Refused as refused:
             await refuse(send, refused)
             return
-        given = False
 
         async def replay() -> Message:
-            nonlocal given
-            if given:
+            if not bodies:
                 return await receive()
-            given = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": bodies.pop(), "more_body": False}  # kept no longer than whoever reads it wants
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":

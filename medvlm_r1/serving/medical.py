@@ -46,6 +46,7 @@ def medical(judged: Judged, said: Said, ask: Ask, audit_id: str) -> dict[str, An
         for picture, size in zip(ask.pictures, seen, strict=True)
         if size and size[0] * size[1] < 0.9 * picture.width * picture.height
     ]
+    ids = {"token_ids": list(said.ids)} if ask.token_ids else {}
     return {
         "answer": told.answer,
         "answer_text": told.answer_text,
@@ -62,4 +63,5 @@ def medical(judged: Judged, said: Said, ask: Ask, audit_id: str) -> dict[str, An
         "input_warnings": [note for picture in ask.pictures for note in picture.notes] + shrunk,
         "intended_use": INTENDED_USE,
         "audit_id": audit_id,
+        **ids,
     }

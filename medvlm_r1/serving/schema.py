@@ -2,7 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import models_json_schema
+
+from medvlm_r1.serving.refusals import Refused
 
 MOST_N, MOST_TOKENS, MOST_PICTURES, MOST_SIGNS = 16, 4096, 8, 20_000
 Words = Annotated[str, Field(min_length=1, max_length=1_000)]
@@ -82,6 +85,7 @@ class Medical(_Strict):
     options: Annotated[list[Words], Field(max_length=10)] = []
     template: str | None = None
     probs: bool = True
+    token_ids: bool = False
     place: Place = Place()
     earlier: Annotated[list[Earlier], Field(max_length=64)] = []
 
@@ -107,6 +111,30 @@ class ChatRequest(_Strict):
     store: Any = None
     service_tier: Any = None
     safety_identifier: Any = None
+
+
+def read_chat(data: bytes) -> ChatRequest:
+    """Raises Refused, with nothing of what was sent.
+
+    >>> read_chat(b'{"model": "nano", "messages": [{"role": "user", "content": "Which?"}]}').medical.options
+    []
+    >>> read_chat(b'{"model": "nano", "messages": []}')
+    Traceback (most recent call last):
+    medvlm_r1.serving.refusals.Refused: List should have at least 1 item after validation, not 0
+    """
+    try:
+        return ChatRequest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    if first["type"] == "json_invalid":
+        raise Refused(400, "the body is no JSON")
+    raise Refused(422, first["msg"], ".".join(map(str, first["loc"]))[:200] or None)
+
+
+def chat_schemas(reference: str) -> dict[str, Any]:
+    """ChatRequest and what it is made of as JSON schemas; ``reference``: how they name each other, with ``{model}``."""
+    schemas: dict[str, Any] = models_json_schema([(ChatRequest, "validation")], ref_template=reference)[1]["$defs"]
+    return schemas
 
 
 class FeedbackRequest(_Strict):

@@ -94,8 +94,8 @@ class Service:
             raise Refused(422, "one question is asked at a time: send one user message, the last", "messages")
         parts = [part for message in request.messages for part in ([message.content] if isinstance(message.content, str) else message.content)]
         text = "\n".join(part if isinstance(part, str) else part.text for part in parts if not isinstance(part, ImageUrl))
-        urls = [part.image_url.url for part in parts if isinstance(part, ImageUrl)]
-        if len(urls) > MOST_PICTURES:
+        shown = [part.image_url for part in parts if isinstance(part, ImageUrl)]
+        if len(shown) > MOST_PICTURES:
             raise Refused(422, f"at most {MOST_PICTURES} pictures go with a question", "messages")
         template, options = request.medical.template, tuple(request.medical.options)
         if template is not None and template not in TEMPLATES:
@@ -114,8 +114,11 @@ class Service:
             request.seed or 0,
             request.min_tokens or 0,
         )
-        pictures = tuple([await self.files.open(decoded(url), request.medical.place.reference()) for url in urls])
-        return Ask(text, options, pictures, template, sampling, bool(request.stream), request.medical.probs), prompt
+        pictures = []
+        for each in shown:
+            pictures.append(await self.files.open(decoded(each.url), request.medical.place.reference()))
+            each.url = ""  # hundreds may wait for an answer: none holds its file meanwhile
+        return Ask(text, options, tuple(pictures), template, sampling, bool(request.stream), request.medical.probs, request.medical.token_ids), prompt
 
     async def events(self, ask: Ask, prompt: Prompt, id: str, earlier: tuple[Reading, ...] = ()) -> AsyncGenerator[Event, None]:
         """What comes of an ask. Raises Refused where nothing more will come; closing it cancels what is queued and under way."""
@@ -163,7 +166,8 @@ class Service:
 async def _next(saying: AsyncIterator[Said], until: float, whole_s: float) -> Said | None:
     """What is said next; None at the end. Each wait has a deadline of its own: a generator may be resumed by another task than began it."""
     try:
-        return await asyncio.wait_for(anext(saying, None), until - time.monotonic())
+        async with asyncio.timeout(until - time.monotonic()):
+            return await anext(saying, None)
     except TimeoutError as error:
         raise Refused(504, f"no whole answer within {whole_s:g} s; lower max_tokens, or try again later") from error
 

@@ -26,11 +26,14 @@ from medvlm_r1.serving.slots import Slots
 from medvlm_r1.types import Prompt
 
 JOIN_AT_ONCE = 16  # prompts that are run between two tokens of the rows under way
+LAST_STATES = 16  # kept of each row: a letter, the tag behind it and the end are a few tokens
 
 
 @dataclass(frozen=True)
 class Token:
     """One token of row ``k`` of a request. ``end``: "" while the row goes on, else "stop", "length", or "error: …".
+
+    ``states``: of a row that has ended, what each of its last tokens was picked from, (H,).
 
     >>> Token(0, 7, -0.1, "").end
     ''
@@ -40,6 +43,7 @@ class Token:
     id: int
     logprob: float
     end: str
+    states: Sequence[torch.Tensor] = field(default=(), repr=False)
 
 
 Emit = Callable[[Token], None]
@@ -56,6 +60,7 @@ class _Row:
     uniform_C: np.ndarray
     position: int  # of the token to come
     ids: list[int] = field(default_factory=list)
+    states: deque[torch.Tensor] = field(default_factory=lambda: deque(maxlen=LAST_STATES))
     ended: bool = False
 
 
@@ -185,11 +190,12 @@ class SlotEngine:
         uniform_A = torch.tensor(np.array([row.uniform_C[len(row.ids)] for row in rows]), device=device)
         token_A = sample(logprobs_AV, uniform_A, greedy=temperature == 0)
         chosen_A = logprobs_AV.gather(1, token_A[:, None])[:, 0]
-        for row, id, logprob in zip(rows, token_A.tolist(), chosen_A.tolist(), strict=True):
+        for row, id, logprob, state_H in zip(rows, token_A.tolist(), chosen_A.tolist(), hidden_AH, strict=True):
             row.ids.append(id)
+            row.states.append(state_H)
             end = self._end(row, logprob)
             row.ended = bool(end)
-            row.emit(Token(row.k, id, logprob, end))
+            row.emit(Token(row.k, id, logprob, end, tuple(row.states) if end else ()))
 
     def _end(self, row: _Row, logprob: float) -> str:
         if not math.isfinite(logprob):

@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Ask:
-    """One question. ``template`` None is the model's own; ``stream``: tell the text as it is written; ``probs``: measure the options.
+    """One question. ``template`` None is the model's own; ``stream``: tell the text as it is written; ``probs``: measure the options; ``token_ids``: show them.
 
     >>> Ask("Which side?", ("left", "right"), (), None, Sampling(1, 0.0)).probs
     True
@@ -44,6 +44,7 @@ class Ask:
     sampling: Sampling
     stream: bool = False
     probs: bool = True
+    token_ids: bool = False
 
 
 @dataclass(frozen=True)
