@@ -6,12 +6,14 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
+from fastapi import Request as Request  # what a page's route may be given,
+from fastapi import Response as Response  # and answer with
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -39,31 +41,6 @@ class Route:
     path: str
     endpoint: Callable[..., Any]
     methods: tuple[str, ...] = ("GET",)
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a route of ``raw`` answers.
-
-    >>> Reply(b"<p>", "text/html").status
-    200
-    """
-
-    body: bytes
-    media_type: str
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def raw(path: str, answer: Callable[[bytes], Awaitable[Reply]], method: str = "GET") -> Route:
-    """A route that is given the request's body as it came, and whose answer goes out as it is."""
-
-    async def endpoint(request: Request) -> Response:
-        reply = await answer(await request.body())
-        return Response(reply.body, reply.status, dict(reply.headers), reply.media_type)
-
-    endpoint.__name__, endpoint.__doc__ = getattr(answer, "__name__", "raw"), answer.__doc__
-    return Route(path, endpoint, (method,))
 
 
 def build(service: Service, more: Iterable[Route] = ()) -> FastAPI:
