@@ -5,7 +5,7 @@ import {Surface} from "./surface.js";
 import {build, fill} from "./controls.js";
 
 const CT = [["brain", 40, 80], ["stroke", 40, 40], ["subdural", 75, 215], ["soft", 40, 400], ["mediastinum", 50, 350], ["lung", -600, 1500], ["bone", 400, 1800], ["liver", 60, 160]];
-const ZOOM_STEP = 1.25, SAID_AFTER_MS = 400;
+const ZOOM_STEP = 1.25, SAID_AFTER_MS = 400, RESTS_AFTER_MS = 200;
 
 export class Viewer {
   constructor(element, texts, announce = () => {}) {
@@ -62,8 +62,9 @@ export class Viewer {
     this.turn = (this.turn ?? 0) + 1;
     for (const name of ["stack", "file", "header", "own", "value"]) this[name] = null;
     Object.assign(this, {plane: "", number: 0, isInverted: false, mode: "", tool: this.tool ?? "window", ends: [], told: "", presets: []});
-    Object.assign(this.surface, {frame: null, image: null, lines: [], region: null, mark: null});
+    this.surface.forget();
     this.surface.fit();
+    clearTimeout(this.resting);
     this.element.classList.remove("viewer-open");
     this.parts.label.textContent = "";
     clearTimeout(this.saying);
@@ -219,14 +220,31 @@ export class Viewer {
 
   paintNow() {
     cancelAnimationFrame(this.pending);
+    clearTimeout(this.resting);
     this.pending = 0;
     if (!this.stack) return;
     this.surface.resize();
-    if (this.isStale) this.surface.paint(this.rule, this.header.inverted !== this.isInverted, this.stack.isWhole);
-    this.isStale = false;
-    this.surface.draw();
+    if (this.surface.isLarge) {
+      this.surface.draw(this.surface.sketch(...this.through));
+      this.resting = setTimeout(() => this.rest(), RESTS_AFTER_MS);
+    } else {
+      if (this.isStale) this.surface.paint(...this.through);
+      this.isStale = false;
+      this.surface.draw();
+    }
     this.#tell();
   }
+
+  // All of a large picture, once no hand is on it.
+  rest() {
+    clearTimeout(this.resting);
+    if (!this.stack || !this.surface.isLarge) return;
+    if (this.isStale) this.surface.paint(...this.through);
+    this.isStale = false;
+    this.surface.draw();
+  }
+
+  get through() { return [this.rule, this.header.inverted !== this.isInverted, this.stack.isWhole]; }
 
   #cut() {
     this.surface.show(this.stack.frame(this.plane, this.number), this.stack.colour, this.header.planes[this.plane].spacing);
