@@ -1,8 +1,8 @@
 """The process that opens other people's files: one child for each, with little memory, little time and nothing to write to.
 
 It is started with one end of a socket and loads the readers of pictures, and no torch. For each file it is sent a
-connection, forks, and the child reads the file from it, opens it in memory and sends back what the model is to see. Whatever
-a file does to a decoder, it does to one child that has nobody else's data.
+connection, forks, and the child reads the file from it, opens it in memory and sends back what the model is to see, or the
+whole stack that a person pages through. Whatever a file does to a decoder, it does to one child that has nobody else's data.
 
     python -m medvlm_r1.serving.file_process FD
 """
@@ -18,10 +18,13 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from PIL import Image
 
 from medvlm_r1.data.images import load_image
+from medvlm_r1.data.stacks import load_stack
 from medvlm_r1.data.urls import suffix_of
 from medvlm_r1.errors import ImageError
 
@@ -30,6 +33,7 @@ MOST_MEMORY_BYTES = 3 * 2**29  # of one child
 MOST_PIXELS = 2**24  # of what is shown: 4096 x 4096, more than a mammogram
 NICE = 3  # the front answers first, then files are opened, then tokens are written
 _OPEN_FILES = 32
+HEAD_BYTES, ALIGNED = 4, 8  # the length before a stack's header, and a multiple of what its samples begin at
 
 
 def keep(channel: socket.socket) -> None:
@@ -38,8 +42,8 @@ def keep(channel: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's business
     if importlib.util.find_spec("pydicom"):  # an extra; loaded here once, and not in every child
-        importlib.import_module("medvlm_r1.data.dicom")
-    importlib.import_module("medvlm_r1.data.nifti")
+        importlib.import_module("medvlm_r1.data.dicom.stack")
+    importlib.import_module("medvlm_r1.data.nifti_stack")
     _warm()
     gc.collect()
     gc.freeze()  # what a child does not touch needs no copy
@@ -72,11 +76,38 @@ def _child(connection: socket.socket) -> None:
     with connection, connection.makefile("rwb") as stream:
         asked = json.loads(stream.readline())
         data = stream.read(asked["size"])
-        stream.write(opened(data, asked["place"]))
+        stream.write(whole(data) if asked["whole"] else opened(data, asked["place"]))
 
 
 def opened(data: bytes, place: str) -> bytes:
     """A line that says what came of a file, and behind it the PNG, if any. Nothing is written to a disk."""
+
+    def picture(path: str) -> bytes:
+        image = load_image(path + place)
+        _require_room(image.width, image.height)
+        png = png_of(image)
+        return _line(code="", sha256=hashlib.sha256(png).hexdigest(), width=image.width, height=image.height, size=len(png)) + png
+
+    return _in_memory(data, picture)
+
+
+def whole(data: bytes) -> bytes:
+    """A line that says what came of a file, and behind it the header and the samples of all its frames (``reading.pictures``), if any."""
+
+    def stack(path: str) -> bytes:
+        found = load_stack(Path(path))
+        rows, columns = found.samples.shape[1:3]
+        _require_room(columns, rows)
+        head = json.dumps({**found.header, "sha256": hashlib.sha256(data).hexdigest()}).encode()
+        head += b" " * (-(len(head) + HEAD_BYTES) % ALIGNED)
+        samples = found.samples.astype(found.samples.dtype.newbyteorder("<"), copy=False).tobytes()
+        return b"".join((_line(code="", size=HEAD_BYTES + len(head) + len(samples)), len(head).to_bytes(HEAD_BYTES, "little"), head, samples))
+
+    return _in_memory(data, stack)
+
+
+def _in_memory(data: bytes, reader: Callable[[str], bytes]) -> bytes:
+    """What ``reader`` makes of the file, which has a path and no place on a disk; or a line that says why it cannot."""
     if not suffix_of(data):
         return _line(code="unsupported", why="the picture is of no kind that is read here; send PNG, JPEG, TIFF, BMP, DICOM or NIfTI")
     memory = os.memfd_create("picture")
@@ -86,14 +117,15 @@ def opened(data: bytes, place: str) -> bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
         try:
-            image = load_image(f"/proc/self/fd/{memory}{place}")
+            return reader(f"/proc/self/fd/{memory}")
         except ImageError as error:
             why = plain(str(error))
             return _line(code="large" if "too large" in why or "unpacks to more" in why else "corrupt", why=why)
-    if image.width * image.height > MOST_PIXELS:
-        return _line(code="large", why=f"the picture is too large, at most {MOST_PIXELS} pixels; scale it down first")
-    png = png_of(image)
-    return _line(code="", sha256=hashlib.sha256(png).hexdigest(), width=image.width, height=image.height, size=len(png)) + png
+
+
+def _require_room(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ImageError(f"the picture is too large, at most {MOST_PIXELS} pixels; scale it down first")
 
 
 def png_of(image: Image.Image) -> bytes:
