@@ -5,7 +5,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from medvlm_r1.models import decoder, packed
+from medvlm_r1.models import packed
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
@@ -102,7 +102,9 @@ def test_one_compiled_layer_serves_all(policy, examples, monkeypatch):
     """On a GPU a decode layer is compiled: one graph for the weights and caches of all layers, not one each."""
     graphs, prompts, sampling = [], [render(e, "think") for e in examples[:2]], Sampling(2, 1.0, 4, min_tokens=4)
     plain = LocalEngine(policy, capture=lambda step: step).generate(prompts, sampling)
-    one = torch.compile(decoder.through, backend=lambda graph, _: graphs.append(graph) or graph.forward)
-    monkeypatch.setattr(packed.Packed, "__call__", lambda layer, x_TH, rotary, attend: one(layer, x_TH, rotary, attend, None))
-    assert LocalEngine(policy, capture=lambda step: step).generate(prompts, sampling) == plain
+    one = torch.compile(packed.further, backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    monkeypatch.setattr(packed.Packed, "__call__", one)
+    engine = LocalEngine(policy, capture=lambda step: step)
+    assert engine.generate(prompts, sampling) == plain
+    engine.generate([render(e, "think") for e in examples[1:]], sampling)  # other lengths, no other graph
     assert len(graphs) == 1 and len(policy.text.layers) > 1

@@ -90,7 +90,8 @@ def test_image_placeholders_are_never_sampled(policy, examples):
 def places(writing):
     """Where all tensors lie that a captured step reads or writes."""
     own = [getattr(writing, name) for name in ("uniform_NC", "ids_NC", "logprobs_NC", "rows_R", "ended_R", "position_R", "written_1", "last_R")]
-    cache = [writing.cache.at, writing.cache.padding, writing.cache.places_C, *sum(writing.cache.prompts + writing.cache.own, ())]
+    cache = [x for x in vars(writing.cache).values() if isinstance(x, torch.Tensor)] + writing.cache.layers
+    assert len(cache) > 6
     matrices = [value for layer in writing.layers for value in vars(layer).values() if isinstance(value, Matrix)]
     weights = [x for matrix in matrices for x in (matrix.weight_OI, matrix.bias_O) if x is not None]
     return [x.data_ptr() for x in (*own, writing.table.cos_T1D, writing.table.sin_T1D, *cache, *weights)]

@@ -14,8 +14,9 @@ from medvlm_r1.models import families, nano
 from medvlm_r1.models.adapt import LoRA, Trainable, adapt
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare, skeleton
+from medvlm_r1.preflight.forecast import largest_micro_batches
 from medvlm_r1.preflight.machine import host_memory
-from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B, ModelShape, decoder_bytes, largest_micro_batch, plan, vision_bytes
+from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B, ModelShape, decoder_bytes, plan, vision_bytes
 from medvlm_r1.training.batches import micro_batches
 
 
@@ -59,11 +60,12 @@ def test_every_family_has_a_shape(tmp_path):
 def test_the_papers_plan_by_hand():
     n = 2_208_985_600
     made = plan(QWEN2_VL_2B, PAPER)
-    assert (made.weights, made.gradients, made.reference) == (2 * n, 2 * n, 2 * n)
+    tower = 32 * (4 * 1280**2 + 2 * 1280 * 5120)
+    assert (made.weights, made.gradients, made.reference) == (2 * n, 2 * (n - tower), 2 * n)  # the tower's come when the activations are gone
     assert (made.masters, made.moments) == (4 * n, 8 * n)
     assert made.certain == 16 * n
     assert made.activations == (3 * 768 + 12 * 320) * 2_151_968 + 28 * 1536 * (1536 + 512) * 2  # and each layer's joined query, key and value
-    assert made.vision == 4 * 2048 * 1_898_800  # of all prompts: the rollout encodes them, the update goes back through them at its end
+    assert made.vision == 4 * 2048 * 1_571_120  # of all prompts: the rollout encodes them, the update goes back through them at its end
     assert made.cache == (2 * 4 * 768 + 16 * 512) * 28 * 2 * 256 * 2
     assert made.packed == 28 * 30_670_848 * 2
     assert made.phases(on_host=False)["update"][-4:] == ("gradients", "activations", "vision", "head")
@@ -85,9 +87,12 @@ def test_a_frozen_tower_keeps_no_activations_and_steps_nothing():
 @pytest.mark.parametrize("budget", [1, 61, 99, 100, 130, 199, 200, 250, 1000])
 def test_no_micro_batch_of_an_update_holds_more_than_the_largest(budget):
     """Three prompts of 20 tokens, four completions of 1 to 20 each: the most tokens over all lengths, as the update cuts them."""
-    together, length = largest_micro_batch(3, 20, 4, 20, budget)
+    found = largest_micro_batches(3, 20, 4, 20, budget)
     made = {(len(part), c) for c in range(1, 21) for part in micro_batches([20 + 4 * c] * 3, range(3), budget)}
-    assert together * (20 + 4 * length) == max(p * (20 + 4 * c) for p, c in made) and (together, length) in made
+    assert set(found) <= made
+    for is_whole in (False, True):  # a step of which a micro-batch is a part can be met, and one that is a single micro-batch
+        most = [max((p * (20 + 4 * c) for p, c in some if (p == 3) is is_whole), default=0) for some in (found, made)]
+        assert most[0] == most[1] or (is_whole is False and found == [(3, 20)])
 
 
 def kept_by_autograd(model, compute):

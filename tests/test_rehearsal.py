@@ -113,3 +113,19 @@ def test_only_a_fresh_run_is_rehearsed_and_a_tight_plan_is_warned_of(policy, exa
     check_memory(tight, policy, examples, fresh=True)
     warning, trying = capsys.readouterr().err.splitlines()
     assert trying.startswith("trying the largest micro-batch (2 prompts of about ") and "a CPU has 1.0 MiB free" in warning
+
+
+@pytest.mark.parametrize(("budget", "held"), [(1, True), (10**6, False)])
+def test_one_of_several_micro_batches_finds_the_gradients_of_the_others(policy, examples, monkeypatch, budget, held):
+    """All of the decoder's, none of the tower's: the update goes back through it at its end."""
+    config, found = replace(CONFIG, update=UpdateConfig(tokens_per_micro_batch=budget)), {}
+    scored = policy.logprobs
+
+    def logprobs(*args):
+        found.update({name: p.grad is not None for name, p in policy.model.named_parameters()})
+        return scored(*args)
+
+    monkeypatch.setattr(policy, "logprobs", logprobs)
+    rehearse(forecast(policy, examples, config), policy, examples)
+    assert found and all(has is (held and "visual" not in name) for name, has in found.items())
+    assert all(p.grad is None for p in policy.model.parameters())

@@ -152,14 +152,20 @@ def run(
 
 def through(layer: Layer, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None) -> torch.Tensor:
     """One layer: (T, H) to (T, H), or to the ``wanted`` tokens' (W, H)."""
+    x_TH, added_TH = halves(layer, x_TH, rotary, attend, wanted)
+    return x_TH + added_TH
+
+
+def halves(layer: Layer, x_TH: torch.Tensor, rotary: Rotary, attend: Attention, wanted: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """One layer but for its last sum: the state behind the attention, and what the MLP adds to it."""
     heads = layer.heads
     qk, v = layer.qkv(x_TH).split([heads.query + heads.key, heads.key], 1)
     q, k = rotary(qk).split([heads.query, heads.key], 1)
     attended = attend(q, k, v)
     if wanted is not None:
         x_TH, attended = x_TH.index_select(0, wanted), attended.index_select(0, wanted)
-    x_TH = x_TH + layer.out(attended)
-    return x_TH + layer.mlp(x_TH)
+    x_TH = (x_TH + layer.out(attended)).to(x_TH.dtype)
+    return x_TH, layer.mlp(x_TH)
 
 
 def make_callable(model: Any, text: Any) -> None:

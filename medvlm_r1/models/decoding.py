@@ -25,54 +25,37 @@ class Cache(Protocol):
     """What decoding looks at: of each layer an attention that stores a new token's keys and values, then attends."""
 
     def attentions(self) -> list[Attention]:
-        """Each layer's."""
+        """Each layer's, for one pass."""
         ...
 
 
 class Decoding:
     """Buffers that are written in place; ``attentions`` are what models.decoder wants of a layer, one token a row at a time.
 
-    ``static``: the buffers keep their places from one ``fill`` to the next, and
-    every pass looks at all C places, those to come masked, as a CUDA graph
-    needs it. Otherwise a pass looks at the places written so far.
+    A pass looks at the places written so far. Where a step is captured, models.captured takes this one's part.
     """
 
     dtype: torch.dtype
     grid: tuple[int, int, int]  # P, G, K
-    at: torch.Tensor  # place of the next token, on the device
-    places_C: torch.Tensor
+    prompts: list[KeysValues]
     own: list[KeysValues]
     padding: torch.Tensor | None
-
-    def __init__(self, static: bool) -> None:
-        self.static = static
-        self.prompts: list[KeysValues] = []
+    t: int  # place of the next token
 
     def fill(self, prompts: Sequence[KeysValues], rows: Rows, group: int, max_tokens: int) -> None:
         """Start from ``prompts``: each layer's keys and values of all prompt tokens, flat: (T, K, D)."""
         key = prompts[0][0]
         # A CPU has no product of bfloat16 that keeps its sum in float32, which is what the training attention does.
         self.dtype = key.dtype if key.is_cuda else torch.float32
-        padded = [(self._padded(keys, rows), self._padded(values, rows)) for keys, values in prompts]
-        padding = ~rows.mask.repeat_interleave(key.shape[1], 0)[:, None]
-        self.t = 0
-        if self.static and self.prompts:
-            for old, new in zip(self.prompts, padded, strict=True):
-                for buffer, half in zip(old, new, strict=True):
-                    buffer.copy_(half)
-            assert self.padding is not None  # static, as the first time
-            self.padding.copy_(padding)
-            self.at.zero_()
-            return
-        self.grid = (len(rows.lengths_N), group, key.shape[1])
-        self.at = torch.zeros(1, dtype=torch.long, device=key.device)
-        self.places_C = torch.arange(max_tokens, device=key.device)
-        self.prompts, own = padded, (math.prod(self.grid), max_tokens, key.shape[2])
+        self.t, self.grid = 0, (len(rows.lengths_N), group, key.shape[1])
+        self.prompts = [(by_head(keys.to(self.dtype), rows), by_head(values.to(self.dtype), rows)) for keys, values in prompts]
+        own = (math.prod(self.grid), max_tokens, key.shape[2])
         self.own = [(key.new_zeros(own, dtype=self.dtype), key.new_zeros(own, dtype=self.dtype)) for _ in prompts]
-        self.padding = padding if self.static or bool(padding.any()) else None
+        padding = padding_of(rows, key.shape[1])
+        self.padding = padding if bool(padding.any()) else None
 
     def attentions(self) -> list[Attention]:
-        """Each layer's. No number of a layer is in it, so that one compiled layer serves all."""
+        """Each layer's."""
         return [partial(self._attend, prompt, own) for prompt, own in zip(self.prompts, self.own, strict=True)]
 
     def _attend(self, prompt: KeysValues, own: KeysValues, q_RQD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor) -> torch.Tensor:
@@ -81,15 +64,10 @@ class Decoding:
         keys, values = (self._stored(*pair) for pair in zip(own, (k_RKD, v_RKD), strict=True))
         q = self._gridded(q_RQD) * q_RQD.shape[2] ** -0.5
         q_prompt = q.view(len(prompt_keys), -1, q.shape[2])
-        later_C = self.places_C > self.at if self.static else None
-        prompt_share, own_share = shares(product(q_prompt, prompt_keys.transpose(1, 2)), product(q, keys.transpose(1, 2)), self.padding, later_C)
+        prompt_share, own_share = shares(product(q_prompt, prompt_keys.transpose(1, 2)), product(q, keys.transpose(1, 2)), self.padding)
         out = torch.bmm(prompt_share.to(q.dtype), prompt_values).view_as(q) + torch.bmm(own_share.to(q.dtype), values)
         prompts, group, heads = self.grid
         return out.view(prompts, heads, group, -1).transpose(1, 2).reshape(len(q_RQD), -1).to(q_RQD.dtype)
-
-    def _padded(self, half_TKD: torch.Tensor, rows: Rows) -> torch.Tensor:
-        """Keys or values of all prompts, (P·K, L, D)."""
-        return rows.pad(half_TKD.to(self.dtype)).transpose(1, 2).flatten(0, 1).contiguous()
 
     def _gridded(self, x_RND: torch.Tensor) -> torch.Tensor:
         """Heads of every row as (P·K·G, heads per key head, D)."""
@@ -99,13 +77,11 @@ class Decoding:
 
     def _stored(self, store: torch.Tensor, new_RKD: torch.Tensor) -> torch.Tensor:
         """The new token in its place; all that is to be looked at."""
-        if self.static:
-            return store.index_copy_(1, self.at, self._gridded(new_RKD))
         store[:, self.t] = self._gridded(new_RKD)[:, 0]
         return store[:, : self.t + 1]
 
     def advance(self) -> None:
-        """The next token's place. A replayed graph has moved ``at`` itself."""
+        """The next token's place."""
         self.t += 1
 
     def keep(self, prompts_P: torch.Tensor, completions_PG: torch.Tensor) -> None:
@@ -125,20 +101,26 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.bmm(a, b) if a.dtype == torch.float32 else torch.bmm(a, b, out_dtype=torch.float32)
 
 
+def by_head(half_TKD: torch.Tensor, rows: Rows) -> torch.Tensor:
+    """Keys or values of all prompts, padded: (P·K, L, D)."""
+    return rows.pad(half_TKD).transpose(1, 2).flatten(0, 1).contiguous()
+
+
+def padding_of(rows: Rows, key_heads: int) -> torch.Tensor:
+    """(P·K, 1, L): where a prompt has no token."""
+    return ~rows.mask.repeat_interleave(key_heads, 0)[:, None]
+
+
 @fused
-def shares(
-    prompt_scores: torch.Tensor, own_scores: torch.Tensor, padding: torch.Tensor | None, later_C: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def shares(prompt_scores: torch.Tensor, own_scores: torch.Tensor, padding: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Softmax over the prompt's scores (P·K, G·S, L) and the completions' own (P·K·G, S, C) together.
 
-    >>> p, o = shares(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), None, torch.tensor([False, True]))
+    >>> p, o = shares(torch.zeros(1, 1, 2), torch.zeros(1, 1, 1), None)
     >>> [round(x, 3) for x in p.flatten().tolist() + o.flatten().tolist()]
-    [0.333, 0.333, 0.333, 0.0]
+    [0.333, 0.333, 0.333]
     """
     if padding is not None:
         prompt_scores = prompt_scores.masked_fill(padding, -torch.inf)
-    if later_C is not None:
-        own_scores = own_scores.masked_fill(later_C, -torch.inf)
     own = own_scores.view(*prompt_scores.shape[:2], -1)
     share = torch.cat([prompt_scores, own], -1).softmax(-1)
     prompt_share, own_share = share.split([prompt_scores.shape[-1], own.shape[-1]], -1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from medvlm_r1.models import lora
-from medvlm_r1.models.decoder import Attention, Heads, Layer, Rotary, gated, norm_heads, rms_norm, through
+from medvlm_r1.models.decoder import Attention, Heads, Layer, Rotary, gated, halves, norm_heads, rms_norm
 
 
 class Packed:
@@ -23,9 +23,9 @@ class Packed:
         self._gate_up = Matrix([mlp.gate_proj, mlp.up_proj])
         self._down = Matrix([mlp.down_proj])
 
-    def __call__(self, x_TH: torch.Tensor, rotary: Rotary, attend: Attention) -> torch.Tensor:
-        """On a GPU compiled as a whole: half of a layer's kernels are small, and so many launches take longer than their work."""
-        return (_compiled() if x_TH.is_cuda else through)(self, x_TH, rotary, attend, None)
+    def __call__(self, x_TH: torch.Tensor, added_TH: torch.Tensor, rotary: Rotary, attend: Attention) -> tuple[torch.Tensor, torch.Tensor]:
+        """See ``further``. On a GPU compiled as a whole: so many small kernels take longer to launch than to run."""
+        return (_compiled() if x_TH.is_cuda else further)(self, x_TH, added_TH, rotary, attend)
 
     def load(self, rows: int) -> None:
         for matrix in (self._qkv, self._out, self._gate_up, self._down):
@@ -35,7 +35,8 @@ class Packed:
         return norm_heads(self.attention, self.heads, self._qkv(rms_norm(x_TH, self.norms[0])).unflatten(1, (-1, self.heads.size)))
 
     def out(self, attended_TH: torch.Tensor) -> torch.Tensor:
-        return self._out(attended_TH)
+        # Wide, so that a compiler adds it to the state where that is normed, not in the product, for which it would copy the state first.
+        return self._out(attended_TH).float()
 
     def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
         gate_TM, up_TM = self._gate_up(rms_norm(x_TH, self.norms[1])).chunk(2, 1)
@@ -80,10 +81,18 @@ class Matrix:
         return y + F.linear(F.linear(x, self.down_EI), self.up_OE)
 
 
+def further(layer: Layer, x_TH: torch.Tensor, added_TH: torch.Tensor, rotary: Rotary, attend: Attention) -> tuple[torch.Tensor, torch.Tensor]:
+    """One layer, which begins with the last sum of the one before: the state, and what is still to be added to it.
+
+    So a sum and the norm of it are one kernel wherever a layer is compiled alone.
+    """
+    return halves(layer, x_TH + added_TH, rotary, attend, None)
+
+
 @cache
-def _compiled() -> Callable[[Layer, torch.Tensor, Rotary, Attention, torch.Tensor | None], torch.Tensor]:
+def _compiled() -> Callable[[Layer, torch.Tensor, torch.Tensor, Rotary, Attention], tuple[torch.Tensor, torch.Tensor]]:
     """One layer for all of them: their weights and caches are handed in. Without a compiler (no Triton) as it stands."""
-    return torch.compile(through) if torch.utils._triton.has_triton() else through
+    return torch.compile(further) if torch.utils._triton.has_triton() else further
 
 
 @cache

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from medvlm_r1.models import adapt, decoder, passes
 from medvlm_r1.models.decoding import Cache, KeysValues
 from medvlm_r1.models.encode import Encoder
+from medvlm_r1.models.fused import fused
 from medvlm_r1.models.images import Images
 from medvlm_r1.models.packed import Packed
 from medvlm_r1.models.passes import Pass
@@ -53,6 +54,22 @@ def _of_the_whole(method: Callable[..., Any]) -> Callable[..., Any]:
         return self.model.within(partial(method, self), *args)
 
     return call
+
+
+@fused
+def logprob_of(
+    logits_TV: torch.Tensor, ids_T: torch.Tensor, banned_V: torch.Tensor, ends_V: torch.Tensor, early_T: torch.Tensor | None, temperature: float
+) -> torch.Tensor:
+    """Of each row's logits one token's log-probability (T,), as ``Policy.log_softmax`` has it: compiled, no row is written in float32.
+
+    >>> none = torch.tensor([False, False, False])
+    >>> logprob_of(torch.zeros(1, 3), torch.tensor([2]), torch.tensor([True, False, False]), none, None, 1.0)
+    tensor([-0.6931])
+    """
+    logits = logits_TV.float().masked_fill(banned_V, -torch.inf)
+    if early_T is not None:
+        logits = logits.masked_fill(early_T.unsqueeze(1) & ends_V, -torch.inf)
+    return (logits if temperature == 1 else logits / temperature).log_softmax(-1).gather(1, ids_T.unsqueeze(1)).squeeze(1)
 
 
 @dataclass
@@ -106,6 +123,12 @@ class Policy:
     @cached_property
     def _banned(self) -> torch.Tensor:
         return torch.tensor(self.banned_ids, dtype=torch.long, device=self.device)
+
+    @cached_property
+    def _masks_V(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which tokens are banned, and which are an end."""
+        banned, ends = (torch.zeros(self.model.lm_head.out_features, dtype=torch.bool, device=self.device) for _ in range(2))
+        return banned.index_fill_(0, self._banned, True), ends.index_fill_(0, self.stop, True)
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -247,6 +270,8 @@ class Policy:
         )  # no view: FSDP hooks it
 
     def _head(self, temperature: float, hidden_TH: torch.Tensor, ids_T: torch.Tensor, early_T: torch.Tensor | None = None) -> torch.Tensor:
+        if hidden_TH.is_cuda:
+            return logprob_of(self.model.lm_head(hidden_TH), ids_T, *self._masks_V, early_T, temperature)
         return self.log_softmax(hidden_TH, temperature, early_T).gather(1, ids_T[:, None])[:, 0]
 
     def log_softmax(self, hidden_TH: torch.Tensor, temperature: float = 1.0, early_T: torch.Tensor | None = None) -> torch.Tensor:
@@ -267,6 +292,7 @@ class Policy:
     def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[Packed], cache: Cache) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""
         state_RH = self.model.get_input_embeddings()(ids_R)
+        added_RH = torch.zeros_like(state_RH)
         for layer, attention in zip(layers, cache.attentions(), strict=True):
-            state_RH = layer(state_RH, rotary, attention)
-        return decoder.rms_norm(state_RH, self.text.norm)
+            state_RH, added_RH = layer(state_RH, added_RH, rotary, attention)
+        return decoder.rms_norm(state_RH + added_RH, self.text.norm)

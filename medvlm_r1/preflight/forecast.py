@@ -10,7 +10,7 @@ from medvlm_r1.models.adapt import Trainable, adapt
 from medvlm_r1.models.families import image_budget, locate, skeleton
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS, Policy
 from medvlm_r1.preflight.machine import Device, this_device
-from medvlm_r1.preflight.memory import KNOWN, MemoryPlan, ModelShape, Workload, largest_micro_batch, plan
+from medvlm_r1.preflight.memory import KNOWN, MemoryPlan, ModelShape, Workload, plan
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import render
 from medvlm_r1.training.grpo.trainer import GRPOConfig
@@ -51,7 +51,7 @@ class Prompts:
         encoder = policy.encoder
         patches = [sum(len(encoder.pixels(reference).patches) for reference in example.images) for example in examples]
         tokens = [len(encoder.prompt_ids(render(example, config.template))) for example in examples]
-        together, _ = micro_batch(config, max(tokens))
+        together = max(p for p, _ in micro_batches(config, max(tokens)))
         images = len({reference for example in examples for reference in example.images})
         return cls(_mean_of_largest(tokens, together), _mean_of_largest(patches, together), images)
 
@@ -61,12 +61,34 @@ def _mean_of_largest(values: Sequence[int], count: int) -> int:
     return math.ceil(sum(largest) / len(largest))
 
 
-def micro_batch(config: Config, prompt_tokens: int, gathered: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Prompts of the largest micro-batch, and the tokens of a completion in it; ``gathered``: one of ``gatherings``, the first if left out."""
+def micro_batches(config: Config, prompt_tokens: int, gathered: tuple[int, int] | None = None) -> list[tuple[int, int]]:
+    """Prompts of the largest micro-batches, and the tokens of a completion in each; ``gathered``: one of ``gatherings``, the first if left out."""
     if not isinstance(config, GRPOConfig):
-        return largest_micro_batch(config.prompts_per_step, prompt_tokens, 1, TARGET_TOKENS[config.target], config.tokens_per_micro_batch)
+        return largest_micro_batches(config.prompts_per_step, prompt_tokens, 1, TARGET_TOKENS[config.target], config.tokens_per_micro_batch)
     groups, rollouts = gathered or gatherings(config)[0]
-    return largest_micro_batch(groups, prompt_tokens, rollouts, config.sampling.max_tokens, config.update.tokens_per_micro_batch)
+    return largest_micro_batches(groups, prompt_tokens, rollouts, config.sampling.max_tokens, config.update.tokens_per_micro_batch)
+
+
+def largest_micro_batches(prompts: int, prompt_tokens: int, rollouts: int, completion_tokens: int, budget: int) -> list[tuple[int, int]]:
+    """(prompts, tokens of a completion) of the micro-batches with the most tokens that whole groups can make: of those that are a part of
+    a step, and of those that are all of it, which hold no other's gradients.
+
+    Shorter completions let more prompts in, and fill the budget where full ones leave it half empty.
+
+    >>> largest_micro_batches(4, 768, 4, 512, budget=6144)  # two prompts with 512 tokens a completion are 5,632
+    [(3, 320), (4, 192)]
+    >>> largest_micro_batches(4, 768, 4, 512, budget=1), largest_micro_batches(4, 768, 4, 512, budget=16384)
+    ([(1, 512)], [(4, 512)])
+    """
+    fits = [(1, completion_tokens)]
+    for together in range(2, prompts + 1):
+        length = min(completion_tokens, (budget // together - prompt_tokens) // rollouts)
+        if length > 0:
+            fits.append((together, length))
+    if fits[-1] == (prompts, completion_tokens):
+        return fits[-1:]  # every step is one micro-batch
+    parts, whole = ([each for each in fits if (each[0] == prompts) is all_of_it] for all_of_it in (False, True))
+    return [max(some, key=lambda each: (each[0] * (prompt_tokens + rollouts * each[1]), each[1])) for some in (parts, whole) if some]
 
 
 def gatherings(config: GRPOConfig) -> list[tuple[int, int]]:
@@ -173,22 +195,24 @@ def gib(size: int) -> str:
 def forecast(config: Config, shape: ModelShape, prompts: Prompts, device: Device) -> Forecast:
     """What a configuration takes with these prompts."""
     positions = HEAD_CHUNK_ELEMENTS // shape.vocabulary
-    works = [workload(config, prompts, positions, at) for at in range(len(gatherings(config)) if isinstance(config, GRPOConfig) else 1)]
-    works = [replace(work, on_gpu=not device.is_host) for work in works]
+    works = [replace(work, on_gpu=not device.is_host) for work in workloads(config, prompts, positions)]
     return max((Forecast(config, work, plan(shape, work), device, shape) for work in works), key=lambda found: found.peak)
 
 
-def workload(config: Config, prompts: Prompts, head_positions: int, at: int = 0) -> Workload:
-    """The largest step of a configuration, every completion as long as it may be; ``at``: which of its ``gatherings``."""
+def workloads(config: Config, prompts: Prompts, head_positions: int) -> list[Workload]:
+    """The largest steps of a configuration, every completion as long as it may be: of each of its ``gatherings`` with each of their ``micro_batches``."""
     p, number_bytes = config.prompts_per_step, {"float32": 4, "bfloat16": 2}[config.dtype]
-    gathered = gatherings(config)[at] if isinstance(config, GRPOConfig) else None
-    data, together = (prompts.patches, prompts.images), micro_batch(config, prompts.tokens, gathered)
     if not isinstance(config, GRPOConfig):
-        c = TARGET_TOKENS[config.target]
-        return Workload(p, 1, prompts.tokens, c, *data, *together, head_positions, number_bytes, reference=False, generates=False)
-    assert gathered is not None  # as there are rollouts
-    (p, g), c, penalised = gathered, config.sampling.max_tokens, bool(config.update.loss.kl_beta)
-    return Workload(p, g, prompts.tokens, c, *data, *together, head_positions, number_bytes, penalised, redraws=config.redraws)
+        shares, c, penalised = [(p, 1)], TARGET_TOKENS[config.target], False
+    else:
+        shares, c, penalised = gatherings(config), config.sampling.max_tokens, bool(config.update.loss.kl_beta)
+    first = Workload(p, 1, prompts.tokens, c, prompts.patches, prompts.images, p, c, head_positions, number_bytes, penalised, isinstance(config, GRPOConfig))
+    first = replace(first, redraws=getattr(config, "redraws", 0))
+    return [
+        replace(first, prompts=groups, rollouts=g, micro_prompts=together, micro_completion=length)
+        for groups, g in shares
+        for together, length in micro_batches(config, prompts.tokens, (groups, g))
+    ]
 
 
 def before_loading(config: Config) -> tuple[Forecast, str]:

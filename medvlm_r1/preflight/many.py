@@ -6,9 +6,10 @@ A step has as many prompts a GPU at every size, so what grows with the GPUs is w
 Legend: as preflight.memory; S the GPUs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medvlm_r1.preflight.memory import ModelShape, Workload, decoder_bytes, layer_weights, plan, vision_bytes
+from medvlm_r1.preflight.memory import ModelShape, Workload, decoder_bytes, layer_weights, plan, vision_bytes, vision_weights
 from medvlm_r1.training.distributed import Devices
 
 
@@ -37,6 +38,7 @@ class Hardware:
 # 989 TFLOP/s in bfloat16 at 40 %, 3.35 TB/s at 60 %, NVLink 450 GB/s and a 400 Gbit/s card for each at 70 %.
 H100 = Hardware("H100 80 GB", 80 * 10**9, 989e12 * 0.4, 3.35e12 * 0.6, 450e9 * 0.7, 50e9 * 0.7, 8)
 FULL = 0.9  # as preflight.forecast
+SIZES = tuple(2**n for n in range(11))  # 1 to 1,024
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,10 @@ def ends(shape: ModelShape) -> int:
     return shape.parameters - shape.adapters - shape.layers * layer_weights(shape, on_gpu=False) - vision_weights(shape)
 
 
-def vision_weights(shape: ModelShape) -> int:
-    """Of a tower's matrices.
-
-    >>> from medvlm_r1.preflight.memory import QWEN2_VL_2B
-    >>> round(vision_weights(QWEN2_VL_2B) / 1e6)
-    629
-    """
-    return shape.vision_layers * (4 * shape.vision_hidden**2 + 2 * shape.vision_hidden * shape.vision_mlp)
-
-
 def activation_bytes(shape: ModelShape, work: Workload, recompute: bool) -> int:
     """What the backward pass needs: all of it, or each layer's input and one layer in full."""
     b, tokens, patches = work.number_bytes, work.micro_tokens, work.micro_prompts * work.patches
-    tower = vision_bytes(shape, b) if shape.vision_trains else 0
+    tower = vision_bytes(shape, b, work.on_gpu) if shape.vision_trains else 0
     if not recompute:
         return tokens * decoder_bytes(shape, b, work.on_gpu) + patches * tower
     inputs = tokens * shape.layers * shape.hidden * b + patches * shape.vision_layers * shape.vision_hidden * b * shape.vision_trains
@@ -102,7 +94,9 @@ def memory(shape: ModelShape, work: Workload, size: int, layout: Layout) -> dict
     """
     b, whole = work.number_bytes, plan(shape, work)
     if not layout.devices.shard:
-        saved = whole.activations + whole.vision - activation_bytes(shape, work, True) if layout.devices.recompute else 0
+        saved = 0
+        if layout.devices.recompute:  # where little is kept, all gradients are there before it is gone
+            saved = whole.activations + whole.vision + whole.gradients - activation_bytes(shape, work, True) - b * shape.trainable
         return {phase: held - saved * (phase == "update") for phase, held in whole.sizes(on_host=False).items() if not (layout.served and phase == "rollout")}
     tower = vision_weights(shape) * b if work.reference else 0
     held = (12 * shape.trainable + 4 * (shape.parameters - shape.trainable)) // size + (whole.reference - tower) // size + tower + whole.embeddings
@@ -161,7 +155,7 @@ def fit(shape: ModelShape, work: Workload, size: int, hardware: Hardware = H100)
     return Fit(size, layout, peak, sum(seconds(shape, work, size, layout, hardware).values()))
 
 
-def table(shape: ModelShape, work: Workload, sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 64, 256, 1024), hardware: Hardware = H100) -> list[str]:
+def table(shape: ModelShape, work: Workload, sizes: Sequence[int] = SIZES, hardware: Hardware = H100) -> list[str]:
     """A line for each number of GPUs, and what is assumed."""
     lines = [f"  {'GPUs':>5} {'GB each':>8} {'step':>8} {'questions/s':>12}  layout"]
     for size in sizes:

@@ -132,19 +132,20 @@ class MemoryPlan:
     moments     2,208,985,600 x 8, AdamW's two                  17.67
     reference   2,208,985,600 x 2                                4.42
     embeddings  600 x 512 x 1536 x 2, the reference's images     0.94
-    gradients   2,208,985,600 x 2                                4.42
+    gradients   the others' than the tower's, 1,579,840,000 x 2  3.16
     activations 6,144 tokens x 2,151,968, and joined weights    13.40
-    vision      8,192 patches x 1,898,800, from the rollout on  15.55
+    vision      8,192 patches x 1,571,120, from the rollout on  12.87
     head        441 x 151,936 x 12                               0.80
     packed      28 layers x 30,670,848 x 2                       1.72
     cache       (2 x 4 x 768 + 16 x 512) tokens x 28,672         0.41
+    stepped     2,208,985,600 x 4, float32 gradients             8.84
     pixels      600 x 2,048 x 1,176 x 2, pinned on the host      2.89
     =========== ============================================== ======
 
     >>> {name: round(size / 1e9, 2) for name, size in plan(QWEN2_VL_2B, PAPER).parts.items()}
     ... # doctest: +NORMALIZE_WHITESPACE
-    {'weights': 4.42, 'masters': 8.84, 'moments': 17.67, 'reference': 4.42, 'embeddings': 0.94, 'gradients': 4.42,
-     'activations': 13.4, 'vision': 15.55, 'head': 0.8, 'packed': 1.72, 'cache': 0.41, 'pixels': 2.89}
+    {'weights': 4.42, 'masters': 8.84, 'moments': 17.67, 'reference': 4.42, 'embeddings': 0.94, 'gradients': 3.16,
+     'activations': 13.4, 'vision': 12.87, 'head': 0.8, 'packed': 1.72, 'cache': 0.41, 'stepped': 8.84, 'pixels': 2.89}
     """
 
     weights: int
@@ -158,6 +159,7 @@ class MemoryPlan:
     head: int
     packed: int
     cache: int
+    stepped: int
     pixels: int
 
     @property
@@ -173,13 +175,11 @@ class MemoryPlan:
     def phases(self, on_host: bool) -> dict[str, tuple[str, ...]]:
         """The parts that each phase holds together. Pixels count where the device's memory is the host's.
 
-        In the optimiser's step the gradients are as wide as the masters. An update of several micro-batches holds
-        gradients and activations together; in a single one gradients come as activations go, and the peak is lower.
+        In the optimiser's step the gradients are as wide as the masters.
         """
         held = ("weights", "masters", "moments", "reference", "embeddings", "packed", *(["pixels"] if on_host else []))
-        stepped = "masters" if self.masters > self.gradients else "gradients"
         rollout = {"rollout": (*held, "vision", "cache")} if self.cache else {}
-        return rollout | {"update": (*held, "gradients", "activations", "vision", "head"), "step": (*held, stepped)}
+        return rollout | {"update": (*held, "gradients", "activations", "vision", "head"), "step": (*held, "stepped")}
 
     def sizes(self, on_host: bool) -> dict[str, int]:
         """What each phase needs."""
@@ -190,7 +190,7 @@ class MemoryPlan:
 
         >>> phase, size = plan(QWEN2_VL_2B, PAPER).peak(on_host=False)
         >>> phase, round(size / 1e9, 2)
-        ('update', 72.18)
+        ('update', 68.24)
         """
         return max(self.sizes(on_host).items(), key=lambda item: item[1])
 
@@ -200,23 +200,53 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
     b, rows = work.number_bytes, work.prompts * work.rollouts
     image_tokens = work.patches // 4
     cached = 2 * work.prompts * work.prompt_tokens + rows * work.completion_tokens  # a prompt's as computed, and as decoding reads them
-    tower = vision_bytes(shape, b) if shape.vision_trains else 0
+    tower = vision_bytes(shape, b, work.on_gpu) if shape.vision_trains else 0
     positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.micro_completion)
+    activations = work.micro_tokens * decoder_bytes(shape, b, work.on_gpu) + b * shape.layers * shape.hidden * (shape.hidden + 2 * shape.kv_size)
+    vision, head = work.seen * work.patches * tower, HEAD_BYTES * positions * shape.vocabulary
     return MemoryPlan(
         weights=b * shape.parameters,
         masters=4 * shape.trainable if b < 4 else 0,
         moments=8 * shape.trainable,
         reference=b * (shape.trainable - shape.adapters) if work.reference else 0,  # what learns is copied, the rest shared
         embeddings=b * work.images * image_tokens * shape.hidden if work.reference or not shape.vision_trains else 0,
-        gradients=b * shape.trainable,
-        activations=work.micro_tokens * decoder_bytes(shape, b, work.on_gpu)
-        + b * shape.layers * shape.hidden * (shape.hidden + 2 * shape.kv_size),  # joined qkv weights
-        vision=work.seen * work.patches * tower,
-        head=HEAD_BYTES * positions * shape.vocabulary,
+        gradients=gradients(shape, work, activations + head, vision),
+        activations=activations,  # and the joined weights of query, key and value
+        vision=vision,
+        head=head,
         packed=b * shape.layers * layer_weights(shape, work.on_gpu) if work.generates else 0,
         cache=cached * 2 * b * shape.kv_size * shape.layers if work.generates else 0,
+        stepped=4 * shape.trainable,
         pixels=(b if work.on_gpu else 4) * work.images * work.patches * PATCH_VALUES,
     )
+
+
+def gradients(shape: ModelShape, work: Workload, activations: int, vision: int) -> int:
+    """What there is of the gradients when an update holds most.
+
+    One of several micro-batches finds those of the others: all, but for the tower's where the update goes back through it at its end.
+    Where a step is one micro-batch they come as ``activations`` go, layer by layer, and ``vision`` after them: at first the head's alone.
+
+    >>> step = Workload(4, 4, 376, 150, 1024, 600, 4, 150, 441)  # of 3,904 tokens, one micro-batch
+    >>> gradients(QWEN2_VL_2B, step, 10**10, 10**10) == 2 * 151936 * 1536  # the head's
+    True
+    >>> round(gradients(QWEN2_VL_2B, PAPER, 10**10, 10**10) / 1e9, 2), gradients(QWEN2_VL_2B, step, 10**9, 10**10) + 10**9 == 2 * 1_579_840_000
+    (3.16, True)
+    """
+    b, rest = work.number_bytes, shape.trainable - vision_weights(shape) * shape.vision_trains
+    if work.micro_prompts < work.prompts:
+        return b * (rest if work.generates else shape.trainable)
+    first = min(rest, shape.vocabulary * shape.hidden)
+    return max(b * first, b * rest - activations, b * shape.trainable - activations - vision)
+
+
+def vision_weights(shape: ModelShape) -> int:
+    """Of a tower's matrices.
+
+    >>> round(vision_weights(QWEN2_VL_2B) / 1e6)
+    629
+    """
+    return shape.vision_layers * (4 * shape.vision_hidden**2 + 2 * shape.vision_hidden * shape.vision_mlp)
 
 
 def layer_weights(shape: ModelShape, on_gpu: bool) -> int:
@@ -253,35 +283,17 @@ def decoder_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     return layer * shape.layers
 
 
-def vision_bytes(shape: ModelShape, b: int) -> int:
+def vision_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     """What autograd keeps of one patch in the vision tower.
 
     A block keeps, of its width: two norms' inputs and outputs, query, key and value before and after the rotation
-    (the value once), attention's output twice; of the MLP's width: before, gate of and after the GELU. Then the patch
-    itself, and the merger's norm and GELU.
+    (the value once), attention's output twice; of the MLP's width: before, gate of and after the GELU, on a GPU before and after.
+    Then the patch itself, and the merger's norm and GELU.
 
     >>> (2 * (11 * 1280 + 3 * 5120) + 4 * 16) * 32 + 2 * (1176 + 4 * 1280) == vision_bytes(QWEN2_VL_2B, 2)
     True
-    >>> vision_bytes(QWEN2_VL_2B, 2)
-    1898800
+    >>> vision_bytes(QWEN2_VL_2B, 2), vision_bytes(QWEN2_VL_2B, 2, on_gpu=True)
+    (1898800, 1571120)
     """
-    block = b * (11 * shape.vision_hidden + 3 * shape.vision_mlp) + 4 * shape.vision_heads
+    block = b * (11 * shape.vision_hidden + (2 if on_gpu else 3) * shape.vision_mlp) + 4 * shape.vision_heads
     return block * shape.vision_layers + b * (PATCH_VALUES + 4 * shape.vision_hidden)
-
-
-def largest_micro_batch(prompts: int, prompt_tokens: int, rollouts: int, completion_tokens: int, budget: int) -> tuple[int, int]:
-    """(prompts, tokens of a completion) of the micro-batch with the most tokens that whole groups can make.
-
-    Shorter completions let more prompts in, and fill the budget where full ones leave it half empty.
-
-    >>> largest_micro_batch(4, 768, 4, 512, budget=6144)  # two prompts with 512 tokens a completion are 5,632
-    (3, 320)
-    >>> largest_micro_batch(4, 768, 4, 512, budget=1), largest_micro_batch(4, 768, 4, 512, budget=16384)
-    ((1, 512), (4, 512))
-    """
-    fits = [(1, completion_tokens)]
-    for together in range(2, prompts + 1):
-        length = min(completion_tokens, (budget // together - prompt_tokens) // rollouts)
-        if length > 0:
-            fits.append((together, length))
-    return max(fits, key=lambda each: (each[0] * (prompt_tokens + rollouts * each[1]), each[1]))

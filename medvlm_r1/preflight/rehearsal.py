@@ -38,6 +38,8 @@ def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) ->
         with torch.random.fork_rng(devices):
             held = [torch.empty(plan.certain - plan.weights + plan.embeddings, dtype=torch.uint8, device=device) for device in devices]
             policy.remember(policy.encoder.prompts(worst_prompts(forecast, policy, examples, forecast.work.seen)))
+            if forecast.work.micro_prompts < forecast.work.prompts:
+                _hold_gradients(policy)
             with policy.images.cut_off():
                 policy.logprobs(batch, config.update.temperature).sum().backward()
             policy.images.backward()
@@ -47,6 +49,14 @@ def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) ->
     finally:
         policy.images.clear()
         policy.model.zero_grad(set_to_none=True)
+
+
+def _hold_gradients(policy: Policy) -> None:
+    """Of the decoder, as other micro-batches of the step leave them; the tower's come at its end."""
+    tower = {id(p) for module in policy.encoder.family.towers(policy.model) for p in module.parameters()}
+    for p in policy.model.parameters():
+        if p.requires_grad and id(p) not in tower:
+            p.grad = torch.zeros_like(p)
 
 
 def describe(forecast: Forecast) -> str:

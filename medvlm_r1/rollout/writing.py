@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
+from medvlm_r1.models.captured import Captured
 from medvlm_r1.models.decoding import Decoding
 from medvlm_r1.models.packed import Packed
 from medvlm_r1.models.policy import Policy
@@ -55,7 +56,7 @@ class Writing:
 
     def __init__(self, policy: Policy, layers: list[Packed], sampling: Sampling, capture: Callable[[Step], Step] | None = None, room: int = 0) -> None:
         self.policy, self.layers, self.sampling, self.capture, self.room = policy, layers, sampling, capture, room
-        self.cache = Decoding(static=capture is not None)
+        self.cache = Captured(layers[0].heads.query) if capture else Decoding()
         self.replay: Step | None = None
 
     def write(self, batch: PromptBatch, uniform_NC: torch.Tensor) -> Iterator[tuple[list[int], list[float]]]:
@@ -105,12 +106,11 @@ class Writing:
             elif self.replay is None and t == 2:  # the first step has warmed up
                 self.replay = self.capture(self._step)
             (self.replay or self._step)()
-            self.cache.t += 1
 
     def _step(self) -> None:
         """One pass and one token for every row; the same tensors are read and written each time."""
         hidden_RH = self.policy.decode(self.last_R, self.table.at(self.position_R), self.layers, self.cache)
-        self.cache.at.add_(1)
+        self.cache.advance()
         self.position_R.add_(1)
         self.last_R.copy_(self._pick(hidden_RH))
 
@@ -130,6 +130,7 @@ class Writing:
         """Drop what has ended, once it is an eighth of the rows and the grid gets smaller by it."""
         if self.ended_R.sum() * SHRINK_SHARE < len(self.ended_R):
             return
+        assert isinstance(self.cache, Decoding)  # nothing of a captured step moves
         ended_PG = self.ended_R.view(self.cache.grid[:2])
         prompts_P = (~ended_PG.all(1)).nonzero()[:, 0]
         most = int((~ended_PG).sum(1).max())
