@@ -1,0 +1,160 @@
+"""Tiny models of kinds that have no family here: real classes, real processors, random weights."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoModelForImageTextToText, GenerationConfig
+
+from medvlm_r1.models import nano
+
+TEXTS = ["Which plane is this?\nA) axial\nB) coronal\nThink first, then answer.<think>Ears.</think>\n<answer>B</answer>"] * 4
+TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}
+TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+PLAIN = {"size": {"height": 56, "width": 56}}
+SQUARE = {"size": {"shortest_edge": 56}, "crop_size": {"height": 56, "width": 56}}
+
+
+def chat(image: str) -> str:
+    """Turns as in ChatML, each picture as its own placeholder."""
+    return (
+        "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{% for part in turn.content %}"
+        "{% if part.type == 'image' %}" + image + "{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+
+@dataclass(frozen=True)
+class Other:
+    """``config``: from the ids of special tokens by their names (and "vocabulary"); ``named``: what the tokenizer calls tokens; ``processor``: its settings."""
+
+    config: Callable[[dict[str, int]], Any]
+    images: tuple[str, dict[str, Any]]
+    image: str
+    named: dict[str, str] = field(default_factory=dict)
+    processor: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+
+def _text(ids: dict[str, int], **more: Any) -> dict[str, Any]:
+    return TEXT | {"vocab_size": ids["vocabulary"], "bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]} | more
+
+
+def gemma3(ids: dict[str, int]) -> Any:
+    """A window of 8 tokens in one layer, all of them in the other."""
+    text = _text(ids, head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"], query_pre_attn_scalar=16)
+    return transformers.Gemma3Config(
+        text_config=text, vision_config=TOWER | {"image_size": 56, "patch_size": 14}, mm_tokens_per_image=4, image_token_index=ids["<image_soft_token>"],
+        boi_token_index=ids["<start_of_image>"], eoi_token_index=ids["<end_of_image>"], tie_word_embeddings=True,
+    )  # fmt: skip
+
+
+def llava(ids: dict[str, int]) -> Any:
+    """CLIP's tower without its class token, and a LLaMA."""
+    return transformers.LlavaConfig(
+        text_config=_text(ids, model_type="llama"), vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, "projection_dim": 32},
+        image_token_index=ids["<image>"], image_seq_length=16, vision_feature_layer=-1,
+    )  # fmt: skip
+
+
+def llava_next(ids: dict[str, int]) -> Any:
+    return transformers.LlavaNextConfig(
+        text_config=_text(ids, model_type="llama"), vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, "projection_dim": 32},
+        image_token_index=ids["<image>"], image_grid_pinpoints=[[56, 112], [112, 56], [112, 112]], image_seq_length=16, vision_feature_layer=-1,
+    )  # fmt: skip
+
+
+def llava_onevision(ids: dict[str, int]) -> Any:
+    return transformers.LlavaOnevisionConfig(
+        text_config=_text(ids, model_type="qwen2"), vision_config=TOWER | {"model_type": "siglip_vision_model", "image_size": 56, "patch_size": 14, "vision_use_head": False},
+        image_token_index=ids["<image>"], video_token_index=ids["<|video_pad|>"], image_grid_pinpoints=[[56, 112], [112, 56], [112, 112]], vision_feature_layer=-1,
+    )  # fmt: skip
+
+
+def mistral3(ids: dict[str, int]) -> Any:
+    return transformers.Mistral3Config(
+        text_config=_text(ids, model_type="mistral", head_dim=16), vision_config=TOWER | {"model_type": "pixtral", "image_size": 112, "patch_size": 14, "head_dim": 16},
+        image_token_index=ids["[IMG]"], spatial_merge_size=2, vision_feature_layer=-1,
+    )  # fmt: skip
+
+
+def idefics2(ids: dict[str, int]) -> Any:
+    return transformers.Idefics2Config(
+        text_config=_text(ids, model_type="mistral", head_dim=16), vision_config=TOWER | {"image_size": 56, "patch_size": 14},
+        perceiver_config={"resampler_n_latents": 4, "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 16, "num_key_value_heads": 2, "hidden_size": 64},
+        image_token_id=ids["<image>"],
+    )  # fmt: skip
+
+
+def paligemma(ids: dict[str, int]) -> Any:
+    return transformers.PaliGemmaConfig(
+        text_config=_text(ids, model_type="gemma2", head_dim=16, query_pre_attn_scalar=16), vision_config=TOWER | {"model_type": "siglip_vision_model", "image_size": 56, "patch_size": 14, "vision_use_head": False, "projection_dim": 64},
+        image_token_index=ids["<image>"], projection_dim=64, hidden_size=64,
+    )  # fmt: skip
+
+
+OTHERS = {
+    "gemma3": Other(
+        gemma3, ("Gemma3ImageProcessorPil", PLAIN), "<start_of_image>",
+        {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}, {"image_seq_length": 4}, "Gemma3Processor",
+    ),
+    "llava": Other(
+        llava, ("CLIPImageProcessorPil", SQUARE), "<image>", {"image_token": "<image>"},
+        {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}, "LlavaProcessor",
+    ),
+    "llava_next": Other(
+        llava_next, ("LlavaNextImageProcessorPil", SQUARE | {"image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]]}), "<image>", {"image_token": "<image>"},
+        {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}, "LlavaNextProcessor",
+    ),
+    "llava_onevision": Other(
+        llava_onevision, ("LlavaOnevisionImageProcessorPil", PLAIN | {"image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]]}), "<image>",
+        {"image_token": "<image>", "video_token": "<|video_pad|>"}, {"num_image_tokens": 16, "vision_feature_select_strategy": "full"}, "LlavaOnevisionProcessor",
+    ),
+    "mistral3": Other(
+        mistral3, ("PixtralImageProcessorPil", {"size": {"longest_edge": 112}, "patch_size": 14}), "[IMG]", {},
+        {"patch_size": 14, "spatial_merge_size": 2, "image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}, "PixtralProcessor",
+    ),
+    "idefics2": Other(
+        idefics2, ("Idefics2ImageProcessorPil", {"size": {"shortest_edge": 28, "longest_edge": 56}, "do_image_splitting": False}), "<image>",
+        {"image_token": "<image>"}, {"image_seq_len": 4}, "Idefics2Processor",
+    ),
+    "paligemma": Other(paligemma, ("SiglipImageProcessorPil", PLAIN | {"image_seq_length": 16}), "<image>", {"image_token": "<image>"}, {}, "PaliGemmaProcessor"),
+}  # fmt: skip
+TOKENS = (
+    "<image>",
+    "<start_of_image>",
+    "<end_of_image>",
+    "<image_soft_token>",
+    "[IMG]",
+    "[IMG_BREAK]",
+    "[IMG_END]",
+    "<fake_token_around_image>",
+    "<end_of_utterance>",
+)
+
+
+def write(kind: str, out: Path) -> Path:
+    """The whole directory; returns it."""
+    other, tokenizer = OTHERS[kind], nano.build_tokenizer(TEXTS)
+    tokenizer.add_special_tokens({"extra_special_tokens": [*nano.SPECIAL[1:], *TOKENS]})
+    tokenizer.chat_template = chat(other.image)
+    ids = tokenizer.get_added_vocab() | {"vocabulary": -(-len(tokenizer) // 64) * 64}
+    torch.manual_seed(0)
+    model = AutoModelForImageTextToText.from_config(other.config(ids)).float()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn(p.shape))
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "tokenizer_config.json").write_text(
+        json.dumps(json.loads((out / "tokenizer_config.json").read_text()) | {"model_specific_special_tokens": other.named})
+    )
+    images, settings = other.images
+    getattr(transformers, images)(**settings).save_pretrained(out)
+    (out / "processor_config.json").write_text(json.dumps(other.processor | {"processor_class": other.name}))
+    return out
