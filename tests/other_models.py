@@ -97,6 +97,80 @@ def paligemma(ids: dict[str, int]) -> Any:
     )  # fmt: skip
 
 
+def gemma4(ids: dict[str, int]) -> Any:
+    text = _text(
+        ids, head_dim=16, global_head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"],
+        vocab_size_per_layer_input=ids["vocabulary"], hidden_size_per_layer_input=8,
+    )  # fmt: skip
+    vision = TOWER | {"num_key_value_heads": 2, "head_dim": 16, "patch_size": 14, "pooling_kernel_size": 2, "position_embedding_size": 256}
+    return transformers.Gemma4Config(
+        text_config=text, vision_config=vision, image_token_id=ids["<image_soft_token>"], boi_token_id=ids["<start_of_image>"], eoi_token_id=ids["<end_of_image>"],
+        video_token_id=ids["<|video_pad|>"], audio_token_id=ids["<audio>"],
+    )  # fmt: skip
+
+
+def qwen3_5(ids: dict[str, int]) -> Any:
+    """One layer with a linear attention, one with a full one."""
+    text = _text(
+        ids, head_dim=32, linear_key_head_dim=16, linear_value_head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4,
+        layer_types=["linear_attention", "full_attention"],
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "mrope_section": [3, 3, 2], "mrope_interleaved": True},
+    )  # fmt: skip
+    vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "patch_size": 14, "out_hidden_size": 64, "num_position_embeddings": 64}
+    return transformers.Qwen3_5Config(text_config=text, vision_config=vision, **_qwen(ids))
+
+
+def glm(kind: Any) -> Callable[[dict[str, int]], Any]:
+    def config(ids: dict[str, int]) -> Any:
+        text = _text(ids, rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2]})
+        vision = {"depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "image_size": 56, "out_hidden_size": 64}
+        bounds = {f"{what}_{end}_token_id": ids[f"<|vision_{end}|>"] for what in ("image", "video") for end in ("start", "end")}
+        return kind(text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"], **bounds)
+
+    return config
+
+
+def _qwen(ids: dict[str, int]) -> dict[str, int]:
+    names = {"image": "image_pad", "video": "video_pad", "vision_start": "vision_start", "vision_end": "vision_end"}
+    return {f"{name}_token_id": ids[f"<|{token}|>"] for name, token in names.items()}
+
+
+def vipllava(ids: dict[str, int]) -> Any:
+    return transformers.VipLlavaConfig(
+        text_config=_text(ids, model_type="llama"), vision_config=CLIP, image_token_index=ids["<image>"], image_seq_length=16, vision_feature_layer=[-1, -2],
+    )  # fmt: skip
+
+
+def deepseek(ids: dict[str, int]) -> Any:
+    return transformers.DeepseekVLConfig(
+        text_config=_text(ids, model_type="llama"), vision_config=SIGLIP, image_token_id=ids["<image>"],
+    )  # fmt: skip
+
+
+def video_llama(ids: dict[str, int]) -> Any:
+    return transformers.VideoLlama3Config(
+        text_config=_text(ids, model_type="qwen2"), vision_config=TOWER | {"patch_size": 14}, image_token_id=ids["<|image_pad|>"], video_token_id=ids["<|video_pad|>"],
+    )  # fmt: skip
+
+
+def minicpm(ids: dict[str, int]) -> Any:
+    text = qwen3_5(ids).text_config.to_dict()
+    return transformers.MiniCPMV4_6Config(
+        text_config=text, vision_config=TOWER | {"image_size": 56, "patch_size": 14, "insert_layer_id": 1}, image_size=56, insert_layer_id=1,
+        image_token_id=ids["<image>"], video_token_id=ids["<|video_pad|>"],
+    )  # fmt: skip
+
+
+def aya(ids: dict[str, int]) -> Any:
+    return transformers.AyaVisionConfig(
+        text_config=_text(ids, model_type="cohere2", head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"]), vision_config=SIGLIP,
+        image_token_index=ids["<|IMG_PATCH|>"], downsample_factor=2,
+    )  # fmt: skip
+
+
+CLIP = TOWER | {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, "projection_dim": 32}
+SIGLIP = TOWER | {"model_type": "siglip_vision_model", "image_size": 56, "patch_size": 14, "vision_use_head": False}
+QWEN_NAMES = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>", "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>"}
 OTHERS = {
     "gemma3": Other(
         gemma3, ("Gemma3ImageProcessorPil", PLAIN), "<start_of_image>",
@@ -120,20 +194,48 @@ OTHERS = {
     ),
     "idefics2": Other(
         idefics2, ("Idefics2ImageProcessorPil", {"size": {"shortest_edge": 28, "longest_edge": 56}, "do_image_splitting": False}), "<image>",
-        {"image_token": "<image>"}, {"image_seq_len": 4}, "Idefics2Processor",
+        {"image_token": "<image>", "image_boundary_token": "<fake_token_around_image>", "end_of_utterance_token": "<end_of_utterance>"},
+        {"image_seq_len": 4}, "Idefics2Processor",
     ),
-    "paligemma": Other(paligemma, ("SiglipImageProcessorPil", PLAIN | {"image_seq_length": 16}), "<image>", {"image_token": "<image>"}, {}, "PaliGemmaProcessor"),
+    "gemma4": Other(
+        gemma4, ("Gemma4ImageProcessorPil", {"patch_size": 14, "pooling_kernel_size": 2, "max_soft_tokens": 70}), "<image_soft_token>",
+        {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>", "audio_token": "<audio>", "video_token": "<|video_pad|>",
+         "boa_token": "<audio>", "eoa_token": "<audio>"}, {"image_seq_length": 4}, "Gemma4Processor",
+    ),
+    "qwen3_5": Other(
+        qwen3_5, ("Qwen2VLImageProcessorPil", {"size": {"shortest_edge": 3136, "longest_edge": 112896}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}),
+        "<|vision_start|><|image_pad|><|vision_end|>", QWEN_NAMES, {}, "Qwen3VLProcessor",
+    ),
+    "glm4v": Other(
+        glm(transformers.Glm4vConfig), ("Glm4vImageProcessorPil", {"size": {"shortest_edge": 3136, "longest_edge": 112896}}),
+        "<|vision_start|><|image_pad|><|vision_end|>", QWEN_NAMES, {}, "Glm4vProcessor",
+    ),
+    "glm46v": Other(
+        glm(transformers.Glm46VConfig), ("Glm46VImageProcessorPil", {"size": {"shortest_edge": 3136, "longest_edge": 112896}}),
+        "<|vision_start|><|image_pad|><|vision_end|>", QWEN_NAMES, {}, "Glm46VProcessor",
+    ),
+    "vipllava": Other(
+        vipllava, ("CLIPImageProcessorPil", SQUARE), "<image>", {"image_token": "<image>"},
+        {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}, "LlavaProcessor",
+    ),
+    "deepseek_vl": Other(
+        deepseek, ("DeepseekVLImageProcessorPil", PLAIN), "<image>", {"image_token": "<image>"}, {"num_image_tokens": 16}, "DeepseekVLProcessor",
+    ),
+    "video_llama_3": Other(
+        video_llama, ("VideoLlama3ImageProcessorPil", {"size": {"shortest_edge": 784, "longest_edge": 28224}}), "<|image_pad|>", QWEN_NAMES, {}, "VideoLlama3Processor",
+    ),
+    "minicpmv4_6": Other(
+        minicpm, ("MiniCPMV4_6ImageProcessorPil", {"scale_resolution": 56, "patch_size": 14, "slice_mode": False}), "<image>",
+        {"image_token": "<image>", "video_token": "<|video_pad|>", "image_start_token": "<img>", "image_end_token": "</img>", "slice_start_token": "<slice>",
+         "slice_end_token": "</slice>", "image_id_start_token": "<image_id>", "image_id_end_token": "</image_id>"}, {}, "MiniCPMV4_6Processor",
+    ),
+    "aya_vision": Other(
+        aya, ("GotOcr2ImageProcessorPil", PLAIN | {"crop_to_patches": False}), "<image>", {}, {"patch_size": 14, "img_size": 56, "downsample_factor": 2}, "AyaVisionProcessor",
+    ),
+    "paligemma": Other(paligemma, ("SiglipImageProcessorPil", PLAIN | {"image_seq_length": 16}), "<image>", {"image_token": "<image>", "bos_token": "<bos>"}, {}, "PaliGemmaProcessor"),
 }  # fmt: skip
-TOKENS = (
-    "<image>",
-    "<start_of_image>",
-    "<end_of_image>",
-    "<image_soft_token>",
-    "[IMG]",
-    "[IMG_BREAK]",
-    "[IMG_END]",
-    "<fake_token_around_image>",
-    "<end_of_utterance>",
+TOKENS = tuple(
+    ["<image>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<audio>", "<bos>", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<fake_token_around_image>", "<end_of_utterance>", "<img>", "</img>", "<slice>", "</slice>", "<image_id>", "</image_id>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>"]
 )
 
 

@@ -91,7 +91,7 @@ def test_any_kind_gives_transformers_own_log_probabilities(other):
     for group in groups(other):
         batch = other.encoder.groups([group])
         found = other.logprobs(batch)
-        inputs = other.encoder.inputs(group.prompt)
+        inputs = other.encoder.inputs(group.prompt)  # a row alone
         for row, rollout in enumerate(group.rollouts):
             more = continued(inputs, torch.tensor([rollout.completion.token_ids]), torch.ones(1, len(rollout.completion.token_ids), dtype=torch.long))
             logits = other.model(**more).logits[0, -len(rollout.completion.token_ids) - 1 : -1].float()

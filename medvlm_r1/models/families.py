@@ -57,6 +57,10 @@ def locate(model: str, download: bool = True) -> Path:
         return Path(snapshot_download(model, allow_patterns=[*small, "*.safetensors"], local_files_only=not download))
     except ModelError:
         raise
+    except ImportError as error:
+        missing = re.search(r"pip install ([\w-]+)", str(error)) or re.search(r"requires the (\w+) library", str(error))
+        remedy = f"; install it with: pip install {missing[1].lower()}" if missing else ""
+        raise ModelError(f"the {what} in {directory} needs a library that is missing ({' '.join(str(error).split())[:80]}){remedy}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         if not download:
             raise ModelError(f'"{model}" is not on this machine; give a local directory, or download it first') from error

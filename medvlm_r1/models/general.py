@@ -92,21 +92,21 @@ class GeneralPolicy(Policy):
     def logprobs(self, batch: TokenBatch, temperature: float = 1.0) -> torch.Tensor:
         """See Policy.logprobs; the rows of a prompt go through the model together."""
         found, width = [], batch.ids_RC.shape[1]
-        for p, inputs in enumerate(batch.prompts.whole):
+        for p, prompt in enumerate(batch.prompts.whole):
             rows_G = (batch.prompt_of_R == p).nonzero()[:, 0]
             if not len(rows_G):
                 continue
             ids_GC, mask_GC = batch.ids_RC[rows_G], batch.mask_RC[rows_G]
             longest = int(mask_GC.sum(1).max())
             early_GC = None if batch.early_RC is None else batch.early_RC[rows_G, :longest]
-            logprob_GC = self._score(inputs, ids_GC[:, :longest], mask_GC[:, :longest], early_GC, temperature)
+            logprob_GC = self._score(self.encoder.rows(prompt, len(rows_G)), ids_GC[:, :longest], mask_GC[:, :longest], early_GC, temperature)
             found.append(torch.nn.functional.pad(logprob_GC, (0, width - longest)))
         return torch.cat(found)
 
-    def _score(self, inputs: Inputs, ids_GC: torch.Tensor, mask_GC: torch.Tensor, early_GC: torch.Tensor | None, temperature: float) -> torch.Tensor:
+    def _score(self, rows: Inputs, ids_GC: torch.Tensor, mask_GC: torch.Tensor, early_GC: torch.Tensor | None, temperature: float) -> torch.Tensor:
         """Log-probabilities (G, C) of completions of one prompt, zero at padding."""
         count, length = ids_GC.shape
-        logits_GCV = self.forward(continued(inputs, ids_GC, mask_GC), keep=length + 1)[:, -length - 1 : -1]
+        logits_GCV = self.forward(continued(rows, ids_GC, mask_GC), keep=length + 1)[:, -length - 1 : -1]
         early_T = None if early_GC is None else sent(early_GC.flatten(), self.device)
         logprob_TV = self.masked(logits_GCV.reshape(count * length, -1), temperature, early_T)
         chosen_T = logprob_TV.gather(1, sent(ids_GC.flatten(), self.device)[:, None])[:, 0]

@@ -62,6 +62,7 @@ class GeneralEncoder(Encoder):
     max_pixels: int = 0
     _pictures: Kept[Image.Image] = field(default_factory=lambda: Kept(KEPT_INPUT_BYTES), init=False)
     _inputs: Kept[Inputs] = field(default_factory=lambda: Kept(KEPT_INPUT_BYTES), init=False)
+    _axes: dict[str, int] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.processor.tokenizer = Cutting(self.tokenizer)
@@ -113,7 +114,7 @@ class GeneralEncoder(Encoder):
         """Nothing is prepared before it is needed."""
 
     def inputs(self, prompt: Prompt) -> Inputs:
-        """All that the model's forward takes of a prompt, by name: tensors whose first axis is rows, or pictures of all rows."""
+        """All that the model's forward takes of a prompt, by name."""
         key = f"{prompt.example.images}\0{prompt.text}\0{prompt.opening}"
         found = self._inputs.get(key)
         if found is None:
@@ -121,13 +122,22 @@ class GeneralEncoder(Encoder):
             self._inputs.put(key, found, sum(value.nbytes for value in found.values() if torch.is_tensor(value)))
         return found
 
-    def _process(self, prompt: Prompt) -> Inputs:
+    def rows(self, prompt: Prompt, count: int) -> Inputs:
+        """The same of ``count`` rows that all begin with this prompt."""
+        first = self.inputs(prompt)
+        unknown = [name for name in first if name not in self._axes]
+        if unknown:
+            two = self._process(prompt, rows=2)
+            self._axes |= {name: axis_of(first[name], two[name]) for name in unknown}
+        return {name: torch.cat([value] * count, self._axes[name]) if torch.is_tensor(value) else list(value) * count for name, value in first.items()}
+
+    def _process(self, prompt: Prompt, rows: int = 1) -> Inputs:
         cut = self._cut_sign(prompt)
         pictures = [self.picture(reference) for reference in prompt.example.images]
         text = self._templated(prompt, self._with_cuts(prompt, cut)) + prompt.opening
         self.processor.tokenizer.cut = cut
         try:
-            made = self.processor(text=[text], **({"images": [pictures]} if pictures else {}), return_tensors="pt")
+            made = self.processor(text=[text] * rows, **({"images": [pictures] * rows} if pictures else {}), return_tensors="pt")
         except (ValueError, TypeError, IndexError, KeyError, RuntimeError) as error:
             why = " ".join(str(error).split())[:200]
             raise DataError(f'question "{prompt.example.id}" cannot be put to this model by its own processor ({why}); change it, or drop it') from error
@@ -154,36 +164,40 @@ class GeneralEncoder(Encoder):
         return TooLong(f'question "{prompt.example.id}" needs {needs}, and the model reads {self.context} in all; lower --max-pixels, or shorten it', None)
 
     def prompts(self, prompts: Sequence[Prompt]) -> PromptBatch:
-        """P prompts, each with what the model's own forward takes of it."""
+        """P prompts; what the model's own forward takes of them, ``rows`` says when it is needed."""
         rows = [self.prompt_ids(prompt) for prompt in prompts]
         ids_PL, mask_PL = pad(rows, self.pad_id)
         lengths_P = mask_PL.sum(1)
-        return PromptBatch(ids_PL, mask_PL, ids_PL.new_zeros(3, *ids_PL.shape), lengths_P, (), None, whole=tuple(map(self.inputs, prompts)))
+        return PromptBatch(ids_PL, mask_PL, ids_PL.new_zeros(3, *ids_PL.shape), lengths_P, (), None, whole=tuple(prompts))
 
 
-def rows_of(inputs: Mapping[str, Any], count: int) -> Inputs:
-    """The inputs of ``count`` rows that begin with the same prompt: everything one after another, as processors lay it out.
+def axis_of(one: Any, two: Any) -> int:
+    """Along which axis a processor lays rows one after another, seen from what it makes of one row and of two.
 
-    >>> rows_of({"input_ids": torch.tensor([[5, 6]]), "pixel_values": torch.zeros(3, 4)}, 2)["pixel_values"].shape
-    torch.Size([6, 4])
+    >>> axis_of(torch.zeros(3, 4), torch.zeros(6, 4)), axis_of(torch.zeros(1, 3, 14, 672), torch.zeros(1, 3, 14, 1344))
+    (0, 3)
     """
-    return {name: torch.cat([value] * count) if torch.is_tensor(value) else list(value) * count for name, value in inputs.items()}
+    if not torch.is_tensor(one):
+        return 0
+    return next((axis for axis, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if a != b), 0)
 
 
-def continued(inputs: Mapping[str, Any], ids_RC: torch.Tensor, mask_RC: torch.Tensor) -> Inputs:
-    """The inputs of R rows, each with its completion behind the prompt; what marks tokens by kind marks these as text.
+def continued(rows: Mapping[str, Any], ids_RC: torch.Tensor, mask_RC: torch.Tensor) -> Inputs:
+    """R rows of one prompt, each with its completion behind it; what marks tokens by kind marks these as text.
 
-    >>> more = continued({"input_ids": torch.tensor([[5, 9]]), "token_type_ids": torch.tensor([[0, 1]])}, torch.tensor([[7], [8]]), torch.ones(2, 1))
+    >>> rows = {"input_ids": torch.tensor([[5, 9], [5, 9]]), "token_type_ids": torch.tensor([[0, 1], [0, 1]])}
+    >>> more = continued(rows, torch.tensor([[7], [8]]), torch.ones(2, 1))
     >>> more["input_ids"].tolist(), more["token_type_ids"].tolist()
     ([[5, 9, 7], [5, 9, 8]], [[0, 1, 0], [0, 1, 0]])
     """
-    rows = rows_of(inputs, len(ids_RC))
     shape = rows["input_ids"].shape
     tail = {"input_ids": ids_RC, "attention_mask": mask_RC}
-    for name, value in rows.items():
-        if torch.is_tensor(value) and value.shape == shape:
-            rows[name] = torch.cat([value, tail.get(name, torch.zeros_like(ids_RC)).to(value)], 1)
-    return rows
+
+    def longer(name: str, value: Any) -> Any:
+        is_by_token = torch.is_tensor(value) and value.shape == shape
+        return torch.cat([value, tail.get(name, torch.zeros_like(ids_RC)).to(value)], 1) if is_by_token else value
+
+    return {name: longer(name, value) for name, value in rows.items()}
 
 
 def within(image: Image.Image, max_pixels: int) -> Image.Image:

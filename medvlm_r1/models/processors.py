@@ -17,6 +17,15 @@ from medvlm_r1.models.folder import read_json
 FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 
 
+class Absent(dict[str, Any]):
+    """In the place of what reads films or sound: a dictionary of no settings, which transformers prints and copies as it would the other."""
+
+    def __getattr__(self, name: str) -> None:
+        """Nothing, but what Python itself looks for is not there."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 def load(directory: Path, tokenizer: Any) -> Any:
     """The processor in a folder, around a tokenizer that is loaded already.
 
@@ -30,7 +39,7 @@ def load(directory: Path, tokenizer: Any) -> Any:
     alone = type(name, (kind,), {"check_argument_for_proper_class": lambda self, name, value: None, "__module__": kind.__module__})
     parts = {"image_processor": images, "tokenizer": tokenizer}
     settings, _ = kind.get_processor_dict(directory)
-    made = alone.from_args_and_dict([parts.get(part) for part in alone.get_attributes()], settings)
+    made = alone.from_args_and_dict([parts.get(part, Absent()) for part in alone.get_attributes()], settings)
     if getattr(made, "image_processor", None) is None:
         raise ModelError(f'{directory}: the processor "{name}" takes no pictures; give a vision-language model')
     return made

@@ -13,7 +13,6 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from medvlm_r1.models.general import GeneralPolicy
-from medvlm_r1.models.general_encoder import rows_of
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import completion, uniforms
 from medvlm_r1.rollout.writing import sample
@@ -69,7 +68,7 @@ class GeneralEngine:
         policy = self.policy
         noise = np.stack([uniforms(sampling.seed, prompt.example.id, prompt.first + k, sampling.max_tokens) for k in range(sampling.n)])
         drawn = Drawn(policy, sampling, torch.from_numpy(noise).to(policy.device), self.seen)
-        placed = policy.placed(rows_of(policy.encoder.inputs(prompt), sampling.n))
+        placed = policy.placed(policy.encoder.rows(prompt, sampling.n))
         settings = GenerationConfig(
             max_new_tokens=sampling.max_tokens, do_sample=False, eos_token_id=list(policy.stop_ids), pad_token_id=policy.encoder.pad_id, use_cache=True
         )
