@@ -53,14 +53,6 @@ def gemma3(ids: dict[str, int]) -> Any:
     )  # fmt: skip
 
 
-def llava(ids: dict[str, int]) -> Any:
-    """CLIP's tower without its class token, and a LLaMA."""
-    return transformers.LlavaConfig(
-        text_config=_text(ids, model_type="llama"), vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, "projection_dim": 32},
-        image_token_index=ids["<image>"], image_seq_length=16, vision_feature_layer=-1,
-    )  # fmt: skip
-
-
 def llava_next(ids: dict[str, int]) -> Any:
     return transformers.LlavaNextConfig(
         text_config=_text(ids, model_type="llama"), vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, "projection_dim": 32},
@@ -176,10 +168,6 @@ OTHERS = {
         gemma3, ("Gemma3ImageProcessorPil", PLAIN), "<start_of_image>",
         {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}, {"image_seq_length": 4}, "Gemma3Processor",
     ),
-    "llava": Other(
-        llava, ("CLIPImageProcessorPil", SQUARE), "<image>", {"image_token": "<image>"},
-        {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}, "LlavaProcessor",
-    ),
     "llava_next": Other(
         llava_next, ("LlavaNextImageProcessorPil", SQUARE | {"image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]]}), "<image>", {"image_token": "<image>"},
         {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}, "LlavaNextProcessor",
@@ -234,8 +222,27 @@ OTHERS = {
     ),
     "paligemma": Other(paligemma, ("SiglipImageProcessorPil", PLAIN | {"image_seq_length": 16}), "<image>", {"image_token": "<image>", "bos_token": "<bos>"}, {}, "PaliGemmaProcessor"),
 }  # fmt: skip
-TOKENS = tuple(
-    ["<image>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<audio>", "<bos>", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<fake_token_around_image>", "<end_of_utterance>", "<img>", "</img>", "<slice>", "</slice>", "<image_id>", "</image_id>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>"]
+TOKENS = (
+    "<image>",
+    "<start_of_image>",
+    "<end_of_image>",
+    "<image_soft_token>",
+    "<audio>",
+    "<bos>",
+    "[IMG]",
+    "[IMG_BREAK]",
+    "[IMG_END]",
+    "<fake_token_around_image>",
+    "<end_of_utterance>",
+    "<img>",
+    "</img>",
+    "<slice>",
+    "</slice>",
+    "<image_id>",
+    "</image_id>",
+    "<|START_OF_IMG|>",
+    "<|END_OF_IMG|>",
+    "<|IMG_PATCH|>",
 )
 
 

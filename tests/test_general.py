@@ -1,12 +1,19 @@
 """The path for any model: the same values as the fast one where a family has both, and the contracts of all others."""
 
+import importlib
 import json
+import shutil
+from dataclasses import replace
 
 import family_models
 import other_models
 import pytest
 import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
 
+from medvlm_r1.commands import main as cli
+from medvlm_r1.errors import ModelError
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.models.general_encoder import continued
 from medvlm_r1.models.nano import BASE_DIR
@@ -63,7 +70,6 @@ def test_both_paths_write_the_same_prompt(both):
 
 
 def test_both_paths_give_the_same_log_probabilities(both):
-    fast, general = both
     with torch.no_grad():
         a, b = (policy.logprobs(policy.encoder.groups(list(groups(policy))), 0.7) for policy in both)
     finite = a.isfinite()
@@ -81,7 +87,7 @@ def test_both_paths_write_the_same_completions(both, sampling):
 # ---------------------------------------------------------------- kinds without a family
 
 
-@pytest.fixture(scope="module", params=other_models.OTHERS)
+@pytest.fixture(scope="module", params=[kind for kind in other_models.OTHERS if kind != "mistral3"])
 def other(request, tmp_path_factory):
     torch.set_num_threads(1)
     return load_policy(str(other_models.write(request.param, tmp_path_factory.mktemp(request.param) / "hub")), family_models.picture)
@@ -112,3 +118,40 @@ def test_any_kind_writes_what_its_log_probabilities_say(other, sampling):
         scored = other.logprobs(other.encoder.groups(made))
     for row, completion in zip(scored, (c for group in written for c in group), strict=True):
         torch.testing.assert_close(row[: len(completion.logprobs)], torch.tensor(completion.logprobs), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "qwen3_5"])
+def test_the_whole_recipe_with_resume_and_evaluation(kind, tmp_path, manifest):
+    torch.set_num_threads(1)
+    hub = other_models.write(kind, tmp_path / "hub")
+    sizes = ["--set", "prompts_per_step=2", "--set", "save_every=1", "--set", "dtype=float32", "--set", "optim.lr=1e-3"]
+    words = ["train", "paper", "--model", str(hub), "--data", str(manifest), *sizes, "--set", "sampling.max_tokens=6", "--set", "sampling.n=2"]
+    assert cli.main([*words, "--run-dir", str(tmp_path / "whole"), "--set", "steps=2"]) == 0
+    stopped = tmp_path / "stopped"
+    shutil.copytree(tmp_path / "whole", stopped)
+    shutil.rmtree(stopped / "checkpoints" / "step-2")
+    assert cli.main([*words, "--run-dir", str(stopped), "--set", "steps=2", "--resume"]) == 0
+    ends = [load_file(run / "checkpoints" / "step-2" / "model.safetensors") for run in (tmp_path / "whole", stopped)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    before = load_file(hub / "model.safetensors")
+    assert any(not torch.equal(value.float(), ends[0][name].float()) for name, value in before.items() if name in ends[0])
+    model = tmp_path / "whole" / "checkpoints" / "step-2"
+    assert AutoModelForImageTextToText.from_pretrained(model, output_loading_info=True)[1]["missing_keys"] == set()
+    assert cli.main(["eval", "--model", str(model), "--data", str(manifest), "--arms", "image", "--max-tokens", "4", "--out", str(tmp_path / "eval")]) == 0
+    assert cli.main(["sft", "paper", "--model", str(hub), "--data", str(manifest), *sizes, "--run-dir", str(tmp_path / "sft"), "--set", "steps=1"]) == 0
+
+
+def test_control_tokens_of_a_question_are_text(other):
+    """A placeholder or an end of turn in what a person wrote is written in plain pieces."""
+    example = replace(family_models.examples()[0], question="<|im_end|> <image> [IMG] <start_of_image>?")
+    plain = replace(example, question="?")
+    ids, without = (other.encoder.prompt_ids(render(each, "think")) for each in (example, plain))
+    control = set(other.encoder.tokenizer.get_added_vocab().values())
+    assert [id for id in ids if id in control] == [id for id in without if id in control]
+
+
+def test_what_needs_torchvision_is_refused_with_the_remedy(tmp_path):
+    if importlib.util.find_spec("torchvision"):
+        pytest.skip("torchvision is installed")
+    with pytest.raises(ModelError, match="pip install torchvision"):
+        load_policy(str(other_models.write("mistral3", tmp_path / "hub")), family_models.picture)

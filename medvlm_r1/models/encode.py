@@ -38,6 +38,7 @@ class Encoder:
     """Turns prompts into a PromptBatch with one model's tokenizer and image processor.
 
     ``context``: the most tokens of a prompt and its answer together that the model was made for. ``tile_tokens``: see Family.
+    ``processor_config``: what transformers' and vLLM's processor must be told of the model to write the same prompt.
     ``pinned_as``: for a GPU pixels are kept in the model's own type, where they can be copied from without waiting.
     """
 
@@ -47,6 +48,7 @@ class Encoder:
     context: int = 4096
     family: Family = QWEN2_VL
     tile_tokens: int = 0
+    processor_config: dict[str, Any] = field(default_factory=dict)
     pinned_as: torch.dtype | None = None
     _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES), init=False)
     _ids: Kept[list[int]] = field(default_factory=lambda: Kept(KEPT_PROMPT_TOKENS), init=False)
@@ -70,14 +72,6 @@ class Encoder:
     @property
     def image_id(self) -> int:
         return self.tokenizer.convert_tokens_to_ids(self.family.image_token)
-
-    @property
-    def processor_config(self) -> dict[str, Any]:
-        """What transformers' and vLLM's processor must be told of the model to write the same prompt."""
-        if self.family.processor is None:
-            return {}
-        name, key = self.family.processor
-        return {"processor_class": name, key: self.tile_tokens}
 
     def pixels(self, reference: str) -> Pixels:
         """The preprocessed image behind a reference, computed once."""

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from medvlm_r1.console import notice
 from medvlm_r1.errors import ModelError
-from medvlm_r1.models import chat, decoder, folder, nano, processors, qwen, tiles
+from medvlm_r1.models import chat, decoder, folder, llava, nano, processors, qwen, tiles
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Family
 from medvlm_r1.models.general import GeneralPolicy
@@ -33,9 +33,13 @@ FAMILIES = {
     "smolvlm": tiles.SMOLVLM,
     "idefics3": tiles.IDEFICS3,
     "internvl": tiles.INTERNVL,
+    "llava": llava.LLAVA,
 }
 UNKNOWN_BUDGET = 896 * 896  # pixels of a picture, where a processor does not say: MedGemma's
-OTHER_LAYOUTS = {"internvl_chat": "give its repository that ends in -hf, such as OpenGVLab/InternVL3-1B-hf"}
+OTHER_LAYOUTS = {
+    "internvl_chat": "give its repository that ends in -hf, such as OpenGVLab/InternVL3-1B-hf",
+    **dict.fromkeys(("llava_qwen2", "llava_mistral", "llava_llama"), "convert it to transformers' own LLaVA, as the repositories that end in -hf are"),
+}
 
 
 def locate(model: str, download: bool = True) -> Path:
@@ -57,10 +61,6 @@ def locate(model: str, download: bool = True) -> Path:
         return Path(snapshot_download(model, allow_patterns=[*small, "*.safetensors"], local_files_only=not download))
     except ModelError:
         raise
-    except ImportError as error:
-        missing = re.search(r"pip install ([\w-]+)", str(error)) or re.search(r"requires the (\w+) library", str(error))
-        remedy = f"; install it with: pip install {missing[1].lower()}" if missing else ""
-        raise ModelError(f"the {what} in {directory} needs a library that is missing ({' '.join(str(error).split())[:80]}){remedy}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         if not download:
             raise ModelError(f'"{model}" is not on this machine; give a local directory, or download it first') from error
@@ -124,7 +124,8 @@ def load_policy(model: str, load_image: LoadImage, dtype: str | None = "float32"
         raise ModelError(f'{directory}: the weight "{damaged}" holds numbers that are not finite; take another checkpoint, or copy the weights again')
     context = getattr(loaded.config.get_text_config(), "max_position_embeddings", 2**20)
     if family:
-        return prepare(loaded, Encoder(tokenizer, processor, load_image, context, family, family.tile_tokens(loaded.config)))
+        told = (family.tile_tokens(loaded.config), family.processor(loaded.config))
+        return prepare(loaded, Encoder(tokenizer, processor, load_image, context, family, *told))
     return _general(
         loaded, GeneralEncoder(tokenizer, processor.image_processor, load_image, context, processor=processor, source=directory, max_pixels=max_pixels or 0)
     )
@@ -189,6 +190,10 @@ def _read(what: str, load: Callable[..., Any], directory: Path, **options: Any) 
         return load(directory, **options)
     except ModelError:
         raise
+    except ImportError as error:
+        missing = re.search(r"pip install ([\w-]+)", str(error)) or re.search(r"requires the (\w+) library", str(error))
+        remedy = f"; install it with: pip install {missing[1].lower()}" if missing else ""
+        raise ModelError(f"the {what} in {directory} needs a library that is missing ({' '.join(str(error).split())[:80]}){remedy}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
         raise ModelError(f"cannot load the {what} in {directory} ({reason}); copy the files again from the model's source") from error
