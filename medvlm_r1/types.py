@@ -149,6 +149,7 @@ class PromptBatch:
     pixel_keys: one content hash per image, in order of appearance; equal keys, equal pixels.
     slots: for each image slot of the batch in order, the row of grid_N3 that fills it.
     placed: what of it was sent to a device (models.passes).
+    whole: for a model without a family, the prompts themselves (models.general_encoder).
     """
 
     ids_PL: torch.Tensor
@@ -159,6 +160,7 @@ class PromptBatch:
     grid_N3: torch.Tensor | None
     pixel_keys: tuple[str, ...] = ()
     slots: tuple[int, ...] = ()
+    whole: tuple[Prompt, ...] = ()
     placed: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property

@@ -14,6 +14,7 @@ from transformers import (
     GenerationConfig,
     Idefics3Config,
     InternVLConfig,
+    LlavaConfig,
     Qwen2_5_VLConfig,
     Qwen2VLImageProcessorPil,
     Qwen3VLConfig,
@@ -110,6 +111,15 @@ def internvl(ids: dict[str, int]) -> InternVLConfig:
     )  # fmt: skip
 
 
+def llava(ids: dict[str, int]) -> LlavaConfig:
+    """CLIP's last layer but one without its class token, and a LLaMA."""
+    return LlavaConfig(
+        text_config=TEXT | ids["text"] | {"model_type": "llama", "num_hidden_layers": 3},
+        vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, "projection_dim": 32},
+        image_token_index=ids["<image>"], image_seq_length=16, vision_feature_layer=-2, tie_word_embeddings=False,
+    )  # fmt: skip
+
+
 def rope(sections: list[int]) -> dict:
     return {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
 
@@ -128,6 +138,12 @@ TINY = {
         FAMILIES["internvl"].image_processor_class(size={"height": 56, "width": 56}, max_patches=6),
         ("<img>", "</img>", "<IMG_CONTEXT>"),
         INTERNVL_CHAT,
+    ),
+    "llava": Tiny(
+        llava,
+        FAMILIES["llava"].image_processor_class(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
+        ("<image>",),
+        INTERNVL_CHAT.replace("<IMG_CONTEXT>", "<image>"),
     ),
 }
 
@@ -164,4 +180,4 @@ def inputs(policy: Any, prompt_ids: list[int], references: tuple[str, ...]) -> d
         ids = torch.tensor([prompt_ids])
         grid = torch.tensor([image.grid_thw for image in pixels])
         return {"pixel_values": patches, "image_grid_thw": grid, "mm_token_type_ids": (ids == policy.encoder.image_id).int()}
-    return {"pixel_values": patches if kind == "internvl" else patches[None]}
+    return {"pixel_values": patches if kind in ("internvl", "llava") else patches[None]}

@@ -13,7 +13,7 @@ from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.collect import collect
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
-from medvlm_r1.training.batches import group_tokens, micro_batches
+from medvlm_r1.training.batches import micro_batches
 from medvlm_r1.training.grpo.advantage import dr_grpo, grpo
 from medvlm_r1.training.grpo.loss import k3, sequence_mean
 from medvlm_r1.training.grpo.trainer import rewards
@@ -190,7 +190,7 @@ def test_a_groups_tokens_are_its_prompt_once_and_its_completions(policy, example
     groups, _ = scored(policy, examples)
     for group in groups:
         completions = sum(len(rollout.completion.token_ids) for rollout in group.rollouts)
-        assert group_tokens(policy, group) == len(policy.encoder.prompt_ids(group.prompt)) + completions
+        assert policy.tokens_of(group) == len(policy.encoder.prompt_ids(group.prompt)) + completions
 
 
 def test_sequence_mean_ignores_padding():

@@ -149,7 +149,7 @@ def test_supervised_gradients_do_not_depend_on_micro_batches(tokenizer, examples
     for budget in (10**6, 150, 1):
         policy = fresh(tokenizer)
         groups = [sft.target(policy, SFT, example) for example in [*examples, examples[0]]]
-        parts = len(list(batches.micro_batches([batches.group_tokens(policy, group) for group in groups], range(4), budget)))
+        parts = len(list(batches.micro_batches([policy.tokens_of(group) for group in groups], range(4), budget)))
         loss = sft.backward(policy, groups, budget)
         found.append((parts, loss, {name: p.grad for name, p in policy.model.named_parameters()}))
     (one, loss, whole), *cut = found
@@ -170,7 +170,7 @@ def test_a_supervised_step_of_the_embedded_model_is_one_micro_batch(tmp_path):
     examples = [replace(example, images=(str(tmp_path / "a.png"),)) for example in examples]
     for name, most in (("nano", 1632), ("nano-traces", 2587)):
         config = recipes.find(name, "sft")
-        lengths = sorted(batches.group_tokens(policy, sft.target(policy, config, example)) for example in examples)[-config.prompts_per_step :]
+        lengths = sorted(policy.tokens_of(sft.target(policy, config, example)) for example in examples)[-config.prompts_per_step :]
         assert sum(lengths) == most <= config.tokens_per_micro_batch == sft.SFTConfig().tokens_per_micro_batch
 
 

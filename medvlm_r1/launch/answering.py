@@ -19,8 +19,8 @@ from medvlm_r1.preflight import questions as preflight
 from medvlm_r1.rollout.answer import option_probs
 from medvlm_r1.rollout.calling import Endpoint, check_up, served_model
 from medvlm_r1.rollout.dialect import Dialect
+from medvlm_r1.rollout.engines import local
 from medvlm_r1.rollout.guarded import Guarded
-from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.recorded import Recorded
 from medvlm_r1.rollout.remote import RemoteEngine
 from medvlm_r1.types import Example, Prompt
@@ -59,7 +59,7 @@ def _local(request: Request, examples: Sequence[Example], record: Path, loaded: 
     preflight.check_askable(policy, examples, template, request.max_tokens)
     dtype = str(policy.model.dtype).removeprefix("torch.")
     name = f"{model_sha256(locate(request.model))} {dtype}"
-    engine = Recorded(Guarded(LocalEngine(policy), policy.encoder), record, name, lambda reference: policy.encoder.pixels(reference).key)
+    engine = Recorded(Guarded(local(policy), policy.encoder), record, name, lambda reference: policy.encoder.pixels(reference).key)
     return Answerer(template, name, engine, partial(option_probs, policy), dtype=dtype, trained_under=policy.other_views, as_sent=policy.encoder.as_sent)
 
 

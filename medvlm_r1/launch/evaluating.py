@@ -34,8 +34,8 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.story import Story
 from medvlm_r1.rollout.dialect import MEANING
+from medvlm_r1.rollout.engines import local
 from medvlm_r1.rollout.guarded import Guarded
-from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.types import Example
 from medvlm_r1.wording import called
 
@@ -251,4 +251,4 @@ def _is_of(found: dict[str, Any], request: Request) -> bool:
 
 def evaluate_policy(policy: Policy, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None]) -> list[Sample]:
     """A model in memory under one arm."""
-    return answers(Guarded(LocalEngine(policy), policy.encoder), examples, config, progress)
+    return answers(Guarded(local(policy), policy.encoder), examples, config, progress)

@@ -65,7 +65,7 @@ def run(config: Config, run_dir: Path, resume: bool = False, sinks: Sequence[Ope
         if lost:
             notice(f"left out: {sifting.told(lost, len(everything))}")
         own = replace(config, prompts_per_step=-(-config.prompts_per_step // world.size))  # the largest share of a step
-        planned = forecast.forecast(own, ModelShape.of(policy.model), forecast.Prompts.of(policy, own, asked), device)
+        planned = forecast.forecast(own, ModelShape.of(policy.model, policy.shares_prompts), forecast.Prompts.of(policy, own, asked), device)
         if sharding.is_cut(config.devices):
             check_cut(planned)
         else:

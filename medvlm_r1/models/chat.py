@@ -77,7 +77,7 @@ def use_ends(directory: Path, tokenizer: Any, model: Any) -> str:
     """
     settings, turn = model.generation_config, end_of_turn(tokenizer)
     named = settings.eos_token_id
-    stop = ends(named, turn, model.config.text_config.vocab_size)
+    stop = ends(named, turn, model.config.get_text_config().vocab_size)
     if not stop:
         raise ModelError(f'{directory} names no token that ends an answer; write its number as "eos_token_id" into generation_config.json')
     given = [named] if isinstance(named, int) else list(named or ())

@@ -7,12 +7,14 @@ not fit the model, or cannot be put to it, is rejected by the example's id.
 
 import copy
 import itertools
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +38,7 @@ class Encoder:
     """Turns prompts into a PromptBatch with one model's tokenizer and image processor.
 
     ``context``: the most tokens of a prompt and its answer together that the model was made for. ``tile_tokens``: see Family.
+    ``processor_config``: what transformers' and vLLM's processor must be told of the model to write the same prompt.
     ``pinned_as``: for a GPU pixels are kept in the model's own type, where they can be copied from without waiting.
     """
 
@@ -45,6 +48,7 @@ class Encoder:
     context: int = 4096
     family: Family = QWEN2_VL
     tile_tokens: int = 0
+    processor_config: dict[str, Any] = field(default_factory=dict)
     pinned_as: torch.dtype | None = None
     _pixels: Kept[Pixels] = field(default_factory=lambda: Kept(KEPT_PIXEL_BYTES), init=False)
     _ids: Kept[list[int]] = field(default_factory=lambda: Kept(KEPT_PROMPT_TOKENS), init=False)
@@ -52,6 +56,13 @@ class Encoder:
     _coming: dict[str, Future[Pixels]] = field(default_factory=dict, init=False)
     _fits: int = field(default=2**62, init=False)
     _blanks: Kept[str] = field(default_factory=lambda: Kept(KEPT_BLANK_SIGNS), init=False)
+
+    def save(self, out: Path) -> None:
+        """Tokenizer and image processor, for ``load_policy`` and for transformers."""
+        self.tokenizer.save_pretrained(out)
+        self.image_processor.save_pretrained(out)
+        if self.processor_config:
+            (out / "processor_config.json").write_text(json.dumps(self.processor_config, indent=2) + "\n", encoding="utf-8")
 
     @property
     def merge(self) -> int:
@@ -61,14 +72,6 @@ class Encoder:
     @property
     def image_id(self) -> int:
         return self.tokenizer.convert_tokens_to_ids(self.family.image_token)
-
-    @property
-    def processor_config(self) -> dict[str, Any]:
-        """What transformers' and vLLM's processor must be told of the model to write the same prompt."""
-        if self.family.processor is None:
-            return {}
-        name, key = self.family.processor
-        return {"processor_class": name, key: self.tile_tokens}
 
     def pixels(self, reference: str) -> Pixels:
         """The preprocessed image behind a reference, computed once."""
@@ -161,7 +164,7 @@ class Encoder:
 
     def _ids_with(self, prompt: Prompt, images: Sequence[str]) -> list[int]:
         """The token ids, with these texts in the places of the images. What the asker wrote is text, and never a token that steers."""
-        cut = next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in prompt.text + prompt.opening)  # for private use
+        cut = self._cut_sign(prompt)
         first, *parts = self._templated(prompt, self._with_cuts(prompt, cut)).split(self.family.image_token)
         if len(parts) != len(images):
             raise DataError(
@@ -170,6 +173,10 @@ class Encoder:
             )
         text = first + "".join(image + part for image, part in zip(images, parts, strict=True)) + prompt.opening
         return [id for piece in text.split(cut) for id in self.tokenizer(piece, add_special_tokens=False)["input_ids"]]
+
+    def _cut_sign(self, prompt: Prompt) -> str:
+        """A sign for private use that the prompt does not use."""
+        return next(chr(code) for code in range(0xE000, 0xF8FF) if chr(code) not in prompt.text + prompt.opening)
 
     def _with_cuts(self, prompt: Prompt, cut: str) -> str:
         """The user's turn, cut behind the first sign of every control token that the asker wrote: its halves are plain text."""

@@ -2,19 +2,24 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from PIL import Image
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.utils import logging
 
 from medvlm_r1.console import notice
 from medvlm_r1.errors import ModelError
-from medvlm_r1.models import chat, decoder, folder, nano, qwen, runs, tiles
+from medvlm_r1.models import chat, decoder, folder, llava, nano, processors, qwen, runs, tiles
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Family
+from medvlm_r1.models.general import GeneralPolicy
+from medvlm_r1.models.general_encoder import GeneralEncoder
 from medvlm_r1.models.policy import Policy
 
 logging.disable_progress_bar()  # ours show what a person waits for
@@ -28,8 +33,13 @@ FAMILIES = {
     "smolvlm": tiles.SMOLVLM,
     "idefics3": tiles.IDEFICS3,
     "internvl": tiles.INTERNVL,
+    "llava": llava.LLAVA,
 }
-OTHER_LAYOUTS = {"internvl_chat": "give its repository that ends in -hf, such as OpenGVLab/InternVL3-1B-hf"}
+UNKNOWN_BUDGET = 896 * 896  # pixels of a picture, where a processor does not say: MedGemma's
+OTHER_LAYOUTS = {
+    "internvl_chat": "give its repository that ends in -hf, such as OpenGVLab/InternVL3-1B-hf",
+    **dict.fromkeys(("llava_qwen2", "llava_mistral", "llava_llama"), "convert it to transformers' own LLaVA, as the repositories that end in -hf are"),
+}
 
 
 def locate(model: str, download: bool = True) -> Path:
@@ -89,32 +99,47 @@ def own_dtype(config: Mapping[str, Any], device: str) -> str:
     return "bfloat16" if device != "cpu" and str(named).removeprefix("torch.") == "bfloat16" else "float32"
 
 
-def load_policy(model: str, load_image: LoadImage, dtype: str | None = "float32", max_pixels: int | None = None) -> Policy:
+def load_policy(model: str, load_image: LoadImage, dtype: str | None = "float32", max_pixels: int | None = None, shared_prefix: bool = True) -> Policy:
     """A policy ready to train or ask, from a directory, a hub id or ``nano``.
 
     ``load_image`` opens the image references of the questions; ``dtype`` None is ``own_dtype``;
-    ``max_pixels`` lowers the image budget (the paper: 401408 = 512 visual tokens).
+    ``max_pixels`` lowers the image budget (the paper: 401408 = 512 visual tokens); without ``shared_prefix`` the model's own code runs.
     Raises ModelError naming the file that is missing, the kind that is unknown, or what lies in the place of a model.
     """
     directory, device = locate(model), "cuda" if torch.cuda.is_available() else "cpu"
-    family, dtype = family_of(directory), dtype or own_dtype(folder.config_of(directory), device)
+    family, dtype = family_of(directory) if shared_prefix else None, dtype or own_dtype(folder.config_of(directory), device)
     folder.check_files(directory)
     if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
         raise ModelError(f"{directory} has no tokenizer.json: a model needs a tokenizer; copy it from the model that it was trained from")
     tokenizer = _read("tokenizer", AutoTokenizer.from_pretrained, directory, trust_remote_code=False)
     chat.use_template(directory, tokenizer)
-    processor = _processor(family, directory)
-    if max_pixels is not None:
+    processor = _processor(family, directory) if family else _read("processor", partial(processors.load, tokenizer=tokenizer), directory)
+    if family and max_pixels is not None:
         family.shrink(processor, max_pixels)
-    loaded = _weights(family, directory, dtype)
-    _check_tokenizer(directory, tokenizer, family, loaded.config)
+    loaded = _weights(family.model_class if family else AutoModelForImageTextToText, directory, dtype)
+    if family:
+        _check_tokenizer(directory, tokenizer, family, loaded.config)
     if settled := chat.use_ends(directory, tokenizer, loaded):
         notice(settled)
     loaded = loaded.to(device)
     if damaged := not_finite(loaded.named_parameters()):
         raise ModelError(f'{directory}: the weight "{damaged}" holds numbers that are not finite; take another checkpoint, or copy the weights again')
-    context, tile_tokens = loaded.config.text_config.max_position_embeddings, family.tile_tokens(loaded.config)
-    return prepare(loaded, Encoder(tokenizer, processor, load_image, context, family, tile_tokens))
+    context = getattr(loaded.config.get_text_config(), "max_position_embeddings", 2**20)
+    if family:
+        told = (family.tile_tokens(loaded.config), family.processor(loaded.config))
+        return prepare(loaded, Encoder(tokenizer, processor, load_image, context, family, *told))
+    return _general(
+        loaded, GeneralEncoder(tokenizer, processor.image_processor, load_image, context, processor=processor, source=directory, max_pixels=max_pixels or 0)
+    )
+
+
+def _general(model: Any, encoder: GeneralEncoder) -> GeneralPolicy:
+    """A policy over the model's own forward, and a word about what that costs."""
+    notice(
+        f'"{model.config.model_type}" has no family of its own here: it runs by transformers\' own code, each completion with its prompt and pictures anew '
+        "(docs/models.md says what that costs)"
+    )
+    return GeneralPolicy(model.eval(), encoder)
 
 
 def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
@@ -134,13 +159,15 @@ def skeleton(directory: Path) -> Any:
     """The model that a directory's config.json describes, without weights: every tensor is on the meta device."""
     family = family_of(directory)
     with torch.device("meta"):
+        if family is None:
+            return _read("configuration", lambda path: AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(path)), directory)
         return _read("configuration", lambda path: family.model_class(family.model_class.config_class.from_pretrained(path)), directory)
 
 
 def image_budget(directory: Path) -> int:
     """The most pixels of an image that a directory's processor lets through."""
     family = family_of(directory)
-    return family.most_pixels(_processor(family, directory))
+    return family.most_pixels(_processor(family, directory)) if family else UNKNOWN_BUDGET
 
 
 def _processor(family: Family, directory: Path) -> Any:
@@ -148,10 +175,10 @@ def _processor(family: Family, directory: Path) -> Any:
     return _read("image processor", lambda _: family.image_processor_class.from_dict(settings), directory)
 
 
-def _weights(family: Family, directory: Path, dtype: str) -> Any:
+def _weights(model_class: Any, directory: Path, dtype: str) -> Any:
     """The model, every weight of it from the files: transformers draws at random what it does not find."""
     options = {"dtype": getattr(torch, dtype), "ignore_mismatched_sizes": True, "output_loading_info": True, "use_safetensors": True}
-    loaded, info = _read("weights", family.model_class.from_pretrained, directory, **options)
+    loaded, info = _read("weights", model_class.from_pretrained, directory, **options)
     wrong = sorted(info["missing_keys"]) + sorted(key for key, *_ in info["mismatched_keys"])
     if wrong:
         what = f'{len(wrong)} weights are missing or of another shape than config.json says, the first is "{wrong[0]}"'
@@ -163,6 +190,12 @@ def _read(what: str, load: Callable[..., Any], directory: Path, **options: Any) 
     """What transformers makes of a file; it raises errors of all kinds for a damaged one."""
     try:
         return load(directory, **options)
+    except ModelError:
+        raise
+    except ImportError as error:
+        missing = re.search(r"pip install ([\w-]+)", str(error)) or re.search(r"requires the (\w+) library", str(error))
+        remedy = f"; install it with: pip install {missing[1].lower()}" if missing else ""
+        raise ModelError(f"the {what} in {directory} needs a library that is missing ({' '.join(str(error).split())[:80]}){remedy}") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
         raise ModelError(f"cannot load the {what} in {directory} ({reason}); copy the files again from the model's source") from error
@@ -191,10 +224,15 @@ def prepare(model: Any, encoder: Encoder) -> Policy:
     return Policy(model.eval(), encoder)
 
 
-def family_of(directory: Path) -> Family:
-    """The family that a model's config.json names. Raises ModelError for one that is unknown, and as ``folder.config_of`` does."""
+def family_of(directory: Path) -> Family | None:
+    """The family that a model's config.json names; None for another that transformers knows as a vision-language model.
+
+    Raises ModelError for what it does not know, and as ``folder.config_of`` does.
+    """
     kind = str(folder.config_of(directory).get("model_type", ""))
-    if kind not in FAMILIES:
-        instead = OTHER_LAYOUTS.get(kind, f"give one of {', '.join(FAMILIES)}")
+    if kind not in FAMILIES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        instead = OTHER_LAYOUTS.get(
+            kind, f"give one of {', '.join(FAMILIES)}, or another vision-language model that transformers {transformers.__version__} knows"
+        )
         raise ModelError(f'{directory} holds a "{kind}" model, which is not supported yet; {instead}, or {folder.SERVED}')
-    return FAMILIES[kind]
+    return FAMILIES.get(kind)

@@ -73,7 +73,7 @@ class Family:
     adapt: changes a fresh model in place to compute the same faster.
     most_pixels, shrink: reads and lowers the most pixels of an image that a processor lets through.
     tile_tokens: from the configuration, where the picture alone does not tell how many tokens it takes.
-    processor: class and key under which transformers' processor expects ``tile_tokens``.
+    processor: from the configuration, what transformers' processor must be told to write the same prompt; nothing for Qwen's.
 
     >>> from medvlm_r1.models.qwen import QWEN2_VL
     >>> QWEN2_VL.image_token, QWEN2_VL.vision
@@ -94,7 +94,7 @@ class Family:
     rotary: Callable[[Any, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = turned
     adapt: Callable[[Any], None] = lambda model: None
     tile_tokens: Callable[[Any], int] = lambda config: 0
-    processor: tuple[str, str] | None = None
+    processor: Callable[[Any], dict[str, Any]] = lambda config: {}
 
     def decoder(self, model: Any) -> Any:
         """The text decoder's module of transformers, which holds the weights."""

@@ -28,7 +28,7 @@ from medvlm_r1.models.packed import Packed
 from medvlm_r1.models.passes import Pass
 from medvlm_r1.models.tree import Rows
 from medvlm_r1.reasoning import EVALUATED_AS
-from medvlm_r1.types import Example, PromptBatch, TokenBatch
+from medvlm_r1.types import Example, PromptBatch, RolloutGroup, TokenBatch
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits held at a time: 256 MB in float32
 
@@ -108,6 +108,15 @@ class Policy:
     def text(self) -> Any:
         """The text decoder's module of transformers, which holds the weights."""
         return self.encoder.family.decoder(self.model)
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Does a pass run a prompt once, however many completions continue it?"""
+        return True
+
+    def tokens_of(self, group: RolloutGroup) -> int:
+        """Tokens of a pass over one group: its prompt once and all completions."""
+        return len(self.encoder.prompt_ids(group.prompt)) + sum(len(rollout.completion.token_ids) for rollout in group.rollouts)
 
     @cached_property
     def widest(self) -> int:
@@ -275,9 +284,13 @@ class Policy:
         return self.log_softmax(hidden_TH, temperature, early_T).gather(1, ids_T[:, None])[:, 0]
 
     def log_softmax(self, hidden_TH: torch.Tensor, temperature: float = 1.0, early_T: torch.Tensor | None = None) -> torch.Tensor:
-        """Next-token log-probabilities (T, V) in float32; minus infinity for banned tokens, and for stop tokens where it is too early."""
+        """Next-token log-probabilities (T, V) in float32; see ``masked``."""
+        return self.masked(self.model.lm_head(hidden_TH), temperature, early_T)
+
+    def masked(self, logits_TV: torch.Tensor, temperature: float = 1.0, early_T: torch.Tensor | None = None) -> torch.Tensor:
+        """Log-probabilities (T, V) in float32 of logits; minus infinity for banned tokens, and for stop tokens where it is too early."""
         # No scalar is written through an index: it would be a copy from the host, which the capture of a CUDA graph forbids.
-        logits = self.model.lm_head(hidden_TH).float().index_fill_(1, self._banned, -torch.inf)
+        logits = logits_TV.float().index_fill_(1, self._banned, -torch.inf)
         if early_T is not None:
             ends = logits.index_select(1, self.stop).masked_fill(early_T[:, None], -torch.inf)
             logits = logits.index_copy_(1, self.stop, ends)

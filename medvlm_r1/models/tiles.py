@@ -112,13 +112,13 @@ SMOLVLM = Family(
     most_pixels=framed_most_pixels,
     shrink=framed_shrink,
     tile_tokens=framed_tokens,
-    processor=("SmolVLMProcessor", "image_seq_len"),
+    processor=lambda config: {"processor_class": "SmolVLMProcessor", "image_seq_len": framed_tokens(config)},
 )
 IDEFICS3 = replace(
     SMOLVLM,
     model_class=Idefics3ForConditionalGeneration,
     image_processor_class=Idefics3ImageProcessorPil,
-    processor=("Idefics3Processor", "image_seq_len"),
+    processor=lambda config: {"processor_class": "Idefics3Processor", "image_seq_len": framed_tokens(config)},
 )
 INTERNVL = Family(
     model_class=InternVLForConditionalGeneration,
@@ -132,5 +132,5 @@ INTERNVL = Family(
     most_pixels=cut_most_pixels,
     shrink=cut_shrink,
     tile_tokens=lambda config: config.image_seq_length,
-    processor=("InternVLProcessor", "image_seq_length"),
+    processor=lambda config: {"processor_class": "InternVLProcessor", "image_seq_length": config.image_seq_length},
 )

@@ -7,8 +7,9 @@ from typing import Any
 
 from medvlm_r1.errors import ConfigError, ModelError
 from medvlm_r1.models.adapt import Trainable, adapt
-from medvlm_r1.models.families import image_budget, locate, skeleton
+from medvlm_r1.models.families import family_of, image_budget, locate, skeleton
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS, Policy
+from medvlm_r1.preflight.apart import plan_alone
 from medvlm_r1.preflight.machine import Device, this_device
 from medvlm_r1.preflight.memory import KNOWN, MemoryPlan, ModelShape, Workload, plan
 from medvlm_r1.preflight.values import Config
@@ -196,7 +197,9 @@ def forecast(config: Config, shape: ModelShape, prompts: Prompts, device: Device
     """What a configuration takes with these prompts."""
     positions = HEAD_CHUNK_ELEMENTS // shape.vocabulary
     works = [replace(work, on_gpu=not device.is_host) for work in workloads(config, prompts, positions)]
-    return max((Forecast(config, work, plan(shape, work), device, shape) for work in works), key=lambda found: found.peak)
+    budget = config.update.tokens_per_micro_batch if isinstance(config, GRPOConfig) else config.tokens_per_micro_batch
+    planned = [(work, plan(shape, work) if shape.shares_prompts else plan_alone(shape, work, budget)) for work in works]
+    return max((Forecast(config, work, made, device, shape) for work, made in planned), key=lambda found: found.peak)
 
 
 def workloads(config: Config, prompts: Prompts, head_positions: int) -> list[Workload]:
@@ -234,7 +237,9 @@ def _shape(config: Config) -> tuple[ModelShape, int, str]:
         if config.model not in KNOWN:
             raise
         return learning(KNOWN[config.model], config.trainable), 12_845_056, f'"{config.model}" is not here: its published sizes'
-    return ModelShape.of(adapt(skeleton(directory), config.trainable)), image_budget(directory), f"counted from {directory / 'config.json'}"
+    is_known = family_of(directory) is not None
+    source = f"{'counted' if is_known else 'estimated'} from {directory / 'config.json'}"
+    return ModelShape.of(adapt(skeleton(directory), config.trainable), is_known), image_budget(directory), source
 
 
 def learning(shape: ModelShape, trainable: Trainable) -> ModelShape:

@@ -39,14 +39,16 @@ class ModelShape:
     vision_mlp: int
     vision_trains: bool = True
     adapters: int = 0
+    shares_prompts: bool = True
 
     @classmethod
-    def of(cls, model: Any) -> "ModelShape":
-        """The shape of a model of transformers; it may be on the meta device, without weights."""
-        text, vision = model.config.text_config, model.config.vision_config
+    def of(cls, model: Any, shares_prompts: bool = True) -> "ModelShape":
+        """The shape of a model of transformers; it may be on the meta device, without weights. ``shares_prompts``: see Policy."""
+        text = model.config.get_text_config()
+        vision = getattr(model.config, "vision_config", text)
         parameters = list(model.parameters())
         head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        width = getattr(vision, "embed_dim", vision.hidden_size)  # Qwen2-VL's hidden_size is what its tower hands on
+        width = getattr(vision, "embed_dim", None) or getattr(vision, "hidden_size", text.hidden_size)  # Qwen2-VL's hidden_size is what its tower hands on
         return cls(
             sum(p.numel() for p in parameters),
             sum(p.numel() for p in parameters if p.requires_grad),
@@ -54,14 +56,15 @@ class ModelShape:
             text.num_hidden_layers,
             text.hidden_size,
             text.num_attention_heads,
-            text.num_key_value_heads * head_size,
+            (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_size,
             text.intermediate_size,
             getattr(vision, "depth", None) or vision.num_hidden_layers,
             width,
-            vision.num_attention_heads,
-            getattr(vision, "intermediate_size", None) or int(width * vision.mlp_ratio),
+            getattr(vision, "num_attention_heads", None) or getattr(vision, "num_heads", 1),
+            getattr(vision, "intermediate_size", None) or int(width * getattr(vision, "mlp_ratio", 4)),
             any(p.requires_grad for name, p in model.model.named_parameters() if name.split(".")[0] not in TEXT_DECODERS),
             sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name),
+            shares_prompts,
         )
 
 

@@ -11,8 +11,8 @@ from medvlm_r1.errors import EngineError
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.rollout.engines import local
 from medvlm_r1.rollout.guarded import NOT_FINITE, Guarded
-from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.rollout.told import CONTRADICTED, Warned, tell
 from medvlm_r1.types import LETTERS, Completion, Example, Prompt, Rollout, RolloutGroup
 
@@ -46,7 +46,7 @@ def ask(policy: Policy, example: Example, template: str, max_tokens: int, seen: 
     """Ask greedily; ``seen`` is called with all that is written so far. Raises EngineError where there is no answer."""
     prompt = render(example, template)
     decode = policy.encoder.tokenizer.decode
-    engine = LocalEngine(policy, seen=(lambda ids: seen(decode(ids, skip_special_tokens=False))) if seen else None)
+    engine = local(policy, seen=(lambda ids: seen(decode(ids, skip_special_tokens=False))) if seen else None)
     completion = Guarded(engine, policy.encoder).generate([prompt], Sampling(1, 0.0, max_tokens))[0][0]
     if completion.error:
         raise EngineError(completion.error)

@@ -57,7 +57,7 @@ class LocalEngine:
         writing = self._writing(batch := self.policy.encoder.prompts(prompts), sampling)
         writing.seen = self.seen
         rows = writing.write(batch, torch.from_numpy(np.stack(noise)))
-        completions = [self._completion(*row) for row in rows]
+        completions = [completion(self.policy, *row) for row in rows]
         return (completions[at : at + sampling.n] for at in range(0, len(completions), sampling.n))
 
     def _writing(self, batch: PromptBatch, sampling: Sampling) -> Writing:
@@ -77,10 +77,12 @@ class LocalEngine:
             self._packed.put(id(self.policy.model), layers := self.policy.packed(), 1)
         return layers
 
-    def _completion(self, ids: list[int], logprobs: list[float]) -> Completion:
-        finished = ids[-1] in self.policy.stop_ids
-        text = self.policy.encoder.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
-        return Completion(tuple(ids), tuple(logprobs), text, finished)
+
+def completion(policy: Policy, ids: Sequence[int], logprobs: Sequence[float]) -> Completion:
+    """What a row says, whether it came to its end or not."""
+    finished = ids[-1] in policy.stop_ids
+    text = policy.encoder.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
+    return Completion(tuple(ids), tuple(logprobs), text, finished)
 
 
 def uniforms(seed: int, example_id: str, k: int, count: int) -> np.ndarray:

@@ -5,9 +5,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from medvlm_r1.models.policy import Policy
-from medvlm_r1.types import RolloutGroup
-
 T = TypeVar("T")
 
 
@@ -44,8 +41,3 @@ def micro_batches(tokens_P: Sequence[int], live_P: Sequence[int], budget: int) -
         part.append(p)
     if part:
         yield part
-
-
-def group_tokens(policy: Policy, group: RolloutGroup) -> int:
-    """Tokens of a pass over one group: its prompt once and all completions."""
-    return len(policy.encoder.prompt_ids(group.prompt)) + sum(len(rollout.completion.token_ids) for rollout in group.rollouts)

@@ -170,10 +170,7 @@ def check_finite(policy: Policy, steps: int) -> None:
 def save_model(policy: Policy, out: Path) -> None:
     """The model with tokenizer and processor, loadable as it stands."""
     policy.save_weights(out)
-    policy.encoder.tokenizer.save_pretrained(out)
-    policy.encoder.image_processor.save_pretrained(out)
-    if policy.encoder.processor_config:
-        (out / "processor_config.json").write_text(json.dumps(policy.encoder.processor_config, indent=2) + "\n", encoding="utf-8")
+    policy.encoder.save(out)
     for file in out.rglob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
         file.chmod((out / "config.json").stat().st_mode)
 

@@ -11,7 +11,7 @@ from medvlm_r1.models.adapt import Trainable
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import gold, render
 from medvlm_r1.training import checkpoint
-from medvlm_r1.training.batches import batch, group_tokens
+from medvlm_r1.training.batches import batch
 from medvlm_r1.training.distributed import Devices, current, lead, own_micro_batches
 from medvlm_r1.training.grpo.meter import Stop
 from medvlm_r1.training.held_out import HeldOut
@@ -82,7 +82,7 @@ def backward(policy: Policy, groups_P: Sequence[RolloutGroup], budget: int) -> f
     Of many processes each adds its share.
     """
     n_tokens = sum(len(rollout.completion.token_ids) for group in groups_P for rollout in group.rollouts)
-    losses, tokens_P = [], [group_tokens(policy, group) for group in groups_P]
+    losses, tokens_P = [], [policy.tokens_of(group) for group in groups_P]
     for part, weight in own_micro_batches(tokens_P, range(len(groups_P)), budget, policy.is_cut):
         loss = -weight * policy.logprobs(policy.encoder.groups([groups_P[p] for p in part])).sum() / n_tokens
         loss.backward()

@@ -18,11 +18,13 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from medvlm_r1.errors import ConfigError
 from medvlm_r1.models import adapt, decoder
 from medvlm_r1.models.passes import Pass
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Engine, Sampling
+from medvlm_r1.rollout.engines import local
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training.distributed import Devices, current
 from medvlm_r1.training.shards import own_rows
@@ -45,6 +47,10 @@ def is_cut(devices: Devices) -> bool:
 
 def spread(policy: Policy, devices: Devices, dtype: str, has_reference: bool) -> Policy:
     """The policy as ``devices`` want it; ``dtype`` is what it computes in. The same object where they want nothing."""
+    if not policy.shares_prompts and (devices.recompute or is_cut(devices)):
+        raise ConfigError(
+            f'"{policy.model.config.model_type}" has no family, and is neither recomputed nor cut over devices; set devices.recompute=false and devices.shard=false'
+        )
     if devices.recompute:
         recompute(policy)
     return _cut(policy, getattr(torch, dtype), has_reference) if is_cut(devices) else policy
@@ -52,7 +58,7 @@ def spread(policy: Policy, devices: Devices, dtype: str, has_reference: bool) ->
 
 def engine(policy: Policy, learning: bool = True) -> Engine:
     """What writes the rollouts of a policy that learns; or, without ``learning``, the answers to questions that it does not learn from."""
-    return Gathering(LocalEngine(policy), policy) if isinstance(policy, Cut) else LocalEngine(policy, learning=learning)
+    return Gathering(LocalEngine(policy), policy) if isinstance(policy, Cut) else local(policy, learning=learning)
 
 
 # ---------------------------------------------------------------- activations computed twice

@@ -10,7 +10,6 @@ import torch
 
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.models.sent import sent
-from medvlm_r1.training.batches import group_tokens
 from medvlm_r1.training.distributed import current, own_micro_batches
 from medvlm_r1.training.grpo.loss import KL, Evidence, LossConfig, Totals, losses, sequence_mean, staleness
 from medvlm_r1.training.optim import Optimizer
@@ -105,7 +104,7 @@ def taught(groups_P: Sequence[RolloutGroup], advantages_PG: Sequence[Sequence[fl
 
 def _plan(learner: Learner, groups_P: Sequence[RolloutGroup], advantages_PG: Sequence[Sequence[float]], live_P: Sequence[int]) -> list[MiniBatch]:
     """The mini-batches of one epoch: groups as they come, nearly as many in each. Groups that are left out count as rows all the same."""
-    tokens_P = [group_tokens(learner.policy, group) for group in groups_P]
+    tokens_P = [learner.policy.tokens_of(group) for group in groups_P]
     count, plan = learner.config.mini_batches, []
     for m in range(count):
         mine_P = range(len(groups_P) * m // count, len(groups_P) * (m + 1) // count)
