@@ -29,6 +29,7 @@ ROWS = (
     {"audit", "rollout", "clinical"},
     {"training", "evaluation"},
     {"preflight", "report", "recipes", "serving"},
+    {"reading"},
     {"launch"},
     {"experiments"},
     {"commands"},

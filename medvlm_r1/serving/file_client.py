@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from medvlm_r1.data.study import Instance
 from medvlm_r1.serving.refusals import Refused
 from medvlm_r1.serving.wire import Picture
 
@@ -58,4 +59,5 @@ class Files:
                 raise Refused(400, _TOO_MUCH, "messages") from error
             finally:
                 writer.close()
-        return Picture(png, told["sha256"], told["width"], told["height"])
+        known = Instance(*told["uids"], told["frames"]) if told["uids"] else None
+        return Picture(png, told["sha256"], told["width"], told["height"], instance=known)

@@ -18,11 +18,13 @@ import resource
 import signal
 import socket
 import sys
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from medvlm_r1.data.images import load_image
+from medvlm_r1.data.study import Instance, instance
 from medvlm_r1.data.urls import suffix_of
 from medvlm_r1.errors import ImageError
 
@@ -86,13 +88,24 @@ def opened(data: bytes, place: str) -> bytes:
         resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
         try:
             image = load_image(f"/proc/self/fd/{memory}{place}")
+            known = _known(f"/proc/self/fd/{memory}")
         except ImageError as error:
             why = plain(str(error))
             return _line(code="large" if "too large" in why or "unpacks to more" in why else "corrupt", why=why)
     if image.width * image.height > MOST_PIXELS:
         return _line(code="large", why=f"the picture is too large, at most {MOST_PIXELS} pixels; scale it down first")
     png = png_of(image)
-    return _line(code="", sha256=hashlib.sha256(png).hexdigest(), width=image.width, height=image.height, size=len(png)) + png
+    uids = [known.study_uid, known.series_uid, known.sop_class_uid, known.sop_instance_uid] if known else []
+    told = {"width": image.width, "height": image.height, "uids": uids, "frames": known.number_of_frames if known else 1}
+    return _line(code="", sha256=hashlib.sha256(png).hexdigest(), size=len(png), **told) + png
+
+
+def _known(path: str) -> Instance | None:
+    """The UIDs by which a report could name it; most pictures have none."""
+    try:
+        return instance(path)
+    except ImageError:
+        return None
 
 
 def png_of(image: Image.Image) -> bytes:
@@ -120,7 +133,7 @@ def plain(text: str) -> str:
     return f"{'the picture cannot be opened' if foreign else words}; {re.split(r'[(]', remedy)[0].strip()}"
 
 
-def _line(**values: str | int) -> bytes:
+def _line(**values: Any) -> bytes:
     return json.dumps(values).encode() + b"\n"
 
 
