@@ -15,16 +15,17 @@ from typing import Any
 from medvlm_r1.files import digest
 from medvlm_r1.reading.schema import FinalRequest, OpenRequest
 from medvlm_r1.reading.worklist import Case, order
+from medvlm_r1.rollout.told import Reading
 from medvlm_r1.serving.people import ALONE
 from medvlm_r1.serving.refusals import Refused
 from medvlm_r1.serving.schema import ChatRequest, ImageUrl, Medical, Message, Place, Text, Url
 from medvlm_r1.serving.service import Service, decoded, new_id, readings
-from medvlm_r1.serving.wire import Ask
+from medvlm_r1.serving.wire import Ask, Picture
 from medvlm_r1.types import LETTERS, Prompt
 
 KEPT = 4  # reads of a reader whose pictures and answers are still there, the one that is open among them
 FIRST = "first you answer, then the model's answer is shown"
-Asked = tuple[Ask, Prompt]
+Asked = tuple[Ask, Prompt, tuple[Reading, ...]]  # and the earlier answers, as the page remembers them
 
 
 @dataclass(eq=False)
@@ -40,7 +41,7 @@ class Read:
     own: str | None = None
     final: str | None = None
     action: str = ""
-    ask: Ask | None = None
+    asked: Asked | None = None
     thought: list[str] = field(default_factory=list)
     message: Mapping[str, Any] | None = None
     refused: Refused | None = None
@@ -52,6 +53,11 @@ class Read:
         """Wake whoever follows."""
         changed, self.changed = self.changed, asyncio.Event()
         changed.set()
+
+    @property
+    def picture(self) -> Picture | None:
+        """What the model is shown."""
+        return next(iter(self.asked[0].pictures), None) if self.asked else None
 
     @property
     def model(self) -> Mapping[str, Any]:
@@ -117,7 +123,7 @@ class Reads:
             read = self._reads.get((reader, case.id))
             if self.stage(reader, case) == "done" and self.is_first:
                 raise Refused(409, "this case has been read; go on to the next", "case")
-            if read and read.final is None and not read.refused:
+            if read and read.final is None:
                 return read
             waiting = self.under_way(reader)
             if self.is_first and waiting and waiting.own is None and waiting is not read:
@@ -139,6 +145,8 @@ class Reads:
         """The thought as it is written, then the whole answer; nothing before the reader's own where that comes first. Raises Refused."""
         if self.is_first and read.own is None:
             raise Refused(403, FIRST)
+        if read.refused:  # whoever asks again is answered again
+            self._start(read)
         told = 0
         while True:
             changed = read.changed
@@ -193,29 +201,26 @@ class Reads:
         name = digest(repr(request))[:16]
         return Case(f"own-{name}", request.question, tuple(request.medical.options)), request.picture
 
-    async def _prepare(self, case: Case, picture: str, request: OpenRequest) -> tuple[ChatRequest, Asked]:
+    async def _prepare(self, case: Case, picture: str, request: OpenRequest) -> Asked:
         content: list[Text | ImageUrl] = [ImageUrl(type="image_url", image_url=Url(url=picture)), Text(type="text", text=case.question)]
         medical = Medical(options=list(case.options), place=request.medical.place) if case.path else request.medical
         chat = ChatRequest(model=self.service.model, messages=[Message(role="user", content=content)], stream=True, medical=medical)
         with self.service.place_for(1):
-            return chat, await self.service.prepare(chat)
+            return *await self.service.prepare(chat), readings(chat)
 
-    def _begin(self, reader: str, case: Case, place: Place, asked: tuple[ChatRequest, Asked]) -> Read:
-        chat, (ask, prompt) = asked
-        earlier, cases = self._earlier.get((reader, case.id), {}), self.order(reader)
-        again = self._reads.get((reader, case.id))
+    def _begin(self, reader: str, case: Case, place: Place, asked: Asked) -> Read:
+        earlier, cases = self._earlier.get((reader, case.id)), self.order(reader)
         number = cases.index(case) + 1 if case in cases else 0
-        read = Read(earlier.get("read") or new_id(), reader, case, number, place, self.clock(), earlier.get("own"), ask=ask)
-        if again and again.final is None:
-            read.id, read.own, read.since = again.id, again.own, again.since
-        elif not earlier or earlier["final"] is not None:
-            read.id, read.own = new_id(), None
+        read = Read(new_id(), reader, case, number, place, self.clock(), asked=asked)
+        if earlier and earlier["final"] is None:
+            read.id, read.own = earlier["read"], earlier["own"]
+        else:
             opened = {"reader": reader, "case": case.id, "order": number, "n_options": len(case.options), "read_first": self.is_first}
             self.service.record("read-opened", {"read": read.id, **opened})
         self._reads.pop((reader, case.id), None)
         self._reads[reader, case.id] = read
         self._forget(reader)
-        read.task = asyncio.create_task(self._run(read, chat, (ask, prompt)))
+        self._start(read)
         return read
 
     def _forget(self, reader: str) -> None:
@@ -225,21 +230,25 @@ class Reads:
             read = self._reads.pop(key)
             self._earlier[key] = {"read": read.id, "own": read.own, "final": read.final}
 
-    async def _run(self, read: Read, chat: ChatRequest, asked: Asked) -> None:
-        ask, prompt = asked
+    def _start(self, read: Read) -> None:
+        if read.asked:
+            read.thought, read.refused = [], None
+            read.task = asyncio.create_task(self._run(read, read.asked))
+
+    async def _run(self, read: Read, asked: Asked) -> None:
+        ask, prompt, earlier = asked
         try:
             with self.service.place_for(1):
-                async with aclosing(self.service.events(ask, prompt, new_id(), readings(chat))) as events:
+                async with aclosing(self.service.events(ask, prompt, new_id(), earlier)) as events:
                     async for event in events:
                         read.thought += [event.reasoning] if event.reasoning else []
                         read.message = event.message
                         read.tell()
+            if read.message is None:
+                raise Refused(502, "the model said nothing")
         except Refused as refused:
             read.refused = refused
-        else:
-            if read.message is None:
-                read.refused = Refused(502, "the model said nothing")
-        read.tell()
+            read.tell()
 
     def _show(self, read: Read) -> None:
         """In the log before it is on the screen."""

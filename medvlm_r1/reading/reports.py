@@ -39,14 +39,14 @@ def fhir(read: Read, service: Service) -> Mapping[str, Any]:
 
 def record(read: Read, service: Service) -> Record:
     """All that a report is made of. Raises Refused for a picture that no report can name."""
-    ask, told = read.ask, read.model
-    if ask is None or not ask.pictures or ask.pictures[0].instance is None:
+    picture, told = read.picture, read.model
+    if read.asked is None or picture is None or picture.instance is None:
         raise Refused(422, "this picture has no UIDs by which a report could name it; read the DICOM file itself")
-    picture, instance = ask.pictures[0], ask.pictures[0].instance
+    instance = picture.instance
     frame = (read.place.frame or 0) if instance.number_of_frames > 1 else None
     identity, _, dtype = str(service.backend.about.get("identity", service.model)).partition(" ")
     window = f"window={read.place.center:g},{read.place.width:g}" if read.place.center is not None and read.place.width is not None else ""
-    parameters = (f"template={ask.template}", "temperature=0", f"extraction={EXTRACTION}", f"dtype={dtype}" if dtype else "", window)
+    parameters = (f"template={read.asked[0].template}", "temperature=0", f"extraction={EXTRACTION}", f"dtype={dtype}" if dtype else "", window)
     return Record(
         question=read.case.question,
         options=read.case.options,

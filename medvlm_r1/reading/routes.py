@@ -76,10 +76,10 @@ def _read_routes(reads: Reads) -> list[Route]:
 
     async def seen_picture(id: str, who: Caller) -> Response:
         """The very bytes that the model was given."""
-        ask = reads.found(who.name, id).ask
-        if ask is None or not ask.pictures:
+        picture = reads.found(who.name, id).picture
+        if picture is None:
             raise Refused(404, "the model was given no picture")
-        return Response(ask.pictures[0].png, media_type="image/png", headers={"X-Picture-SHA256": ask.pictures[0].sha256})
+        return Response(picture.png, media_type="image/png")
 
     async def report(id: str, who: Caller, format: Literal["sr", "fhir"]) -> Response:
         """A read as a hospital's archive takes it; made now, and kept nowhere."""

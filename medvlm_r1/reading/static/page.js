@@ -10,7 +10,6 @@ import { Viewer } from "./viewer.js";
 let session = null; // what /reading/state said
 let viewer = null;
 let read = null; // the read under way, as the server shows it
-let sent = null; // the reader's own question, to be sent again as it was
 let earlier = []; // answers about this picture, which the server does not remember
 let busy = false;
 
@@ -136,7 +135,7 @@ function progress(done, number) {
 async function ask({ question, options }) {
   if (!viewer.file) return complain({ message: t("ask.needs") });
   if (!question) return complain({ message: t("ask.empty") });
-  await attempt(async () => begin(sent = { picture: await dataUrl(viewer.file), question, medical: { options, place: viewer.place(), earlier: [...earlier] } }), () => ask({ question, options }));
+  await attempt(async () => begin({ picture: await dataUrl(viewer.file), question, medical: { options, place: viewer.place(), earlier: [...earlier] } }), () => ask({ question, options }));
 }
 
 /** A read that was open when the page was loaded anew: its picture is the one that the model was given. */
@@ -182,15 +181,9 @@ async function follow() {
     throw Object.assign(new Error(""), { status: 0 });
   } catch (error) {
     if (read !== mine) return;
-    answer.fail(visible(error.message || t("unreachable")), again);
+    answer.fail(visible(error.message || t("unreachable")), follow); // the server asks the model again
     answer.title.focus();
   }
-}
-
-/** The model is asked again: the server goes on with this very read. */
-async function again() {
-  const request = read.is_listed ? { case: read.case, medical: { place: viewer.place() } } : sent;
-  await attempt(() => begin(request), again);
 }
 
 function ended(answer, message) {
