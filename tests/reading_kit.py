@@ -7,7 +7,7 @@ import httpx
 import pytest
 from serving_kit import OPTIONS, Scripted, data_url, events, png
 
-from medvlm_r1.reading import routes, static_files
+from medvlm_r1.reading import pictures, routes, static_files
 from medvlm_r1.reading.reads import Reads
 from medvlm_r1.reading.study import read_log
 from medvlm_r1.reading.worklist import Case
@@ -43,7 +43,7 @@ class Ward:
         self.reads = Reads(self.service, tuple(cases), self.people.names, self.people.read_first)
         if self.log:
             self.reads.recall(read_log(self.log))
-        page = [*static_files.static(), *routes.routes(self.reads)]
+        page = [*static_files.static(), pictures.route(self.service.files), *routes.routes(self.reads)]
         paths = frozenset({*OPEN_PATHS, *(route.path for route in page if route.is_open)})
         self.app = Guard(app.build(self.service, page), frozenset(LOOPBACK), self.people, self.service.limits, paths)
 

@@ -39,20 +39,33 @@ def open_nifti(path: Path, keys: Mapping[str, float]) -> Image.Image:
     Whether the file is compressed is read from its first bytes, not its name.
     Raises ImageError, and nothing else, for a file that cannot be shown.
     """
+    image, volume = read(path, int(keys.get("volume", 0)))
+    plane = show(volume, *_place(volume.shape, keys, path))
+    if volume.dtype.names:
+        return coloured(plane, str(path))
+    asked = named(keys, str(path))
+    return window(plane, *(bounds(*asked) if asked else limits(volume, image.header, str(path))))
+
+
+def read(path: Path, number: int) -> tuple[nibabel.Nifti1Image, np.ndarray]:
+    """The header, and volume ``number`` in canonical orientation (RAS+): float32, or a record of colours. Raises ImageError."""
     with errors_as(f'image "{path}" cannot be read ({{why}}); check its permissions'):
         head, zipped = head_of(path)
     if content_kind(head) != ".nii":
         raise not_an_image(path, head, zipped, "no NIfTI header")
     with (gzip.open if zipped else open)(path, "rb") as file:
         image = _header(file, head, path)
-        volume = _volume(image, file, int(keys.get("volume", 0)), path.stat().st_size * (_GZIP_RATIO if zipped else 1), path)
+        volume = _volume(image, file, number, path.stat().st_size * (_GZIP_RATIO if zipped else 1), path)
     if volume.dtype.kind == "c":
         raise ImageError(f'image "{path}" holds complex numbers; write their magnitude to a file of its own, numpy.abs(volume)')
-    plane = show(volume, *_place(volume.shape, keys, path))
-    if volume.dtype.names:
-        shown = Image.fromarray(np.stack([plane[colour] for colour in volume.dtype.names], axis=-1))
-        return over_white(shown, str(path)) if shown.mode == "RGBA" else shown
-    return window(plane, *_window(volume, image.header, keys, str(path)))
+    return image, volume
+
+
+def coloured(plane: np.ndarray, name: str) -> Image.Image:
+    """RGB of a record of colours, over white where it has opacity. No window applies to it."""
+    assert plane.dtype.names
+    shown = Image.fromarray(np.stack([plane[colour] for colour in plane.dtype.names], axis=-1))
+    return over_white(shown, name) if shown.mode == "RGBA" else shown
 
 
 def show(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
@@ -112,9 +125,7 @@ def _place(shape: tuple[int, ...], keys: Mapping[str, float], path: Path) -> tup
     return axis, index
 
 
-def _window(volume: np.ndarray, header: nibabel.Nifti1Header, keys: Mapping[str, float], name: str) -> tuple[float, float]:
-    asked = named(keys, name)
-    if asked:
-        return bounds(*asked)
+def limits(volume: np.ndarray, header: nibabel.Nifti1Header, name: str) -> tuple[float, float]:
+    """The values shown black and white where no window is asked for."""
     low, high = (float(header[end]) for end in ("cal_min", "cal_max"))
     return (low, high) if math.isfinite(low) and math.isfinite(high) and high > low else percentiles(finite(volume, name))

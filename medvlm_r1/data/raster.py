@@ -85,6 +85,12 @@ def size_of(path: Path) -> tuple[int, int]:
         return image.size
 
 
+def n_pages(path: Path) -> int:
+    """How many pages by the header alone. Raises ImageError where there is none."""
+    with _opened(path) as image, errors_as(f'image "{path}" is truncated or corrupt ({{why}}); copy it again from its source'):
+        return int(getattr(image, "n_frames", 1))
+
+
 def _stretched(levels: np.ndarray, alpha: np.ndarray | None, loaded: Loaded, path: Path) -> Image.Image:
     known = finite(levels, str(path))
     shown = window(levels, float(known.min()), float(known.max())).convert("RGB")

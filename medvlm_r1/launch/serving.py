@@ -139,12 +139,12 @@ def _page(serving: Serving, offered: Any, people: People, cases: tuple[Case, ...
     """Its routes; none where there is to be no page."""
     if not serving.page:
         return []
-    from medvlm_r1.reading import reads, routes, static_files
+    from medvlm_r1.reading import pictures, reads, routes, static_files
 
     found = reads.Reads(offered, cases, people.names, people.read_first, serving.reading.seed)
     if serving.audit_log:
         found.recall(read_log(serving.audit_log))
-    return [*static_files.static(), *routes.routes(found)]
+    return [*static_files.static(), pictures.route(offered.files), *routes.routes(found)]
 
 
 def _stop(server: Any, offered: Any) -> None:

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
@@ -66,6 +66,31 @@ async def streamed(events: AsyncGenerator[Mapping[str, Any], None]) -> Response:
                 yield _sse(refused.body)
 
     return StreamingResponse(chunks(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a route of ``raw`` answers.
+
+    >>> Reply(b"<p>", "text/html").status
+    200
+    """
+
+    body: bytes
+    media_type: str
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def raw(path: str, answer: Callable[[bytes], Awaitable[Reply]], method: str = "GET") -> Route:
+    """A route that is given the request's body as it came, and whose answer goes out as it is."""
+
+    async def endpoint(request: Request) -> Response:
+        reply = await answer(await request.body())
+        return Response(reply.body, reply.status, dict(reply.headers), reply.media_type)
+
+    endpoint.__name__, endpoint.__doc__ = getattr(answer, "__name__", "raw"), answer.__doc__
+    return Route(path, endpoint, (method,))
 
 
 def build(service: Service, more: Iterable[Route] = ()) -> FastAPI:

@@ -42,6 +42,15 @@ class Files:
 
     async def open(self, data: bytes, place: str = "") -> Picture:
         """What the model is to see of a file. ``place``: "#frame=3" and the like. Raises Refused."""
+        told, png = await self._asked(data, {"whole": False, "place": place}, "messages")
+        known = Instance(*told["uids"], told["frames"]) if told["uids"] else None
+        return Picture(png, told["sha256"], told["width"], told["height"], instance=known)
+
+    async def whole(self, data: bytes) -> bytes:
+        """Header and samples of all that is in a file (``reading.pictures``). Raises Refused."""
+        return (await self._asked(data, {"whole": True}, None))[1]
+
+    async def _asked(self, data: bytes, asked: dict[str, Any], param: str | None) -> tuple[dict[str, Any], bytes]:
         async with self._at_once:
             ours, theirs = socket.socketpair()
             with theirs:
@@ -49,15 +58,13 @@ class Files:
             reader, writer = await asyncio.open_connection(sock=ours, limit=_MOST_REPLY_BYTES)
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    writer.write(json.dumps({"size": len(data), "place": place}).encode() + b"\n" + data)
+                    writer.write(json.dumps({"size": len(data), **asked}).encode() + b"\n" + data)
                     reply = await reader.readline()
                     told: dict[str, Any] = json.loads(reply or json.dumps({"code": "corrupt", "why": _TOO_MUCH}))
                     if told["code"]:
-                        raise Refused(_STATUS[told["code"]], told["why"], "messages")
-                    png = await reader.readexactly(told["size"])
+                        raise Refused(_STATUS[told["code"]], told["why"], param)
+                    return told, await reader.readexactly(told["size"])
             except (ConnectionError, TimeoutError, asyncio.IncompleteReadError) as error:
-                raise Refused(400, _TOO_MUCH, "messages") from error
+                raise Refused(400, _TOO_MUCH, param) from error
             finally:
                 writer.close()
-        known = Instance(*told["uids"], told["frames"]) if told["uids"] else None
-        return Picture(png, told["sha256"], told["width"], told["height"], instance=known)

@@ -1,8 +1,8 @@
 """The process that opens other people's files: one child for each, with little memory, little time and nothing to write to.
 
 It is started with one end of a socket and loads the readers of pictures, and no torch. For each file it is sent a
-connection, forks, and the child reads the file from it, opens it in memory and sends back what the model is to see. Whatever
-a file does to a decoder, it does to one child that has nobody else's data.
+connection, forks, and the child reads the file from it, opens it in memory and sends back what the model is to see, or the
+whole stack that a person pages through. Whatever a file does to a decoder, it does to one child that has nobody else's data.
 
     python -m medvlm_r1.serving.file_process FD
 """
@@ -18,13 +18,16 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from medvlm_r1.data.images import load_image
-from medvlm_r1.data.study import Instance, instance
+from medvlm_r1.data.stacks import load_stack
+from medvlm_r1.data.study import instance
 from medvlm_r1.data.urls import suffix_of
 from medvlm_r1.errors import ImageError
 
@@ -32,6 +35,7 @@ MOST_SECONDS = 10
 MOST_MEMORY_BYTES = 3 * 2**29  # of one child
 MOST_PIXELS = 2**24  # of what is shown: 4096 x 4096, more than a mammogram
 _OPEN_FILES = 32
+HEAD_BYTES, ALIGNED = 4, 8  # the length before a stack's header, and a multiple of what its samples begin at
 
 
 def keep(channel: socket.socket) -> None:
@@ -39,8 +43,8 @@ def keep(channel: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's business
     if importlib.util.find_spec("pydicom"):  # an extra; loaded here once, and not in every child
-        importlib.import_module("medvlm_r1.data.dicom")
-    importlib.import_module("medvlm_r1.data.nifti")
+        importlib.import_module("medvlm_r1.data.dicom.stack")
+    importlib.import_module("medvlm_r1.data.nifti_stack")
     _warm()
     gc.collect()
     gc.freeze()  # what a child does not touch needs no copy
@@ -73,11 +77,48 @@ def _child(connection: socket.socket) -> None:
     with connection, connection.makefile("rwb") as stream:
         asked = json.loads(stream.readline())
         data = stream.read(asked["size"])
-        stream.write(opened(data, asked["place"]))
+        stream.write(whole(data) if asked["whole"] else opened(data, asked["place"]))
 
 
 def opened(data: bytes, place: str) -> bytes:
     """A line that says what came of a file, and behind it the PNG, if any. Nothing is written to a disk."""
+
+    def picture(path: str) -> bytes:
+        image = load_image(path + place)
+        _require_room(image.width, image.height)
+        png = png_of(image)
+        told = {"width": image.width, "height": image.height, "size": len(png), **_known(path)}
+        return _line(code="", sha256=hashlib.sha256(png).hexdigest(), **told) + png
+
+    return _in_memory(data, picture)
+
+
+def _known(path: str) -> dict[str, Any]:
+    """The UIDs by which a report could name it; most pictures have none."""
+    try:
+        found = instance(path)
+    except ImageError:
+        return {"uids": [], "frames": 1}
+    return {"uids": [found.study_uid, found.series_uid, found.sop_class_uid, found.sop_instance_uid], "frames": found.number_of_frames}
+
+
+def whole(data: bytes) -> bytes:
+    """A line that says what came of a file, and behind it the header and the samples of all its frames (``reading.pictures``), if any."""
+
+    def stack(path: str) -> bytes:
+        found = load_stack(Path(path))
+        rows, columns = found.samples.shape[1:3]
+        _require_room(columns, rows)
+        head = json.dumps({**found.header, "sha256": hashlib.sha256(data).hexdigest()}).encode()
+        head += b" " * (-(len(head) + HEAD_BYTES) % ALIGNED)
+        samples = found.samples.astype(found.samples.dtype.newbyteorder("<"), copy=False).tobytes()
+        return b"".join((_line(code="", size=HEAD_BYTES + len(head) + len(samples)), len(head).to_bytes(HEAD_BYTES, "little"), head, samples))
+
+    return _in_memory(data, stack)
+
+
+def _in_memory(data: bytes, reader: Callable[[str], bytes]) -> bytes:
+    """What ``reader`` makes of the file, which has a path and no place on a disk; or a line that says why it cannot."""
     if not suffix_of(data):
         return _line(code="unsupported", why="the picture is of no kind that is read here; send PNG, JPEG, TIFF, BMP, DICOM or NIfTI")
     memory = os.memfd_create("picture")
@@ -87,25 +128,15 @@ def opened(data: bytes, place: str) -> bytes:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
         try:
-            image = load_image(f"/proc/self/fd/{memory}{place}")
-            known = _known(f"/proc/self/fd/{memory}")
+            return reader(f"/proc/self/fd/{memory}")
         except ImageError as error:
             why = plain(str(error))
             return _line(code="large" if "too large" in why or "unpacks to more" in why else "corrupt", why=why)
-    if image.width * image.height > MOST_PIXELS:
-        return _line(code="large", why=f"the picture is too large, at most {MOST_PIXELS} pixels; scale it down first")
-    png = png_of(image)
-    uids = [known.study_uid, known.series_uid, known.sop_class_uid, known.sop_instance_uid] if known else []
-    told = {"width": image.width, "height": image.height, "uids": uids, "frames": known.number_of_frames if known else 1}
-    return _line(code="", sha256=hashlib.sha256(png).hexdigest(), size=len(png), **told) + png
 
 
-def _known(path: str) -> Instance | None:
-    """The UIDs by which a report could name it; most pictures have none."""
-    try:
-        return instance(path)
-    except ImageError:
-        return None
+def _require_room(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise ImageError(f"the picture is too large, at most {MOST_PIXELS} pixels; scale it down first")
 
 
 def png_of(image: Image.Image) -> bytes:

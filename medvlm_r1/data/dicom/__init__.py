@@ -5,10 +5,10 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from medvlm_r1.data.dicom.colour import eight_bit, looked_up
+from medvlm_r1.data.dicom.colour import to_colour
 from medvlm_r1.data.dicom.grey import to_grey
-from medvlm_r1.data.dicom.shape import GREY, PALETTE, shape_of
-from medvlm_r1.data.dicom.source import PIXELS, decode, read
+from medvlm_r1.data.dicom.shape import GREY, INVERTED, shape_of
+from medvlm_r1.data.dicom.source import decode, pixels_of, read
 from medvlm_r1.errors import ImageError
 
 KEYS = ("frame", "center", "width")
@@ -21,18 +21,12 @@ def open_dicom(path: Path, keys: Mapping[str, float]) -> Image.Image:
     """
     source = read(path)
     elements = source.elements
-    keyword = next((keyword for keyword in PIXELS if keyword in source.dataset), None)
-    if keyword is None:
-        kind = elements.text("Modality") or "DICOM"
-        raise ImageError(f'image "{path}" holds no pixels (it is a {kind[:16]} object); drop the question')
+    keyword = pixels_of(source)
     shape, frame = shape_of(elements, keyword), int(keys.get("frame", 0))
     if not 0 <= frame < shape.number_of_frames:
         raise ImageError(f'image "{path}" has no frame {frame}; it has {shape.number_of_frames}, counted from 0')
     pixels = decode(source, shape, keyword, frame)
-    kind = shape.photometric_interpretation
-    if kind == PALETTE:
-        return looked_up(pixels, elements, source.big_endian)
-    if kind not in GREY:
-        return eight_bit(pixels, shape.bits_stored)
+    if shape.photometric_interpretation not in GREY:
+        return to_colour(pixels, elements, shape, source.big_endian)
     grey = to_grey(pixels, elements.of_frame(frame), keys, source.big_endian)
-    return ImageOps.invert(grey) if kind == "MONOCHROME1" else grey
+    return ImageOps.invert(grey) if shape.photometric_interpretation == INVERTED else grey

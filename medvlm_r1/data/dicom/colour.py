@@ -5,10 +5,16 @@ from PIL import Image
 
 from medvlm_r1.data.dicom.elements import Elements
 from medvlm_r1.data.dicom.lut import Table, table_of
+from medvlm_r1.data.dicom.shape import PALETTE, Shape
 from medvlm_r1.data.window import window
 from medvlm_r1.errors import ImageError
 
 _COLOURS = ("Red", "Green", "Blue")
+
+
+def to_colour(pixels: np.ndarray, elements: Elements, shape: Shape, big_endian: bool) -> Image.Image:
+    """8-bit RGB of a frame that is not grey. No window applies to it."""
+    return looked_up(pixels, elements, big_endian) if shape.photometric_interpretation == PALETTE else eight_bit(pixels, shape.bits_stored)
 
 
 def eight_bit(pixels: np.ndarray, bits: int) -> Image.Image:

@@ -11,6 +11,9 @@ from medvlm_r1.data.foreign import errors_as
 from medvlm_r1.errors import ImageError
 
 
+GREY_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
+
+
 class Elements:
     """The elements of a data set, or of several of which the first that holds an element speaks (``scopes``).
 
@@ -66,10 +69,9 @@ class Elements:
             raise ImageError(f'image "{self.name}" has a {keyword} that is no sequence; correct its header')
         return [Elements([item], self.name) for item in value or []]
 
-    def of_frame(self, frame: int) -> Elements:
+    def of_frame(self, frame: int, macros: Sequence[str] = GREY_MACROS) -> Elements:
         """With what enhanced objects say for one frame, or else for all of them (PS3.3 C.7.6.16), before the data set itself."""
         groups = [*self.items("PerFrameFunctionalGroupsSequence")[frame : frame + 1], *self.items("SharedFunctionalGroupsSequence")[:1]]
-        macros = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
         found = [item for group in groups for macro in macros for item in group.items(macro)]
         return Elements([*(scope for item in found for scope in item.scopes), *self.scopes], self.name)
 

@@ -1,6 +1,7 @@
 """Stored values to grey levels: modality LUT or rescale, then VOI LUT or window (PS3.3 C.11.1, C.11.2; PS3.4 N.2)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -13,22 +14,50 @@ from medvlm_r1.errors import ImageError
 _LIMITS = {"f4": "Float", "f8": "DoubleFloat"}  # PixelPaddingValue of float pixels has a name of its own (C.7.6.24)
 
 
-def to_grey(pixels: np.ndarray, elements: Elements, keys: Mapping[str, float], big_endian: bool) -> Image.Image:
-    """Through the window that is asked for, else the file's VOI LUT, else its first usable window, else the 0.5 to 99.5
-    percentiles of the rescaled values, padding left out.
+@dataclass(frozen=True)
+class Rule:
+    """How values in the scanner's units become grey: through a table, a SIGMOID, or between two ends (``low`` is black, ``high`` white).
+
+    ``window`` is the center and width that the file gives, None for a table and for percentiles.
+
+    >>> Rule("LINEAR", 0.0, 4095.0, (2048, 4096)).grey(np.array([[-5, 4095]])).tobytes()
+    b'\\x00\\xff'
     """
+
+    function: str  # LINEAR, LINEAR_EXACT, SIGMOID, PERCENTILES or TABLE
+    low: float = 0.0
+    high: float = 1.0
+    window: tuple[float, float] | None = None
+    table: Table | None = None
+
+    def grey(self, values: np.ndarray) -> Image.Image:
+        """8 bit."""
+        if self.table:
+            values = self.table.look_up(values)
+        elif self.function == "SIGMOID" and self.window:  # C.11.2.1.3.1
+            center, width = self.window
+            with np.errstate(over="ignore"):
+                values = 1 / (1 + np.exp(-4 * (values.astype(np.float64) - center) / width))
+        return window(values, self.low, self.high)
+
+
+def to_grey(pixels: np.ndarray, elements: Elements, keys: Mapping[str, float], big_endian: bool) -> Image.Image:
+    """Through the window that is asked for, else by the file's own ``rule_of``."""
     values = rescaled(pixels, elements, big_endian)
     asked = named(keys, elements.name)
-    if asked:
-        return window(values, *bounds(*asked))
+    return window(values, *bounds(*asked)) if asked else rule_of(values, pixels, elements, big_endian).grey(values)
+
+
+def rule_of(values: np.ndarray, pixels: np.ndarray, elements: Elements, big_endian: bool) -> Rule:
+    """The file's VOI LUT, else its first usable window, else the 0.5 to 99.5 percentiles of ``values``, the rescaled ``pixels``, padding left out."""
     table = _table(elements, "VOILUTSequence", bool((values < 0).any()), big_endian)
     if table:
-        return window(table.look_up(values), 0, 2 ** used_bits(table) - 1)
+        return Rule("TABLE", 0, 2 ** used_bits(table) - 1, table=table)
     chosen = first_window(elements)
     if chosen:
-        return _windowed(values, *chosen, elements)
+        return _windowed(*chosen, elements)
     inside = values[~padding(pixels, elements)]
-    return window(values, *percentiles(finite(inside if inside.size else values, elements.name)))
+    return Rule("PERCENTILES", *percentiles(finite(inside if inside.size else values, elements.name)))
 
 
 def rescaled(pixels: np.ndarray, elements: Elements, big_endian: bool) -> np.ndarray:
@@ -58,9 +87,14 @@ def used_bits(table: Table) -> int:
 
 
 def first_window(elements: Elements) -> tuple[float, float] | None:
-    """Center and width of the first window that shows something: C.11.2.1.2.1 wants a width of 1 or more, C.11.2.1.3 of more than 0."""
+    """Center and width of the first window that shows something."""
+    return next((pair for pair in windows_of(elements) if pair), None)
+
+
+def windows_of(elements: Elements) -> list[tuple[float, float] | None]:
+    """Center and width of each window; None for one that shows nothing: C.11.2.1.2.1 wants a width of 1 or more, C.11.2.1.3 of more than 0."""
     pairs = zip(elements.numbers("WindowCenter"), elements.numbers("WindowWidth"), strict=False)
-    return next(((center, width) for center, width in pairs if center is not None and width is not None and width > 0), None)
+    return [(center, width) if center is not None and width is not None and width > 0 else None for center, width in pairs]
 
 
 def padding(pixels: np.ndarray, elements: Elements) -> np.ndarray:
@@ -81,15 +115,14 @@ def _as_stored(number: float, kind: np.dtype) -> float:
     return as_signed(int(number), bits) if kind.kind == "i" else int(number) % 2**bits
 
 
-def _windowed(values: np.ndarray, center: float, width: float, elements: Elements) -> Image.Image:
+def _windowed(center: float, width: float, elements: Elements) -> Rule:
     function = elements.text("VOILUTFunction") or "LINEAR"
-    if function == "SIGMOID":  # C.11.2.1.3.1
-        with np.errstate(over="ignore"):
-            return window(1 / (1 + np.exp(-4 * (values.astype(np.float64) - center) / width)), 0, 1)
+    if function == "SIGMOID":
+        return Rule(function, 0, 1, (center, width))
     if function not in ("LINEAR", "LINEAR_EXACT"):
         remedy = f"name a window: #center={center:g}&width={width:g}"
         raise ImageError(f'image "{elements.name}" has the unknown VOILUTFunction {function[:40]!r}; {remedy}')
-    return window(values, *(bounds if function == "LINEAR" else exact_bounds)(center, width))
+    return Rule(function, *(bounds if function == "LINEAR" else exact_bounds)(center, width), (center, width))
 
 
 def _table(elements: Elements, sequence: str, signed: bool, big_endian: bool) -> Table | None:

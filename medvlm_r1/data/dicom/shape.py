@@ -7,7 +7,8 @@ import numpy as np
 from medvlm_r1.data.dicom.elements import Elements
 from medvlm_r1.errors import ImageError
 
-GREY = ("MONOCHROME1", "MONOCHROME2")
+INVERTED = "MONOCHROME1"  # the least value is white
+GREY = (INVERTED, "MONOCHROME2")
 PALETTE = "PALETTE COLOR"
 RGB = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")  # decoded to RGB
 _FLOAT_BITS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}

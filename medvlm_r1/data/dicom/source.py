@@ -33,8 +33,8 @@ from medvlm_r1.errors import ImageError
 MAX_INFLATED_BYTES = 64 * 2**20  # of the deflated transfer syntax, which shrinks a thousandfold: 300 MB fit into 300 kB
 _UNDEFINED = 0xFFFFFFFF  # the length of an element that is made of fragments
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-# All that is read of a picture: no name, no date, no patient.
-_KEYWORDS = (
+# All that a model's picture is made of: no name, no date, no patient.
+PICTURE = (
     *("Modality", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit", "DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
@@ -62,7 +62,7 @@ class Source:
         return self.syntax == ExplicitVRBigEndian
 
 
-def read(path: Path, keywords: Sequence[str] = _KEYWORDS) -> Source:
+def read(path: Path, keywords: Sequence[str] = PICTURE) -> Source:
     """These elements of a file. Raises ImageError for one that is no DICOM, cannot be parsed, or unpacks to more than MAX_INFLATED_BYTES."""
     tags = [tag for keyword in keywords if (tag := pydicom.datadict.tag_for_keyword(keyword)) is not None]
     corrupt = f'image "{path}" is truncated or corrupt ({{why}}); copy it again from its source'
@@ -83,6 +83,15 @@ def read(path: Path, keywords: Sequence[str] = _KEYWORDS) -> Source:
     with errors_as(corrupt):
         dataset = read_dataset(file, implicit, little, specific_tags=tags)
     return Source(Elements([dataset], str(path)), dataset, syntax)
+
+
+def pixels_of(source: Source) -> str:
+    """The element that holds the pixels. Raises ImageError where there is none."""
+    keyword = next((keyword for keyword in PIXELS if keyword in source.dataset), None)
+    if keyword is None:
+        kind = source.elements.text("Modality") or "DICOM"
+        raise ImageError(f'image "{source.elements.name}" holds no pixels (it is a {kind[:16]} object); drop the question')
+    return keyword
 
 
 def dataset(values: Mapping[str, str]) -> pydicom.Dataset:
