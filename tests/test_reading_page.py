@@ -82,7 +82,7 @@ def test_a_study_by_keyboard_alone_and_its_table(tmp_path, desks):
     listed = cases(tmp_path, reference="A")
     with AtAPort(Ward(tmp_path, cases=listed, people=People(read_first=True))) as at:
         page = desks(at).page
-        for own, key, final in (("b", "a", "A"), ("1", "d", "A"), ("c", "s", "C")):
+        for own, key in (("b", "a"), ("1", "d"), ("c", "s")):
             page.locator("#own").wait_for()
             assert page.locator("#answer").count() == 0 and "Dark" not in page.content()
             page.keyboard.press(own)
