@@ -1,10 +1,11 @@
 """What tests of the page share: the server with its page over a scripted backend, called in this process or at a port, and a browser."""
 
 import asyncio
+import hashlib
 import threading
+from dataclasses import replace
 
 import httpx
-import pytest
 from serving_kit import OPTIONS, Scripted, data_url, events, png
 
 from medvlm_r1.reading import pictures, routes, static_files
@@ -21,6 +22,18 @@ from medvlm_r1.serving.wire import Picture
 ANNA, BERT, DEVELOPER = "annas-key-0123456789", "berts-key-0123456789", "developers-key-0123456789"
 
 
+class TakenFor:
+    """Real files, opened by their process; ``instance``: the UIDs that each is taken to have."""
+
+    def __init__(self, files, instance=None):
+        self.files, self.instance = files, instance
+        self.whole = files.whole
+
+    async def open(self, data, place=""):
+        found = await self.files.open(data, place)
+        return replace(found, instance=self.instance or found.instance)
+
+
 class PngFiles:
     """Opens every PNG as itself; ``instance``: the UIDs that it has."""
 
@@ -28,8 +41,6 @@ class PngFiles:
         self.instance = instance
 
     async def open(self, data, place=""):
-        import hashlib
-
         return Picture(data, hashlib.sha256(data).hexdigest(), 40, 30, instance=self.instance)
 
 
@@ -43,7 +54,8 @@ class Ward:
         self.reads = Reads(self.service, tuple(cases), self.people.names, self.people.read_first)
         if self.log:
             self.reads.recall(read_log(self.log))
-        page = [*static_files.static(), pictures.route(self.service.files), *routes.routes(self.reads)]
+        opener = pictures.route(self.service.files)
+        page = [*static_files.static(), opener, *routes.routes(self.reads)]
         paths = frozenset({*OPEN_PATHS, *(route.path for route in page if route.is_open)})
         self.app = Guard(app.build(self.service, page), frozenset(LOOPBACK), self.people, self.service.limits, paths)
 
@@ -107,20 +119,6 @@ async def followed(http, id):
     return events(response.text)[-1]
 
 
-@pytest.fixture(scope="session")
-def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tried in a browser: pip install playwright")
-    import shutil
-
-    where = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if not where:
-        pytest.skip("the page is tried in a browser, and there is no chromium here")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=where, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 class Desk:
     """A page of a browser at a ward; ``faults``: what its console complains about; ``foreign``: requests to anybody else."""
 
@@ -140,7 +138,7 @@ class Desk:
 
     def drop(self, data, name="scan.png"):
         self.page.locator("#file").set_input_files({"name": name, "mimeType": "application/octet-stream", "buffer": data})
-        self.page.locator("#viewer > *").first.wait_for()
+        self.page.locator("#viewer.viewer-open").wait_for()
 
     def ask(self, question="Which side?", options=OPTIONS):
         self.page.fill("#question", question)

@@ -9,12 +9,17 @@ import os
 from pathlib import Path
 
 import pytest
-from reading_kit import AtAPort, Desk, PngFiles, Ward, cases, chromium  # noqa: F401
+import viewer_kit
+from reading_kit import AtAPort, Desk, TakenFor, Ward, cases
 from serving_kit import Scripted, png
 
 from medvlm_r1.reading import study
 from medvlm_r1.serving.calibrated import Block, Calibration
+from medvlm_r1.serving.file_client import Files
 from medvlm_r1.serving.people import People
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tried in a browser: pip install playwright")
+pytestmark = pytest.mark.skipif(viewer_kit.CHROMIUM is None, reason="no Chromium here: nobody has looked at the page")
 
 CALIBRATED = Calibration(
     "abc float32", "/data/ward 3/held-out.jsonl", "think", 200, (Block(0.0, 100, 0.5, (0.4, 0.6)), Block(0.75, 100, 0.9, (0.83, 0.95))), 0.6
@@ -25,8 +30,34 @@ STATUSES = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=viewer_kit.CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def files():
+    opener = Files()
+    opener.start()
+    yield opener
+    opener.close()
+
+
 @pytest.fixture
-def desks(chromium):  # noqa: F811
+def ward(tmp_path, files):
+    """Makes a server with a page, at a port; its log in the test's folder."""
+
+    def made(instance=None, **changes):
+        return AtAPort(Ward(tmp_path, files=TakenFor(files, instance), **changes))
+
+    return made
+
+
+@pytest.fixture
+def desks(chromium):
     """Opens pages; each must have said nothing in its console and asked nobody else."""
     opened = []
 
@@ -55,8 +86,8 @@ def violations(page):
 # ---------------------------------------------------------------- a reading
 
 
-def test_a_picture_is_dropped_asked_about_and_answered(tmp_path, desks):
-    with AtAPort(Ward(tmp_path, calibration=CALIBRATED)) as at:
+def test_a_picture_is_dropped_asked_about_and_answered(ward, desks):
+    with ward(calibration=CALIBRATED) as at:
         desk = desks(at)
         desk.page.locator("#ask").wait_for()
         desk.drop(png((200, 150)))
@@ -78,9 +109,9 @@ def test_a_picture_is_dropped_asked_about_and_answered(tmp_path, desks):
         assert desk.page.locator("#banner").is_visible()
 
 
-def test_a_study_by_keyboard_alone_and_its_table(tmp_path, desks):
+def test_a_study_by_keyboard_alone_and_its_table(ward, tmp_path, desks):
     listed = cases(tmp_path, reference="A")
-    with AtAPort(Ward(tmp_path, cases=listed, people=People(read_first=True))) as at:
+    with ward(cases=listed, people=People(read_first=True)) as at:
         page = desks(at).page
         for own, key in (("b", "a"), ("1", "d"), ("c", "s")):
             page.locator("#own").wait_for()
@@ -104,8 +135,8 @@ def test_a_study_by_keyboard_alone_and_its_table(tmp_path, desks):
     assert all(float(row["seconds_own"]) >= 0 and float(row["seconds_final"]) >= 0 for row in found)
 
 
-def test_reading_first_survives_a_page_loaded_anew_and_a_second_tab(tmp_path, desks):
-    with AtAPort(Ward(tmp_path, people=People(read_first=True))) as at:
+def test_reading_first_survives_a_page_loaded_anew_and_a_second_tab(ward, desks):
+    with ward(people=People(read_first=True)) as at:
         desk = desks(at)
         desk.page.locator("#ask").wait_for()
         desk.drop(png((60, 40)))
@@ -133,8 +164,8 @@ def test_reading_first_survives_a_page_loaded_anew_and_a_second_tab(tmp_path, de
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_what_is_no_answer_looks_like_none(tmp_path, desks, status):
-    with AtAPort(Ward(tmp_path, backend=STATUSES[status], calibration=CALIBRATED)) as at:
+def test_what_is_no_answer_looks_like_none(ward, desks, status):
+    with ward(backend=STATUSES[status], calibration=CALIBRATED) as at:
         desk = desks(at)
         desk.page.locator("#ask").wait_for()
         desk.drop(png())
@@ -150,8 +181,8 @@ def test_what_is_no_answer_looks_like_none(tmp_path, desks, status):
 NASTY = "<think><script>alert(1)</script><img src=x onerror=alert(1)>\x1b[31m\u202eDOE</think><answer>A</answer>"
 
 
-def test_what_a_model_writes_is_text(tmp_path, desks):
-    with AtAPort(Ward(tmp_path, backend=Scripted(NASTY))) as at:
+def test_what_a_model_writes_is_text(ward, desks):
+    with ward(backend=Scripted(NASTY)) as at:
         desk = desks(at)
         desk.page.on("dialog", lambda dialog: desk.faults.append(dialog.message))
         desk.page.locator("#ask").wait_for()
@@ -165,9 +196,9 @@ def test_what_a_model_writes_is_text(tmp_path, desks):
         assert "\u202e" not in desk.page.locator("#steps").inner_text() and "\x1b" not in desk.page.content()
 
 
-def test_faults_are_said_and_nothing_is_lost(tmp_path, desks):
+def test_faults_are_said_and_nothing_is_lost(ward, desks):
     backend = Scripted(why=(5, 502))
-    with AtAPort(Ward(tmp_path, backend=backend)) as at:
+    with ward(backend=backend) as at:
         desk = desks(at, quiet=False)
         desk.page.locator("#ask").wait_for()
         desk.ask()
@@ -181,9 +212,9 @@ def test_faults_are_said_and_nothing_is_lost(tmp_path, desks):
         desk.page.locator(".letter").wait_for()
 
 
-def test_the_key_is_asked_once_and_lies_nowhere(tmp_path, desks):
+def test_the_key_is_asked_once_and_lies_nowhere(ward, desks):
     key = "a-key-of-sixteen-signs"
-    with AtAPort(Ward(tmp_path, people=People(key))) as at:
+    with ward(people=People(key)) as at:
         desk = desks(at, quiet=False)
         desk.page.locator("#key-input").fill("wrong")
         desk.page.keyboard.press("Enter")
@@ -196,8 +227,8 @@ def test_the_key_is_asked_once_and_lies_nowhere(tmp_path, desks):
         desk.page.locator("#key-input").wait_for()
 
 
-def test_another_picture_forgets_the_answer_about_the_first(tmp_path, desks):
-    with AtAPort(Ward(tmp_path)) as at:
+def test_another_picture_forgets_the_answer_about_the_first(ward, desks):
+    with ward() as at:
         desk = desks(at)
         desk.page.locator("#ask").wait_for()
         desk.drop(png((50, 50)))
@@ -212,8 +243,8 @@ def test_another_picture_forgets_the_answer_about_the_first(tmp_path, desks):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(tmp_path, desks, scheme):
-    with AtAPort(Ward(tmp_path, cases=cases(tmp_path), people=People(read_first=True), calibration=CALIBRATED)) as at:
+def test_axe_finds_nothing(ward, tmp_path, desks, scheme):
+    with ward(cases=cases(tmp_path), people=People(read_first=True), calibration=CALIBRATED) as at:
         page = desks(at, color_scheme=scheme, bypass_csp=True).page
         page.locator("#own").wait_for()
         found = violations(page)
@@ -230,8 +261,8 @@ def test_axe_finds_nothing(tmp_path, desks, scheme):
         assert found + violations(page) == []
 
 
-def test_a_narrow_screen_scrolls_one_way(tmp_path, desks):
-    with AtAPort(Ward(tmp_path, cases=cases(tmp_path), people=People(read_first=True))) as at:
+def test_a_narrow_screen_scrolls_one_way(ward, tmp_path, desks):
+    with ward(cases=cases(tmp_path), people=People(read_first=True)) as at:
         page = desks(at, viewport={"width": 320, "height": 640}).page
         page.locator("#own").wait_for()
         page.keyboard.press("b")
@@ -240,10 +271,10 @@ def test_a_narrow_screen_scrolls_one_way(tmp_path, desks):
         assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
-def test_reports_are_saved_from_the_page(tmp_path, desks):
+def test_reports_are_saved_from_the_page(ward, desks):
     from test_reading import DICOM
 
-    with AtAPort(Ward(tmp_path, files=PngFiles(DICOM))) as at:
+    with ward(DICOM) as at:
         desk = desks(at)
         desk.page.locator("#ask").wait_for()
         desk.drop(png())

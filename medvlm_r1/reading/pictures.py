@@ -7,7 +7,7 @@ process, under its limits, by what opens it for the model.
 
 from typing import Protocol
 
-from medvlm_r1.serving.app import Reply, Route, raw
+from medvlm_r1.serving.app import Request, Response, Route
 from medvlm_r1.serving.refusals import Refused
 
 PATH = "/reading/picture"
@@ -24,10 +24,11 @@ class Opener(Protocol):
 def route(files: Opener) -> Route:
     """For ``serving.app.build``."""
 
-    async def picture(body: bytes) -> Reply:
+    async def picture(request: Request) -> Response:
         """A picture before its window, for the page."""
+        body = await request.body()
         if not body:
             raise Refused(400, "the file is empty; choose another")
-        return Reply(await files.whole(body), "application/octet-stream")
+        return Response(await files.whole(body), media_type="application/octet-stream")
 
-    return raw(PATH, picture, "POST")
+    return Route(PATH, picture, ("POST",))

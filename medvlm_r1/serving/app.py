@@ -8,11 +8,12 @@ import json
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
-from fastapi import Response as Response  # what a page's route may answer with
+from fastapi import Depends, FastAPI
+from fastapi import Request as Request  # what a page's route may be given,
+from fastapi import Response as Response  # and answer with
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -66,31 +67,6 @@ async def streamed(events: AsyncGenerator[Mapping[str, Any], None]) -> Response:
                 yield _sse(refused.body)
 
     return StreamingResponse(chunks(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What a route of ``raw`` answers.
-
-    >>> Reply(b"<p>", "text/html").status
-    200
-    """
-
-    body: bytes
-    media_type: str
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-def raw(path: str, answer: Callable[[bytes], Awaitable[Reply]], method: str = "GET") -> Route:
-    """A route that is given the request's body as it came, and whose answer goes out as it is."""
-
-    async def endpoint(request: Request) -> Response:
-        reply = await answer(await request.body())
-        return Response(reply.body, reply.status, dict(reply.headers), reply.media_type)
-
-    endpoint.__name__, endpoint.__doc__ = getattr(answer, "__name__", "raw"), answer.__doc__
-    return Route(path, endpoint, (method,))
 
 
 def build(service: Service, more: Iterable[Route] = ()) -> FastAPI:

@@ -86,12 +86,18 @@ def _windows(elements: Elements) -> list[dict[str, Any]]:
 
 def _plane(elements: Elements, first: Elements, shape: Shape) -> tuple[Plane, list[str]]:
     """And the codes of what its header leaves open."""
-    every = [elements.of_frame(number, geometry.MACROS) for number in range(shape.number_of_frames)] if elements.items("PerFrameFunctionalGroupsSequence") else [first]
+    every = (
+        [elements.of_frame(number, geometry.MACROS) for number in range(shape.number_of_frames)]
+        if elements.items("PerFrameFunctionalGroupsSequence")
+        else [first]
+    )
     found = [geometry.sides(one) for one in every]
     spacing, scale = geometry.spacing(first)
     if any(geometry.spacing(one) != (spacing, scale) for one in every):  # no one scale for all
         spacing, scale = None, ""
     sides = [one for one, _ in found]
     plane = one_after_the_other((shape.number_of_frames, shape.rows, shape.columns))
-    missing = [why for why in dict.fromkeys(why for _, why in found) if why] + (["detector-spacing"] if scale == "detector" else [] if scale else ["no-spacing"])
+    missing = [why for why in dict.fromkeys(why for _, why in found) if why] + (
+        ["detector-spacing"] if scale == "detector" else [] if scale else ["no-spacing"]
+    )
     return replace(plane, sides=sides if any(one != sides[0] for one in sides) else sides[:1], spacing=spacing, scale=scale), missing

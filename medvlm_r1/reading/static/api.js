@@ -1,8 +1,9 @@
 // The server, as the page calls it. The key lives in this module's memory: never in an address, a cookie or a storage.
 
-let key = "";
+let authorization = {};
 
-export const setKey = (given) => { key = given; };
+/** From now on; the headers that the viewer sends too. */
+export const setKey = (key) => (authorization = key ? { Authorization: `Bearer ${key}` } : {});
 
 export class Refused extends Error {
   constructor(status, message) {
@@ -12,7 +13,7 @@ export class Refused extends Error {
 }
 
 export async function call(path, { body, type = "application/json" } = {}) {
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const headers = { ...authorization };
   if (body !== undefined) headers["Content-Type"] = type;
   let response;
   try {

@@ -47,7 +47,7 @@ function askKey(wrong = false) {
     el("label", { for: "key-input" }, t("key.label")), input, el("p", { class: "note" }, t("key.note")), el("button", { type: "submit", class: "main" }, t("key.send")));
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    setKey(input.value.trim());
+    viewer.headers = setKey(input.value.trim());
     try {
       await get("reading/state");
     } catch (error) {

@@ -1,25 +1,385 @@
-// Stands in for the viewer: shows what a browser can show.
+// A picture is read here: DICOM, NIfTI, PNG, JPEG, TIFF, as medvlm_r1/reading/pictures.py sends it. No word of a file becomes markup.
+import {asked, tidy, windowOf} from "./window.js";
+import {Stack} from "./stack.js";
+import {Surface} from "./surface.js";
+import {build, fill} from "./controls.js";
+
+const CT = [["brain", 40, 80], ["stroke", 40, 40], ["subdural", 75, 215], ["soft", 40, 400], ["mediastinum", 50, 350], ["lung", -600, 1500], ["bone", 400, 1800], ["liver", 60, 160]];
+const ZOOM_STEP = 1.25, SAID_AFTER_MS = 400;
+
 export class Viewer {
-  constructor(element, texts, announce) {
-    this.element = element;
-    this.texts = texts;
+  constructor(element, texts, announce = () => {}) {
+    this.element = element; this.texts = texts; this.announce = announce;
+    this.headers = {};
+    this.parts = build(element, texts, this);
+    this.surface = new Surface(this.parts.canvas);
+    this.#listen();
+    this.close();
   }
+
+  // ---- what the page calls
+
   async open(file) {
     this.close();
-    this.file = file;
-    this.header = {};
-    const image = document.createElement("img");
-    image.alt = this.texts["alt"] ?? "";
-    image.src = this.url = URL.createObjectURL(file);
-    this.element.replaceChildren(image);
-    this.element.hidden = false;
+    const turn = ++this.turn;
+    this.parts.stage.setAttribute("aria-busy", "true");
+    this.announce(this.texts.opening);
+    try {
+      const response = await fetch("/reading/picture", {method: "POST", body: file, headers: {"Content-Type": "application/octet-stream", ...this.headers}});
+      if (!response.ok) throw {status: response.status, message: (await response.json().catch(() => ({})))?.error?.message ?? this.texts.broken};
+      const buffer = await response.arrayBuffer();
+      if (turn !== this.turn) return;
+      try { this.stack = new Stack(buffer); } catch { throw {status: 502, message: this.texts.broken}; }
+    } finally {
+      if (turn === this.turn) this.parts.stage.removeAttribute("aria-busy");
+    }
+    this.file = file; this.header = this.stack.header;
+    this.plane = this.stack.planes[0];
+    this.presets = this.#presets();
+    this.#middle();
+    fill(this);
+    this.#cut();
+    this.paintNow();
   }
-  place() { return {}; }
-  mark() {}
-  help() { return []; }
+
+  // What is on the screen, as medical.place takes it: only what differs from what the model is shown of itself.
+  place() {
+    if (!this.stack) return {};
+    const {axis} = this.header.planes[this.plane], place = {};
+    if (axis !== null) Object.assign(place, {axis, slice: this.number});
+    else if (this.number > 0) place.frame = this.number;
+    return this.own && this.isShared ? {...place, ...this.own} : place;
+  }
+
+  // A region as shares of the picture, or null; its name beside it.
+  mark(region, label = "") {
+    this.surface.region = region;
+    this.parts.label.textContent = region ? label : "";
+    this.later("draw");
+  }
+
   close() {
-    if (this.url) URL.revokeObjectURL(this.url);
-    this.url = this.file = this.header = null;
-    this.element.replaceChildren();
+    this.turn = (this.turn ?? 0) + 1;
+    for (const name of ["stack", "file", "header", "own", "value"]) this[name] = null;
+    Object.assign(this, {plane: "", number: 0, isInverted: false, mode: "", tool: this.tool ?? "window", ends: [], told: "", presets: []});
+    Object.assign(this.surface, {frame: null, image: null, lines: [], region: null, mark: null});
+    this.surface.fit();
+    this.element.classList.remove("viewer-open");
+    this.parts.label.textContent = "";
+    clearTimeout(this.saying);
+    cancelAnimationFrame(this.pending);
+    this.pending = 0;
+  }
+
+  help() { return this.texts.keys.map((pair) => [...pair]); }
+
+  // ---- what is shown
+
+  // Does the model see this window too? It has none for colour, nor for a picture without a header.
+  get isShared() { return this.header.kind !== "raster" && !this.stack.colour; }
+
+  get rule() {
+    const rule = this.stack.rule(this.number);
+    return this.own ? asked(rule, this.own.center, this.own.width) : rule;
+  }
+
+  // Center and width in force, as numbers to read and to start from.
+  get window() {
+    if (this.own) return this.own;
+    const rule = this.stack.rule(this.number);
+    if (rule.window) return {center: rule.window[0], width: rule.window[1]};
+    const {center, width} = rule.function === "TABLE" ? windowOf(rule.first, rule.first + rule.entries.length - 1) : windowOf(rule.low, rule.high);
+    return {center: tidy(center, width, this.isWhole), width: tidy(width, width, this.isWhole)};
+  }
+
+  get isWhole() {
+    const {slope, intercept} = this.stack.rule(this.number);
+    return this.stack.isWhole && Number.isInteger(slope) && Number.isInteger(intercept);
+  }
+
+  get count() { return this.header.planes[this.plane].count; }
+
+  setWindow(center, width) {
+    if (!this.stack) return;
+    const most = Math.max(width, 1e-6), least = this.isWhole ? 1 : 1e-6;
+    this.own = {center: tidy(center, most, this.isWhole), width: Math.min(1e6, Math.max(least, tidy(most, most, this.isWhole)))};
+    this.later("paint");
+  }
+
+  preset(index) {
+    const chosen = this.presets[index];
+    if (!chosen) return;
+    if (chosen.center === undefined) { this.own = null; this.later("paint"); } else this.setWindow(chosen.center, chosen.width);
+  }
+
+  // The preset in force, or -1.
+  get presetIndex() {
+    if (!this.own) return 0;
+    return this.presets.findIndex((preset) => preset.center === this.own.center && preset.width === this.own.width);
+  }
+
+  go(number) {
+    if (!this.stack) return;
+    const next = Math.max(0, Math.min(this.count - 1, number));
+    if (next === this.number) return;
+    this.number = next;
+    this.#clearEnds();
+    this.#cut();
+    this.later("paint");
+  }
+
+  turnTo(plane) {
+    if (!this.stack || !(plane in this.header.planes) || plane === this.plane) return;
+    this.plane = plane;
+    this.#middle();
+    this.#clearEnds();
+    this.surface.fit();
+    fill(this);
+    this.#cut();
+    this.later("paint");
+  }
+
+  invert() { this.isInverted = !this.isInverted; this.later("paint"); }
+
+  reset() {
+    this.own = null; this.isInverted = false;
+    this.setMode("");
+    this.surface.fit();
+    this.later("paint");
+  }
+
+  fit() { this.surface.fit(); this.later("draw"); }
+
+  oneToOne() { this.surface.zoomTo(1); this.surface.x = this.surface.y = 0; this.later("draw"); }
+
+  zoomBy(factor, x, y) { this.surface.zoomTo(this.surface.scale * factor, x, y); this.later("draw"); }
+
+  zoomIn() { this.zoomBy(ZOOM_STEP); }
+
+  zoomOut() { this.zoomBy(1 / ZOOM_STEP); }
+
+  move(dx, dy) { this.surface.move(dx, dy); this.later("draw"); }
+
+  // "" (arrows change the slice), "window", or "length" (a mark is moved).
+  setMode(mode) {
+    if (mode === "length" && !this.header.planes[this.plane].scale) { this.announce(this.texts["length-none"]); this.say(this.texts["length-none"]); return; }
+    const was = this.mode;
+    this.mode = mode;
+    this.#clearEnds();
+    const {rows, columns} = this.surface.frame;
+    this.surface.mark = mode === "length" ? [Math.floor(columns / 2), Math.floor(rows / 2)] : null;
+    const text = {window: this.texts["window-mode"], length: this.texts["length-start"], "": was ? this.texts["mode-off"] : ""}[mode];
+    if (text) this.announce(text);
+    this.say(mode ? text : "");
+    if (mode === "length") this.point(...this.surface.mark);
+    this.later("draw");
+  }
+
+  // An end of a length, in columns and rows of the picture.
+  setEnd(column, row) {
+    const {scale, spacing} = this.header.planes[this.plane];
+    if (!scale) { this.say(this.texts["length-none"]); this.announce(this.texts["length-none"]); return; }
+    this.ends = this.ends.length === 2 ? [[column, row]] : [...this.ends, [column, row]];
+    if (this.ends.length === 2) {
+      const [[x0, y0], [x1, y1]] = this.ends;
+      this.mm = Math.hypot((x1 - x0) * spacing[1], (y1 - y0) * spacing[0]);
+      const text = put(this.texts[scale === "mm" ? "length" : "length-detector"], {mm: this.mm.toFixed(1)});
+      this.surface.lines = [this.ends];
+      this.say(text);
+      this.announce(text);
+    } else {
+      this.surface.lines = [];
+      this.say(this.texts["length-from"]);
+      this.announce(this.texts["length-from"]);
+    }
+    this.later("draw");
+  }
+
+  // The value below a column and a row; "" beside the picture.
+  point(column, row) {
+    const {samples, rows, columns} = this.surface.frame;
+    const isInside = column >= 0 && row >= 0 && column < columns && row < rows;
+    const at = Math.floor(row) * columns + Math.floor(column), {slope, intercept} = this.stack.rule(this.number);
+    const number = (stored) => tidy(stored * slope + intercept, 1000, this.isWhole).toLocaleString("en", {useGrouping: false, maximumFractionDigits: 4});
+    const value = this.stack.colour ? Array.from(samples.subarray(3 * at, 3 * at + 3)).join(" ") : number(samples[at]);
+    this.value = isInside ? put(this.texts.value, {value, unit: this.header.unit}).trim() : "";
+    this.parts.value.textContent = this.value;
+  }
+
+  say(text) { this.parts.said.textContent = text; }
+
+  // ---- painting
+
+  // "paint" after a change of window or frame, "draw" after one of place; at the next frame of the screen.
+  later(what) {
+    if (!this.stack) return;
+    this.isStale = this.isStale || what === "paint";
+    if (!this.pending) this.pending = requestAnimationFrame(() => this.paintNow());
+  }
+
+  paintNow() {
+    cancelAnimationFrame(this.pending);
+    this.pending = 0;
+    if (!this.stack) return;
+    this.surface.resize();
+    if (this.isStale) this.surface.paint(this.rule, this.header.inverted !== this.isInverted, this.stack.isWhole);
+    this.isStale = false;
+    this.surface.draw();
+    this.#tell();
+  }
+
+  #cut() {
+    this.surface.show(this.stack.frame(this.plane, this.number), this.stack.colour, this.header.planes[this.plane].spacing);
+    this.isStale = true;
+  }
+
+  // A volume opens in its middle, frames at the first.
+  #middle() { this.number = this.header.planes[this.plane].axis === null ? 0 : Math.floor(this.count / 2); }
+
+  #clearEnds() { this.ends = []; this.mm = null; this.surface.lines = []; }
+
+  #presets() {
+    const {kind, windows, unit} = this.header, rule = this.stack.rule(0), texts = this.texts;
+    const named = ({name}, n) => name ? put(texts["file-window"], {name}) : put(texts["file-window-number"], {n: n + 1});
+    const isIn = (window) => rule.window && window.center === rule.window[0] && window.width === rule.window[1];
+    const first = windows.findIndex(isIn);
+    const own = rule.function === "PERCENTILES" ? texts["as-percentiles"] : kind === "raster" || this.stack.colour ? texts["as-stored"] : first >= 0 ? named(windows[first], first) : texts["as-file"];
+    const others = windows.map((window, n) => ({label: named(window, n), center: window.center, width: window.width})).filter((_, n) => n !== first);
+    return [{label: own}, ...others, ...(unit === "HU" ? CT.map(([name, center, width]) => ({label: texts.ct[name], center, width})) : [])];
+  }
+
+  #tell() {
+    const {texts, parts, header} = this, {center, width} = this.window, rule = this.rule;
+    const what = put(texts.at, {what: header.planes[this.plane].axis === null ? texts.frame : `${texts.planes[this.plane]}`, k: this.number + 1, n: this.count});
+    const extra = [texts.function[rule.function], this.isInverted ? texts.inverted : ""].filter(Boolean);
+    const isTable = rule.function === "TABLE";
+    parts.where.textContent = what;
+    parts.window.textContent = [...(isTable ? [] : [put(texts["in-force"], {center, width})]), ...extra].join(", ");
+    parts.zoom.textContent = put(texts.zoom, {percent: Math.round(100 * this.surface.scale)});
+    const sides = this.stack.sides(this.plane, this.number);
+    for (const edge of ["left", "right", "top", "bottom"]) parts[edge].textContent = sides ? sides[edge] : "";
+    parts.sync(this);
+    if (!this.mode && !this.ends.length) this.say(!this.isShared && (this.own || this.isInverted) ? texts["screen-only"] : this.own && ["TABLE", "SIGMOID", "LINEAR_EXACT"].includes(this.stack.rule(this.number).function) ? texts.notes["linear-only"] : "");
+    const window = [...(isTable ? [] : [put(texts["in-force-said"], {center, width})]), ...extra].join(", ");
+    this.#aloud(put(texts.said, {plane: header.planes[this.plane].axis === null ? texts.frame : texts.planes[this.plane], k: this.number + 1, n: this.count, window}));
+    const place = JSON.stringify(this.place());
+    if (place !== this.placed) { this.placed = place; this.element.dispatchEvent(new CustomEvent("place", {detail: this.place()})); }
+  }
+
+  #aloud(text) {
+    clearTimeout(this.saying);
+    if (text === this.told) return;
+    this.saying = setTimeout(() => { this.told = text; this.announce(text); }, SAID_AFTER_MS);
+  }
+
+  // ---- hands
+
+  #listen() {
+    const {stage} = this.parts;
+    this.element.addEventListener("keydown", (event) => {
+      if (!this.stack || event.altKey || event.metaKey || (event.ctrlKey && !["+", "-", "="].includes(event.key))) return;
+      if (event.ctrlKey || !this.#key(event)) return;
+      event.preventDefault();
+      event.stopPropagation();
+    });
+    new ResizeObserver(() => this.later("draw")).observe(stage);
+    new Pointers(this, stage);
+  }
+
+  #key({key, shiftKey, target}) {
+    const isControl = target !== this.parts.stage && /^(SELECT|INPUT|BUTTON)$/.test(target.tagName);
+    if (isControl && (/^(Arrow|Page|Home|End|Enter| )/.test(key) || target.tagName === "SELECT")) return false;
+    const arrow = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[key];
+    if (arrow) return this.#arrow(arrow, shiftKey);
+    if (key === "Enter" && this.mode === "length") { this.setEnd(this.surface.mark[0] + 0.5, this.surface.mark[1] + 0.5); return true; }
+    if (key === "Escape" && (this.mode || this.ends.length)) { this.setMode(""); return true; }
+    const done = {
+      PageUp: () => this.go(this.number - 10), PageDown: () => this.go(this.number + 10), Home: () => this.go(0), End: () => this.go(this.count - 1),
+      "[": () => this.go(this.number - 1), "]": () => this.go(this.number + 1), "+": () => this.zoomIn(), "=": () => this.zoomIn(), "-": () => this.zoomOut(),
+      i: () => this.invert(), r: () => this.reset(), 1: () => this.oneToOne(), w: () => this.setMode(this.mode === "window" ? "" : "window"),
+      p: () => this.preset((this.presetIndex + 1) % this.presets.length), l: () => this.setMode(this.mode === "length" ? "" : "length"),
+      v: () => this.turnTo(this.stack.planes[(this.stack.planes.indexOf(this.plane) + 1) % this.stack.planes.length]),
+    }[key];
+    done?.();
+    return Boolean(done);
+  }
+
+  #arrow([x, y], isFar) {
+    if (this.mode === "window") {
+      const {center, width} = this.window, step = isFar ? 0.1 : 0.02, least = this.isWhole ? 1 : 1e-6;
+      this.setWindow(center + y * Math.max(width * step, least), width + x * Math.max(width * step, least));
+    } else if (this.mode === "length") {
+      const {rows, columns} = this.surface.frame, far = isFar ? 10 : 1, [column, row] = this.surface.mark;
+      this.surface.mark = [Math.max(0, Math.min(columns - 1, column + x * far)), Math.max(0, Math.min(rows - 1, row + y * far))];
+      this.point(...this.surface.mark);
+      this.later("draw");
+    } else if (isFar) this.move(-40 * x, -40 * y);
+    else this.go(this.number + (x || y));
+    return true;
+  }
+}
+
+// Fills {names} of a text.
+export function put(text, values) { return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? "")); }
+
+// Mouse, pen and fingers over the picture.
+class Pointers {
+  constructor(viewer, stage) {
+    this.viewer = viewer; this.down = new Map(); this.from = null;
+    stage.addEventListener("pointerdown", (event) => this.#begin(event, stage));
+    stage.addEventListener("pointermove", (event) => this.#move(event));
+    for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, (event) => this.#end(event));
+    stage.addEventListener("pointerleave", () => { if (viewer.stack && !viewer.mode) { viewer.value = ""; viewer.parts.value.textContent = ""; } });
+    stage.addEventListener("contextmenu", (event) => event.preventDefault());
+    stage.addEventListener("wheel", (event) => this.#wheel(event), {passive: false});
+  }
+
+  #at(event) {
+    const box = this.viewer.parts.canvas.getBoundingClientRect(), ratio = this.viewer.parts.canvas.width / box.width;
+    return [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio];
+  }
+
+  #begin(event, stage) {
+    if (!this.viewer.stack) return;
+    this.down.set(event.pointerId, this.#at(event));
+    stage.setPointerCapture(event.pointerId);
+    const {center, width} = this.viewer.window;
+    const tool = event.button === 1 || event.shiftKey ? "pan" : event.button === 2 ? "zoom" : this.viewer.tool;
+    this.from = {at: this.#at(event), center, width, tool, scale: this.viewer.surface.scale};
+    if (tool === "length" && this.down.size === 1) this.viewer.setEnd(...this.viewer.surface.at(...this.#at(event)));
+  }
+
+  #move(event) {
+    const {viewer} = this;
+    if (!viewer.stack) return;
+    const at = this.#at(event), before = this.down.get(event.pointerId);
+    if (!before) { if (viewer.mode !== "length") viewer.point(...viewer.surface.at(...at)); return; }
+    this.down.set(event.pointerId, at);
+    if (this.down.size === 2) { this.#pinch(event.pointerId, before, at); return; }
+    const dx = at[0] - this.from.at[0], dy = at[1] - this.from.at[1], ratio = window.devicePixelRatio || 1;
+    if (this.from.tool === "window" && (dx || dy)) viewer.setWindow(this.from.center + dy / ratio * this.from.width / 400, this.from.width * Math.exp(dx / ratio / 250));
+    else if (this.from.tool === "pan") viewer.move(at[0] - before[0], at[1] - before[1]);
+    else if (this.from.tool === "zoom") { viewer.surface.zoomTo(this.from.scale * Math.exp(-dy / ratio / 200), ...this.from.at); viewer.later("draw"); }
+    viewer.point(...viewer.surface.at(...at));
+  }
+
+  #pinch(id, before, at) {
+    const [, other] = [...this.down].find(([key]) => key !== id);
+    const apart = (point) => Math.hypot(point[0] - other[0], point[1] - other[1]) || 1;
+    this.from.tool = "pinch";
+    this.viewer.zoomBy(apart(at) / apart(before), (at[0] + other[0]) / 2, (at[1] + other[1]) / 2);
+  }
+
+  #end(event) {
+    this.down.delete(event.pointerId);
+    if (!this.down.size) this.from = null;
+  }
+
+  #wheel(event) {
+    const {viewer} = this;
+    if (!viewer.stack) return;
+    event.preventDefault();
+    if (event.ctrlKey || viewer.count === 1) viewer.zoomBy(Math.exp(-event.deltaY / 400), ...this.#at(event));
+    else viewer.go(viewer.number + Math.sign(event.deltaY));
   }
 }

@@ -1,0 +1,144 @@
+"""What tests and the benchmark of the viewer share: a server with its route and files, a page with nothing but a viewer, and a browser at it."""
+
+import asyncio
+import base64
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import serving_kit
+
+import medvlm_r1
+from medvlm_r1.reading import pictures
+from medvlm_r1.serving import app, http_server
+from medvlm_r1.serving.app import Response, Route
+from medvlm_r1.serving.file_client import Files
+from medvlm_r1.serving.guard import LOOPBACK, Guard, Limits
+from medvlm_r1.serving.measured import Measured
+
+STATIC = Path(medvlm_r1.__file__).parent / "reading" / "static"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Viewer</title><link rel="icon" href="data:,">
+<link rel="stylesheet" href="/page/viewer.css"><link rel="stylesheet" href="/try.css"></head>
+<body><main><h1>Viewer</h1><section id="viewer" aria-label="Picture"></section><p id="aloud" role="status"></p></main><script type="module" src="/try.js"></script></body></html>"""
+STYLE = """:root { color-scheme: light dark } body { margin: 1rem; background: Canvas; color: CanvasText } h1 { display: none } main { height: calc(100vh - 5rem) } #viewer { height: 100% } #aloud { position: absolute; left: -999rem }"""
+SCRIPT = """import {Viewer} from "/page/viewer.js";
+import * as stepping from "/page/window.js";
+const texts = (await (await fetch("/page/texts.en.json")).json()).viewer;
+window.viewer = new Viewer(document.querySelector("#viewer"), texts, (text) => { document.querySelector("#aloud").textContent = text; });
+window.stepping = stepping;
+window.places = [];
+document.querySelector("#viewer").addEventListener("place", (event) => window.places.push(event.detail));
+"""
+EXPECTED = ("Failed to load resource: the server responded", "Canvas2D: Multiple readback")  # refused files, and tests that look at the canvas
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
+PIXELS = {
+    "shown": "viewer.surface.shown()",
+    "drawn": "viewer.surface.context.getImageData(viewer.surface.place.x, viewer.surface.place.y, columns, rows).data",
+}
+
+
+def at(path, content, kind):
+    async def file() -> Response:
+        return Response(content, media_type=f"{kind}; charset=utf-8", headers={"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"})
+
+    return Route(path, file)
+
+
+def routes(files):
+    page = [at("/", PAGE, "text/html"), at("/try.css", STYLE, "text/css"), at("/try.js", SCRIPT, "text/javascript")]
+    return [*page, *(at(f"/page/{file.name}", file.read_bytes(), KINDS[file.suffix]) for file in STATIC.iterdir()), pictures.route(files)]
+
+
+class Desk:
+    """The server in a thread, and its file process."""
+
+    def __init__(self):
+        self.files, self.log = Files(), []
+        self.files.start()
+        offered = serving_kit.service(files=self.files)
+        guarded = Measured(Guard(app.build(offered, routes(self.files)), frozenset(LOOPBACK)), offered.metrics, self.log.append)
+        self._server = http_server.server(guarded, "127.0.0.1", 0, Limits())
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve()), daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        while not self._server.started:
+            threading.Event().wait(0.01)
+        self.address = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
+        return self
+
+    def __exit__(self, *_):
+        self._server.should_exit = True
+        self._thread.join(10)
+        self.files.close()
+
+
+class Seen:
+    """A viewer in a browser. Scripts of the page's policy may not be strings, so that everything goes through ``evaluate``."""
+
+    def __init__(self, browser, desk, **options):
+        self.context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+        self.page, self.faults, self.asked = self.context.new_page(), [], []
+        self.page.on(
+            "console", lambda said: self.faults.append(said.text) if said.type in ("error", "warning") and not said.text.startswith(EXPECTED) else None
+        )
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(f"{desk.address}/")
+        self.until("Boolean(window.viewer)")
+
+    def until(self, condition, most_s=10):
+        for _ in range(most_s * 100):
+            if self.page.evaluate(condition):
+                return
+            self.page.wait_for_timeout(10)
+        raise AssertionError(f"never: {condition}")
+
+    def open(self, data, name="scan"):
+        """As a page would: a File, posted by the viewer. The error it throws, or None."""
+        return self.page.evaluate(
+            """async ([text, name]) => {
+              const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+              try { await viewer.open(new File([bytes], name)); return null; } catch (error) { return {status: error.status, message: error.message}; }
+            }""",
+            [base64.b64encode(data).decode(), name],
+        )
+
+    def run(self, script):
+        """A line of script, then what is due is painted; its value."""
+        return self.page.evaluate(f"(() => {{ const found = ({script}); viewer.paintNow(); return found; }})()")
+
+    def shown(self):
+        """(rows, columns, RGBA) of the picture as it is painted, before it is drawn smaller or larger."""
+        return self._pixels(PIXELS["shown"])
+
+    def drawn(self):
+        """The same of the part of the canvas that the picture covers, drawn 1:1; the canvas is larger here."""
+        self.run("viewer.oneToOne()")
+        return self._pixels(PIXELS["drawn"])
+
+    def digest(self, what):
+        """The SHA-256 of what ``shown`` or ``drawn`` would bring."""
+        if what == "drawn":
+            self.run("viewer.oneToOne()")
+        pixels = PIXELS[what]
+        script = f"""async () => {{ viewer.paintNow(); const {{rows, columns}} = viewer.surface.frame;
+          return Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", {pixels})), (byte) => byte.toString(16).padStart(2, "0")).join(""); }}"""
+        return self.page.evaluate(script)
+
+    def _pixels(self, what):
+        rows, columns, text = self.page.evaluate(
+            f"""() => {{ viewer.paintNow(); const {{rows, columns}} = viewer.surface.frame, data = {what}; let s = "";
+              for (let i = 0; i < data.length; i += 8192) s += String.fromCharCode(...data.subarray(i, i + 8192));
+              return [rows, columns, btoa(s)]; }}"""
+        )
+        return rows, columns, base64.b64decode(text)
+
+    def text(self, name):
+        return self.page.locator(f".viewer-{name}").text_content()
+
+    def place(self):
+        return json.loads(self.page.evaluate("JSON.stringify(viewer.place())"))
