@@ -125,13 +125,13 @@ class Seen:
         if what == "drawn":
             self.run("viewer.oneToOne()")
         pixels = PIXELS[what]
-        script = f"""async () => {{ viewer.paintNow(); const {{rows, columns}} = viewer.surface.frame;
+        script = f"""async () => {{ viewer.paintNow(); viewer.rest(); const {{rows, columns}} = viewer.surface.frame;
           return Array.from(new Uint8Array(await crypto.subtle.digest("SHA-256", {pixels})), (byte) => byte.toString(16).padStart(2, "0")).join(""); }}"""
         return self.page.evaluate(script)
 
     def _pixels(self, what):
         rows, columns, text = self.page.evaluate(
-            f"""() => {{ viewer.paintNow(); const {{rows, columns}} = viewer.surface.frame, data = {what}; let s = "";
+            f"""() => {{ viewer.paintNow(); viewer.rest(); const {{rows, columns}} = viewer.surface.frame, data = {what}; let s = "";
               for (let i = 0; i < data.length; i += 8192) s += String.fromCharCode(...data.subarray(i, i + 8192));
               return [rows, columns, btoa(s)]; }}"""
         )

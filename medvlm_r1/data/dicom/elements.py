@@ -10,7 +10,6 @@ import numpy as np
 from medvlm_r1.data.foreign import errors_as
 from medvlm_r1.errors import ImageError
 
-
 GREY_MACROS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 

@@ -17,14 +17,16 @@ GEOMETRY = (
     *("RescaleType", "ImageType", "WindowCenterWidthExplanation", "BurnedInAnnotation", "LossyImageCompression"),
 )
 # PS3.3 C.7.3.1.1.1, of pictures. What else stands there is not passed on: a careless writer may put anything into it.
-_MODALITIES = frozenset(
-    "AR BI BMD CFM CR CT DG DMS DX ECG EPS ES GM HC IO IVOCT IVUS KER LEN LS MG MR NM OAM OCT OP OPM OPT OPTBSV OPTENF OPV OSS PT PX RF RG RTDOSE RTIMAGE SC SEG SM SRF TG US VA XA XC OT".split()
-)
+_MODALITIES = frozenset((
+    *("AR", "BI", "BMD", "CFM", "CR", "CT", "DG", "DMS", "DX", "ES", "GM", "IO", "IVOCT", "IVUS", "KER", "LEN", "LS", "MG", "MR", "NM", "OAM", "OCT", "OP"),
+    *("OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PT", "PX", "RF", "RG", "RTDOSE", "RTIMAGE", "SC", "SEG", "SM", "SRF", "TG", "US", "XA", "XC"),
+))  # fmt: skip
 _PROJECTIONS = ("CR", "DX", "MG", "IO", "PX", "XA", "RF", "RG")  # enlarged by an unknown factor (10.7.1.1)
-_WINDOW_WORDS = frozenset(
-    "ABDOMEN ALGO1 ALGO2 ANGIO BONE BRAIN CEREBRUM CHEST CONTRAST DEFAULT FAT HARD HARDER HEAD HIGH LIVER LOW LUNG LUNGS MEDIASTINUM NECK NORMAL ORIGINAL PELVIS "
-    "SINUS SKULL SOFT SOFTER SOFT_TISSUE SOFTTISSUE SPINE STANDARD STROKE SUBDURAL TISSUE USER VASCULAR WIDE WINDOW WINDOW1 WINDOW2 WINDOW3 1 2 3 4".split()
-)
+_WINDOW_WORDS = frozenset((
+    *("ABDOMEN", "ALGO1", "ALGO2", "ANGIO", "BONE", "BRAIN", "CEREBRUM", "CHEST", "CONTRAST", "DEFAULT", "FAT", "HARD", "HARDER", "HEAD", "HIGH", "LIVER"),
+    *("LOW", "LUNG", "LUNGS", "MEDIASTINUM", "NECK", "NORMAL", "ORIGINAL", "PELVIS", "SINUS", "SKULL", "SOFT", "SOFTER", "SOFTTISSUE", "SPINE", "STANDARD"),
+    *("STROKE", "SUBDURAL", "TISSUE", "USER", "VASCULAR", "WIDE", "WINDOW", "WINDOW1", "WINDOW2", "WINDOW3", "1", "2", "3", "4"),
+))  # fmt: skip
 
 
 def modality(elements: Elements) -> str:
@@ -73,7 +75,7 @@ def window_name(elements: Elements, number: int) -> str:
     value = _value(elements, "WindowCenterWidthExplanation")
     names = [value] if isinstance(value, str) else list(value or [])
     name = " ".join(str(names[number]).split()) if number < len(names) else ""
-    return name if name and set(re.split(r"[ -]", name.upper())) <= _WINDOW_WORDS else ""
+    return name if name and set(re.split(r"[ _-]", name.upper())) <= _WINDOW_WORDS else ""
 
 
 def notes(elements: Elements) -> list[str]:

@@ -1,6 +1,6 @@
 """All frames of a DICOM file before their window, each with the rule by which ``open_dicom`` would show it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,12 @@ def dicom_stack(path: Path) -> Stack:
     first = source.elements.of_frame(0, (*GREY_MACROS, *geometry.MACROS))
     frames = [decode(source, shape, keyword, number) for number in range(shape.number_of_frames)]
     if is_grey:
-        samples, rules, numbers = _grey(frames, source, shape)
+        samples, rules, numbers = _grey(frames, source)
         notes = ["percentiles"] if rules[0]["function"] == "PERCENTILES" else []
     else:
         samples = np.stack([np.asarray(to_colour(frame, source.elements, shape, source.big_endian)) for frame in frames])
         rules, numbers, notes = [], [0], ["colour"]
+    require_room(samples.nbytes, str(path))
     plane, more = _plane(source.elements, first, shape)
     return Stack(
         "dicom",
@@ -51,32 +52,45 @@ def dicom_stack(path: Path) -> Stack:
     )
 
 
-def _grey(frames: list[np.ndarray], source: Source, shape: Shape) -> tuple[np.ndarray, list[dict[str, Any]], list[int]]:
+def _grey(frames: list[np.ndarray], source: Source) -> tuple[np.ndarray, list[dict[str, Any]], list[int]]:
     """The samples of all frames, the rules that they have, and which of them is whose."""
     shown = list(_shown(frames, source))
+    samples = packed(np.stack([stored for stored, _, _ in shown]))
     rules: list[dict[str, Any]] = []
-    for _, rule in shown:
-        if rule not in rules[-1:] and rule not in rules:
-            rules.append(rule)
-    numbers = [rules.index(rule) for _, rule in shown]
-    return packed(np.stack([values for values, _ in shown])), rules, numbers if len(rules) > 1 else [0]
+    numbers = []
+    for _, line, rule in shown:
+        told = {**line, **_told(rule), **_levels(rule, line, samples)}
+        if told not in rules:
+            rules.append(told)
+        numbers.append(rules.index(told))
+    return samples, rules, numbers if len(rules) > 1 else [0]
 
 
-def _shown(frames: list[np.ndarray], source: Source) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+def _shown(frames: list[np.ndarray], source: Source) -> Iterator[tuple[np.ndarray, dict[str, float], Rule]]:
+    """Of each frame what is sent, the line that makes values of it, and the rule for those. Values that are no line over what is stored are sent themselves."""
     for number, pixels in enumerate(frames):
         elements = source.elements.of_frame(number)
         values = rescaled(pixels, elements, source.big_endian)
         rule = rule_of(values, pixels, elements, source.big_endian)
-        # Where the values are a line over what is stored, that is sent, and the line; else the values themselves.
         slope, intercept = elements.number("RescaleSlope"), elements.number("RescaleIntercept")
-        is_line = values is not pixels and values.dtype == np.float64
-        line = {"slope": 1.0 if slope is None else slope, "intercept": intercept or 0.0} if is_line else {"slope": 1.0, "intercept": 0.0}
-        yield pixels if is_line else values, {**line, **_told(rule)}
+        if values is not pixels and values.dtype == np.float64:
+            yield pixels, {"slope": 1.0 if slope is None else slope, "intercept": intercept or 0.0}, rule
+        else:
+            yield values, {"slope": 1.0, "intercept": 0.0}, rule
 
 
 def _told(rule: Rule) -> dict[str, Any]:
     told: dict[str, Any] = {"function": rule.function, "low": float(rule.low), "high": float(rule.high), "window": rule.window}
     return told | ({"first": rule.table.first, "entries": rule.table.entries.tolist()} if rule.table else {})
+
+
+def _levels(rule: Rule, line: Mapping[str, float], samples: np.ndarray) -> dict[str, Any]:
+    """Of a SIGMOID the grey level of each stored value: another machine's exponential may differ in its last bit."""
+    if rule.function != "SIGMOID" or samples.dtype.kind == "f":
+        return {}
+    known = np.arange(int(samples.min()), int(samples.max()) + 1)
+    shown = rule.grey((known * line["slope"] + line["intercept"])[None])
+    return {"levels": {"first": int(known[0]), "entries": np.asarray(shown)[0].tolist()}}
 
 
 def _windows(elements: Elements) -> list[dict[str, Any]]:

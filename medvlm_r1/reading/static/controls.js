@@ -28,7 +28,7 @@ export function build(section, texts, viewer) {
   drag.addEventListener("change", () => { viewer.tool = drag.value; });
   const invert = button("invert", () => viewer.invert());
   invert.setAttribute("aria-pressed", "false");
-  const zooming = make("div", "zooming", tools, {role: "group"});
+  const zooming = make("div", "zooming", tools);
   button("out", () => viewer.zoomOut(), zooming);
   button("in", () => viewer.zoomIn(), zooming);
   button("fit", () => viewer.fit(), zooming);

@@ -47,3 +47,20 @@ export class Stack {
     return sides[Math.min(number, sides.length - 1)];
   }
 }
+
+// Means of blocks of `by` x `by` samples, in their own kind: what a screen with fewer pixels shows of a frame. What does not fill a block is left out.
+export function reduced({samples, rows, columns, least, greatest}, by, parts) {
+  const down = Math.max(1, Math.floor(rows / by)), across = Math.max(1, Math.floor(columns / by)), out = new samples.constructor(down * across * parts);
+  const high = Math.min(by, rows), wide = Math.min(by, columns), n = high * wide, sums = new Float64Array(across * parts), isWhole = !(samples instanceof Float32Array || samples instanceof Float64Array);
+  for (let row = 0; row < down; row++) {
+    sums.fill(0);
+    for (let y = 0; y < high; y++) {
+      let at = (row * by + y) * columns * parts;
+      for (let column = 0; column < across; column++) {
+        for (let x = 0; x < wide; x++) for (let part = 0; part < parts; part++) sums[column * parts + part] += samples[at++];
+      }
+    }
+    for (let i = 0; i < sums.length; i++) out[row * across * parts + i] = isWhole ? Math.round(sums[i] / n) : sums[i] / n;
+  }
+  return {samples: out, rows: down, columns: across, least, greatest};
+}

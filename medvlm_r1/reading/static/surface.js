@@ -1,41 +1,86 @@
 // One frame on a canvas: painted at the size it has in the file, drawn at the size it has on the screen.
+//
+// A large frame has two paintings. While a hand is on it only what the screen has room for is painted: the part in sight, and
+// where the screen has fewer pixels than the frame, means of blocks of it. As soon as it rests, all of it is painted.
+import {reduced} from "./stack.js";
 import {paintCodes, paintColours, paintNumbers, words} from "./window.js";
 
-const MOST_ZOOM = 64, LEAST_ZOOM = 0.02;
+const MOST_ZOOM = 64, LEAST_ZOOM = 0.02, LARGE = 2 ** 20;
+
+// A canvas that is painted pixel by pixel.
+class Painting {
+  constructor() {
+    this.canvas = document.createElement("canvas");
+    this.context = this.canvas.getContext("2d", {willReadFrequently: true});
+    this.image = null;
+  }
+
+  size(columns, rows) {
+    if (this.image?.width === columns && this.image.height === rows) return;
+    this.canvas.width = columns; this.canvas.height = rows;
+    this.image = new ImageData(columns, rows);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+  }
+}
 
 export class Surface {
   constructor(canvas) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d", {alpha: false});
-    this.native = document.createElement("canvas");
-    this.nativeContext = this.native.getContext("2d", {willReadFrequently: true});
-    this.frame = null; this.image = null; this.lines = []; this.region = null; this.mark = null;
+    this.whole = new Painting();
+    this.part = new Painting();
+    this.forget();
     this.aspect = 1; // height of a pixel by its width
     this.fit();
   }
 
+  forget() { Object.assign(this, {frame: null, smaller: null, lines: [], region: null, mark: null}); }
+
   // A frame as Stack.frame cuts it; `spacing` height and width of a pixel, or null where they are not known.
   show(frame, colour, spacing) {
-    const {rows, columns} = frame;
-    if (!this.image || this.image.width !== columns || this.image.height !== rows) {
-      this.native.width = columns; this.native.height = rows;
-      this.image = new ImageData(columns, rows);
-      this.pixels = new Uint32Array(this.image.data.buffer);
+    this.frame = frame; this.colour = colour; this.smaller = null;
+    this.aspect = spacing ? spacing[0] / spacing[1] : 1;
+  }
+
+  get isLarge() { return this.frame.rows * this.frame.columns > LARGE; }
+
+  // All of the frame through a window, and onto the screen. `isWhole`: are its samples whole numbers?
+  paint(rule, flip, isWhole) {
+    const {rows, columns, samples} = this.frame;
+    this.whole.size(columns, rows);
+    this.#through(rule, flip, isWhole)(samples, this.whole.pixels);
+    this.whole.context.putImageData(this.whole.image, 0, 0);
+  }
+
+  // The same of what is in sight, as finely as the screen shows it: [painting, x, y, width, height] in pixels of the frame.
+  sketch(rule, flip, isWhole) {
+    const by = Math.max(1, Math.floor(1 / Math.max(this.scale, this.scale * this.aspect))), parts = this.colour ? 3 : 1;
+    if (this.smaller?.by !== by) this.smaller = {by, ...(by > 1 ? reduced(this.frame, by, parts) : this.frame)};
+    const {rows, columns, samples} = this.smaller, p = this.place, {width, height} = this.canvas;
+    const x0 = Math.max(0, Math.floor(-p.x / p.sx / by) - 1), x1 = Math.min(columns, Math.ceil((width - p.x) / p.sx / by) + 1);
+    const y0 = Math.max(0, Math.floor(-p.y / p.sy / by) - 1), y1 = Math.min(rows, Math.ceil((height - p.y) / p.sy / by) + 1);
+    const across = Math.max(1, x1 - x0), down = Math.max(1, y1 - y0);
+    this.part.size(across, down);
+    const through = this.#through(rule, flip, isWhole);
+    for (let row = 0; row < down; row++) {
+      const at = ((y0 + row) * columns + x0) * parts;
+      through(samples.subarray(at, at + across * parts), this.part.pixels.subarray(row * across, (row + 1) * across));
     }
-    this.frame = frame; this.colour = colour; this.aspect = spacing ? spacing[0] / spacing[1] : 1;
+    this.part.context.putImageData(this.part.image, 0, 0);
+    return [this.part, x0 * by, y0 * by, across * by, down * by];
   }
 
-  // Through a window: the one step that is done again for each. Nothing is drawn yet.
-  paint(rule, flip, whole) {
-    const {samples, least, greatest} = this.frame;
-    if (this.colour) paintColours(samples, rule, flip, this.pixels);
-    else if (whole) paintCodes(samples, words(rule, flip, least, greatest), least, this.pixels);
-    else paintNumbers(samples, rule, flip, this.pixels);
-    this.nativeContext.putImageData(this.image, 0, 0);
+  // One table for all of a frame, where there can be one.
+  #through(rule, flip, isWhole) {
+    const {least, greatest} = this.frame;
+    if (this.colour) return (samples, out) => paintColours(samples, rule, flip, out);
+    if (!isWhole) return (samples, out) => paintNumbers(samples, rule, flip, out);
+    const table = words(rule, flip, least, greatest);
+    return (samples, out) => paintCodes(samples, table, least, out);
   }
 
-  // The bytes that are shown, before they are drawn smaller or larger: RGBA.
-  shown() { return this.image.data; }
+  // The bytes of the whole frame, before they are drawn smaller or larger: RGBA.
+  shown() { return this.whole.image.data; }
 
   resize() {
     const ratio = window.devicePixelRatio || 1, box = this.canvas.parentElement.getBoundingClientRect();
@@ -73,14 +118,16 @@ export class Surface {
   // Column and row, with fractions, below a point of the canvas.
   at(x, y) { const p = this.place; return [(x - p.x) / p.sx, (y - p.y) / p.sy]; }
 
-  draw() {
-    const {canvas, context: c} = this, p = this.place;
+  // `sketched`: what `sketch` brought; without it the whole frame is drawn.
+  draw(sketched) {
+    const {canvas, context: c} = this, p = this.place, {rows, columns} = this.frame;
+    const [painting, x, y, width, height] = sketched ?? [this.whole, 0, 0, columns, rows];
     c.setTransform(1, 0, 0, 1, 0, 0);
     c.fillStyle = "#000";
     c.fillRect(0, 0, canvas.width, canvas.height);
     c.imageSmoothingEnabled = !(p.sx === 1 && p.sy === 1);
     c.imageSmoothingQuality = "medium";
-    c.drawImage(this.native, p.x, p.y, this.frame.columns * p.sx, this.frame.rows * p.sy);
+    c.drawImage(painting.canvas, p.x + x * p.sx, p.y + y * p.sy, width * p.sx, height * p.sy);
     const thick = Math.max(1, Math.round(window.devicePixelRatio || 1));
     for (const [from, to] of this.lines) this.#line(p, from, to, thick);
     if (this.region) this.#outline(p, thick);

@@ -1,11 +1,11 @@
 // A picture is read here: DICOM, NIfTI, PNG, JPEG, TIFF, as medvlm_r1/reading/pictures.py sends it. No word of a file becomes markup.
-import {asked, tidy, windowOf} from "./window.js";
+import {asked, bounds, tidy, windowOf} from "./window.js";
 import {Stack} from "./stack.js";
 import {Surface} from "./surface.js";
 import {build, fill} from "./controls.js";
 
 const CT = [["brain", 40, 80], ["stroke", 40, 40], ["subdural", 75, 215], ["soft", 40, 400], ["mediastinum", 50, 350], ["lung", -600, 1500], ["bone", 400, 1800], ["liver", 60, 160]];
-const ZOOM_STEP = 1.25, SAID_AFTER_MS = 400;
+const ZOOM_STEP = 1.25, SAID_AFTER_MS = 400, RESTS_AFTER_MS = 200;
 
 export class Viewer {
   constructor(element, texts, announce = () => {}) {
@@ -60,10 +60,11 @@ export class Viewer {
 
   close() {
     this.turn = (this.turn ?? 0) + 1;
-    for (const name of ["stack", "file", "header", "own", "value"]) this[name] = null;
+    for (const name of ["stack", "file", "header", "own", "pointed"]) this[name] = null;
     Object.assign(this, {plane: "", number: 0, isInverted: false, mode: "", tool: this.tool ?? "window", ends: [], told: "", presets: []});
-    Object.assign(this.surface, {frame: null, image: null, lines: [], region: null, mark: null});
+    this.surface.forget();
     this.surface.fit();
+    clearTimeout(this.resting);
     this.element.classList.remove("viewer-open");
     this.parts.label.textContent = "";
     clearTimeout(this.saying);
@@ -106,6 +107,14 @@ export class Viewer {
     this.later("paint");
   }
 
+  // From a window, `up` widths (or ranges, where levels are no whole numbers: near a width of 1 the two part) to brighter or darker, and `wider` times as wide.
+  steer({center, width}, up, wider) {
+    if (this.isWhole) { this.setWindow(center + up * width, width * wider); return; }
+    const [low, high] = bounds(center, width), middle = (low + high) / 2 + up * (high - low), half = Math.max((high - low) * wider, 1e-6) / 2;
+    const next = windowOf(middle - half, middle + half);
+    this.setWindow(next.center, next.width);
+  }
+
   preset(index) {
     const chosen = this.presets[index];
     if (!chosen) return;
@@ -130,9 +139,9 @@ export class Viewer {
 
   turnTo(plane) {
     if (!this.stack || !(plane in this.header.planes) || plane === this.plane) return;
+    this.setMode("");
     this.plane = plane;
     this.#middle();
-    this.#clearEnds();
     this.surface.fit();
     fill(this);
     this.#cut();
@@ -197,13 +206,13 @@ export class Viewer {
 
   // The value below a column and a row; "" beside the picture.
   point(column, row) {
+    this.pointed = [column, row];
     const {samples, rows, columns} = this.surface.frame;
     const isInside = column >= 0 && row >= 0 && column < columns && row < rows;
     const at = Math.floor(row) * columns + Math.floor(column), {slope, intercept} = this.stack.rule(this.number);
     const number = (stored) => tidy(stored * slope + intercept, 1000, this.isWhole).toLocaleString("en", {useGrouping: false, maximumFractionDigits: 4});
     const value = this.stack.colour ? Array.from(samples.subarray(3 * at, 3 * at + 3)).join(" ") : number(samples[at]);
-    this.value = isInside ? put(this.texts.value, {value, unit: this.header.unit}).trim() : "";
-    this.parts.value.textContent = this.value;
+    this.parts.value.textContent = isInside ? put(this.texts.value, {value, unit: this.header.unit}).trim() : "";
   }
 
   say(text) { this.parts.said.textContent = text; }
@@ -219,18 +228,36 @@ export class Viewer {
 
   paintNow() {
     cancelAnimationFrame(this.pending);
+    clearTimeout(this.resting);
     this.pending = 0;
     if (!this.stack) return;
     this.surface.resize();
-    if (this.isStale) this.surface.paint(this.rule, this.header.inverted !== this.isInverted, this.stack.isWhole);
-    this.isStale = false;
-    this.surface.draw();
+    if (this.surface.isLarge) {
+      this.surface.draw(this.surface.sketch(...this.through));
+      this.resting = setTimeout(() => this.rest(), RESTS_AFTER_MS);
+    } else {
+      if (this.isStale) this.surface.paint(...this.through);
+      this.isStale = false;
+      this.surface.draw();
+    }
     this.#tell();
   }
+
+  // All of a large picture, once no hand is on it.
+  rest() {
+    clearTimeout(this.resting);
+    if (!this.stack || !this.surface.isLarge) return;
+    if (this.isStale) this.surface.paint(...this.through);
+    this.isStale = false;
+    this.surface.draw();
+  }
+
+  get through() { return [this.rule, this.header.inverted !== this.isInverted, this.stack.isWhole]; }
 
   #cut() {
     this.surface.show(this.stack.frame(this.plane, this.number), this.stack.colour, this.header.planes[this.plane].spacing);
     this.isStale = true;
+    if (this.pointed) this.point(...this.pointed);
   }
 
   // A volume opens in its middle, frames at the first.
@@ -306,8 +333,8 @@ export class Viewer {
 
   #arrow([x, y], isFar) {
     if (this.mode === "window") {
-      const {center, width} = this.window, step = isFar ? 0.1 : 0.02, least = this.isWhole ? 1 : 1e-6;
-      this.setWindow(center + y * Math.max(width * step, least), width + x * Math.max(width * step, least));
+      const from = this.window, step = Math.max(isFar ? 0.1 : 0.02, this.isWhole ? 1 / from.width : 0);
+      this.steer(from, y * step, 1 + x * step);
     } else if (this.mode === "length") {
       const {rows, columns} = this.surface.frame, far = isFar ? 10 : 1, [column, row] = this.surface.mark;
       this.surface.mark = [Math.max(0, Math.min(columns - 1, column + x * far)), Math.max(0, Math.min(rows - 1, row + y * far))];
@@ -329,7 +356,7 @@ class Pointers {
     stage.addEventListener("pointerdown", (event) => this.#begin(event, stage));
     stage.addEventListener("pointermove", (event) => this.#move(event));
     for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, (event) => this.#end(event));
-    stage.addEventListener("pointerleave", () => { if (viewer.stack && !viewer.mode) { viewer.value = ""; viewer.parts.value.textContent = ""; } });
+    stage.addEventListener("pointerleave", () => { if (viewer.stack && !viewer.mode) { viewer.pointed = null; viewer.parts.value.textContent = ""; } });
     stage.addEventListener("contextmenu", (event) => event.preventDefault());
     stage.addEventListener("wheel", (event) => this.#wheel(event), {passive: false});
   }
@@ -357,7 +384,7 @@ class Pointers {
     this.down.set(event.pointerId, at);
     if (this.down.size === 2) { this.#pinch(event.pointerId, before, at); return; }
     const dx = at[0] - this.from.at[0], dy = at[1] - this.from.at[1], ratio = window.devicePixelRatio || 1;
-    if (this.from.tool === "window" && (dx || dy)) viewer.setWindow(this.from.center + dy / ratio * this.from.width / 400, this.from.width * Math.exp(dx / ratio / 250));
+    if (this.from.tool === "window" && (dx || dy)) viewer.steer(this.from, dy / ratio / 400, Math.exp(dx / ratio / 250));
     else if (this.from.tool === "pan") viewer.move(at[0] - before[0], at[1] - before[1]);
     else if (this.from.tool === "zoom") { viewer.surface.zoomTo(this.from.scale * Math.exp(-dy / ratio / 200), ...this.from.at); viewer.later("draw"); }
     viewer.point(...viewer.surface.at(...at));

@@ -1,5 +1,6 @@
 // Values to the 256 grey levels, to the bit as medvlm_r1/data/window.py and data/dicom/grey.py have them: pure functions.
-// A rule is what the server sends: {function, low, high, window, slope, intercept} and, for a table, {first, entries}.
+// A rule is what the server sends: {function, low, high, window, slope, intercept}; for a table {first, entries}, for a SIGMOID
+// {levels: {first, entries}}, the grey level of each stored value, as the exponential of another machine may differ in its last bit.
 
 // The values shown black and white by a center and a width: DICOM PS3.3 C.11.2.1.2.1 (LINEAR); below a width of 1 C.11.2.1.3.2.
 export function bounds(center, width) {
@@ -37,6 +38,7 @@ export function asked(rule, center, width) {
 
 // The grey level of one stored sample.
 export function grey(stored, rule) {
+  if (rule.levels) return rule.levels.entries[Math.min(Math.max(stored - rule.levels.first, 0), rule.levels.entries.length - 1)];
   const value = stored * rule.slope + rule.intercept;
   if (rule.function === "TABLE") {
     const at = Math.min(Math.max((Number.isNaN(value) ? -Infinity : rint(value)) - rule.first, 0), rule.entries.length - 1);
