@@ -14,6 +14,7 @@ from medvlm_r1.serving import app, http_server
 from medvlm_r1.serving.file_client import Files
 from medvlm_r1.serving.guard import LOOPBACK, Guard, Limits
 from medvlm_r1.serving.measured import Measured
+from medvlm_r1.serving.people import People
 from medvlm_r1.serving.service import Service
 from medvlm_r1.serving.wire import Picture, Said
 
@@ -65,7 +66,7 @@ def service(backend=None, files=None, **changes):
 
 
 def guarded(offered, key="", hosts=LOOPBACK, log=lambda line: None):
-    return Measured(Guard(app.build(offered), frozenset(hosts), key, offered.limits), offered.metrics, log)
+    return Measured(Guard(app.build(offered), frozenset(hosts), People(key), offered.limits), offered.metrics, log)
 
 
 def client(offered, **changes):

@@ -78,11 +78,11 @@ def run(arguments: Namespace) -> int:
         print(json.dumps(answer.to_dict() | known | {"extraction": EXTRACTION, "intended_use": INTENDED_USE}, indent=2))
     else:
         _tell(answer, arguments.options, live)
-        if (sure := confidence.reported(judged)) and sure.calibration and answer.answer:
+        if (sure := judged.reported) and sure.calibration and answer.answer:
             print(f"Confidence {sure.value:.1%}: {said.calibrated(sure.calibration)}")
         print(INTENDED_USE)
     if wanted:
-        record = recording.record(model, shown, replace(example, images=shown.references), answer, template, confidence.reported(judged))
+        record = recording.record(model, shown, replace(example, images=shown.references), answer, template, judged.reported)
         for option, path in wanted.items():
             (recording.write_sr if option == "--sr" else recording.write_fhir)(record, path)
             notice(f"wrote {path}")

@@ -11,6 +11,7 @@ EXAMPLES = """
   medvlm-r1 serve --model nano                                                   for this machine alone, at http://127.0.0.1:8000/v1
   medvlm-r1 serve --model runs/mine/checkpoints/step-300 --calibration runs/calibration.json --audit-log runs/audit.jsonl
   medvlm-r1 serve --upstream http://10.0.0.5:8000/v1#medvlm-r1 --port 8080       a gateway to vLLM, with the same medical fields
+  medvlm-r1 serve --model nano --worklist cases.jsonl --read-first --audit-log runs/audit.jsonl     readers answer before the model is shown
   medvlm-r1 serve --model nano --host 0.0.0.0 --allow-host reader.hospital.example     for others: MEDVLM_SERVE_KEY holds the key
 """
 
@@ -36,13 +37,18 @@ def register(commands: Commands) -> None:
     sub.add_argument("--timeout", type=seconds, default=300.0, metavar="S", help="seconds that an answer may take (default: %(default)g)")
     sub.add_argument("--calibration", type=Path, metavar="FILE", help="what medvlm-r1 calibrate wrote; without it no confidence is told")
     sub.add_argument("--audit-log", type=Path, metavar="FILE", help="keep an account of every answer; medvlm-r1 audit-log verify checks it")
+    sub.add_argument("--no-page", dest="page", action="store_false", help="leave out the page for readers, which is at / otherwise")
+    sub.add_argument("--worklist", type=Path, metavar="FILE", help="cases for the page, one a line; a manifest is one")
+    sub.add_argument("--read-first", action="store_true", help="readers see the model's answer once their own is in the audit log, by no other way")
+    sub.add_argument("--readers", type=Path, metavar="FILE", help="who reads: lines of NAME and the SHA-256 of that reader's key")
+    sub.add_argument("--order-seed", type=whole(0), default=0, metavar="N", help="shuffles the work list; each reader has an order of her own (default: 0)")
 
 
 def run(arguments: Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM."""
     from dataclasses import fields
 
-    from medvlm_r1.launch.serving import Serving
+    from medvlm_r1.launch.serving import Reading, Serving
     from medvlm_r1.launch.serving import run as serve
     from medvlm_r1.serving.guard import Limits
 
@@ -52,5 +58,10 @@ def run(arguments: Namespace) -> int:
     limits = Limits(answer_s=arguments.timeout, rows=arguments.slots + arguments.waiting)
     given = {field.name: getattr(arguments, field.name) for field in fields(Serving) if hasattr(arguments, field.name)}
     given["model"] = arguments.model or ""
-    serve(Serving(**given, allow_hosts=tuple(arguments.allow_host), keep_bytes=arguments.keep_mib << 20, timeout_s=arguments.timeout, limits=limits))
+    reading = Reading(arguments.read_first, arguments.worklist, arguments.readers, arguments.order_seed)
+    serve(
+        Serving(
+            **given, reading=reading, allow_hosts=tuple(arguments.allow_host), keep_bytes=arguments.keep_mib << 20, timeout_s=arguments.timeout, limits=limits
+        )
+    )
     return 0

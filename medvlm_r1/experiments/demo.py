@@ -20,6 +20,7 @@ from medvlm_r1.audit.prior import text_prior
 from medvlm_r1.config import to_dict
 from medvlm_r1.console import follow
 from medvlm_r1.data.images import load_image
+from medvlm_r1.data.manifest import write_manifest
 from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring import metrics
@@ -182,7 +183,7 @@ def _cell(cell: dict[str, Any] | float | None) -> str:
 
 
 def run(demo: Demo) -> str:
-    """Tell the story, show the table; returns the command to ask a question oneself."""
+    """Tell the story, show the table; returns the commands to ask a question oneself, on a page and in the terminal."""
     console, run_dir = demo.console, demo.run_dir
     run_dir.mkdir(parents=True, exist_ok=True)
     summary = demo.tell()
@@ -198,4 +199,17 @@ def run(demo: Demo) -> str:
     options = " ".join(f'"{option}"' for option in example.options)
     model = training.trained_model(run_dir / "grpo")
     console.print(f"Report: {run_dir / 'report.html'}")
-    return f'medvlm-r1 ask --model {model} {picture} "{example.question}" --options {options}'
+    page = f"medvlm-r1 serve --model {model} --worklist {worklist(run_dir / 'cases')}    # and open http://127.0.0.1:8000/"
+    return f'medvlm-r1 ask --model {model} {picture} "{example.question}" --options {options}\n  {page}'
+
+
+def worklist(folder: Path) -> Path:
+    """A few of the pictures and questions for the server's page."""
+    folder.mkdir(exist_ok=True)
+    cases = []
+    for name in MODALITIES:
+        example = sets.load(name, "test")[1]
+        load_image(example.images[0]).save(folder / f"{name}.png")
+        cases.append(replace(example, id=name, images=(str(folder / f"{name}.png"),)))
+    write_manifest(folder / "cases.jsonl", cases)
+    return folder / "cases.jsonl"

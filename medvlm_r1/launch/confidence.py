@@ -3,8 +3,6 @@
 from dataclasses import fields, replace
 from pathlib import Path
 
-from medvlm_r1.clinical.record import Calibration as Rests
-from medvlm_r1.clinical.record import Confidence
 from medvlm_r1.launch.answering import model_sha256
 from medvlm_r1.launch.asking import Model
 from medvlm_r1.models.families import locate
@@ -27,17 +25,3 @@ def judged(answer: Answer, calibration: Calibration | None) -> tuple[Answer, Jud
     told = Told(**{one.name: getattr(answer, one.name) for one in fields(Told)})
     found = judge(told, Said(0, answer.text, probs=tuple(answer.option_probs.values())), calibration)
     return replace(answer, **{one.name: getattr(found.told, one.name) for one in fields(Told)}, option_probs=found.option_probs), found
-
-
-def reported(found: Judged) -> Confidence | None:
-    """As reports have it; a set is called by its name, without the folders that it lies in.
-
-    >>> told = Told("", "A", "left", "answered")
-    >>> reported(Judged(told, {}, 0.8, {"set": "/data/ward 3/held-out.jsonl", "n": 40, "n_of_set": 80, "ci95": [0.65, 0.9]}, 0.0)).calibration.name
-    'held-out.jsonl'
-    """
-    on = found.calibrated_on
-    if found.confidence is None or on is None:
-        return None
-    low, high = on["ci95"]
-    return Confidence(found.confidence, Rests(Path(on["set"]).name, on["n"], (low, high), on["n_of_set"]))

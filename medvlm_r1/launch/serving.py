@@ -15,18 +15,35 @@ from typing import Any
 from medvlm_r1.config import secret
 from medvlm_r1.console import notice
 from medvlm_r1.errors import ConfigError, EngineError, MedVLMError, install
+from medvlm_r1.reading.study import read_log
+from medvlm_r1.reading.worklist import Case, read_worklist
 from medvlm_r1.rollout.calling import Endpoint, check_up, is_here, served_model
 from medvlm_r1.rollout.dialect import Dialect
 from medvlm_r1.serving import calibrated
 from medvlm_r1.serving.audit_log import AuditLog
 from medvlm_r1.serving.engine_client import EngineClient
 from medvlm_r1.serving.file_client import Files
-from medvlm_r1.serving.guard import LOOPBACK, Guard, Limits
+from medvlm_r1.serving.guard import LOOPBACK, OPEN_PATHS, Guard, Limits
 from medvlm_r1.serving.measured import Measured, to_stderr
+from medvlm_r1.serving.people import People, read_readers
 from medvlm_r1.serving.upstream import Upstream
 from medvlm_r1.serving.wire import Backend
 
 KEY, UPSTREAM_KEY = "MEDVLM_SERVE_KEY", "MEDVLM_API_KEY"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Who reads on the page, what, and in which order. ``read_first``: no answer of the model's before the reader's own.
+
+    >>> Reading().read_first
+    False
+    """
+
+    read_first: bool = False
+    worklist: Path | None = None
+    readers: Path | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,8 @@ class Serving:
     timeout_s: float = 300.0
     calibration: Path | None = None
     audit_log: Path | None = None
+    page: bool = True
+    reading: Reading = field(default_factory=Reading)
     limits: Limits = field(default_factory=Limits)
 
 
@@ -58,10 +77,16 @@ def check(serving: Serving, key: str) -> None:
     """Raises ConfigError for what would not be safe, or not be possible."""
     if bool(serving.model) == bool(serving.upstream):
         raise ConfigError("name what is to answer: either --model or --upstream URL#MODEL")
-    if not is_here(serving.host) and not key:
+    if not is_here(serving.host) and not key and not serving.reading.readers:
         raise ConfigError(f"--host {serving.host} can be reached by others, so a key is needed; set the environment variable {KEY}")
     if key and not (len(key) >= 16 and all("!" <= sign <= "~" for sign in key)):
         raise ConfigError(f"the key in {KEY} wants 16 or more signs without spaces; make one with: openssl rand -hex 24")
+    if serving.reading.read_first and not serving.audit_log:
+        raise ConfigError("--read-first shows the model's answer once the reader's own is in the audit log, and there is none; name one with --audit-log FILE")
+    if serving.reading.read_first and key and not serving.reading.readers:
+        raise ConfigError(f"the key in {KEY} opens every route, so --read-first would hold nobody back; give readers keys of their own with --readers FILE")
+    if (serving.reading.read_first or serving.reading.worklist) and not serving.page:
+        raise ConfigError("--read-first and --worklist are about the page, which --no-page turns off; drop one of them")
     if serving.upstream and (serving.dtype or serving.max_pixels or serving.calibration):
         raise ConfigError("--dtype, --max-pixels and --calibration do nothing at an upstream, whose server holds the weights; drop them")
 
@@ -79,6 +104,8 @@ def run(serving: Serving) -> None:
 async def _run(serving: Serving, key: str) -> None:
     from medvlm_r1.serving import app, http_server, metrics, service  # with fastapi and its kin, which are an extra
 
+    people = People(key, read_readers(serving.reading.readers) if serving.reading.readers else {}, serving.reading.read_first)
+    cases = read_worklist(serving.reading.worklist) if serving.reading.worklist else ()
     numbers = metrics.Metrics()
     async with AsyncExitStack() as stack:
         stack.callback((files := Files()).close)
@@ -88,7 +115,11 @@ async def _run(serving: Serving, key: str) -> None:
         if audit:
             stack.callback(audit.close)
         offered = service.Service(backend, files, numbers, serving.limits, audit=audit)
-        guarded = Measured(Guard(app.build(offered), hosts(serving), key, serving.limits), numbers, to_stderr)
+        page = _page(serving, offered, people, cases)
+        guard = Guard(
+            app.build(offered, page), hosts(serving), people, serving.limits, frozenset({*OPEN_PATHS, *(route.path for route in page if route.is_open)})
+        )
+        guarded = Measured(guard, numbers, to_stderr)
         server = http_server.server(guarded, serving.host, serving.port, serving.limits)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, _stop, server, offered)
@@ -102,6 +133,18 @@ async def _run(serving: Serving, key: str) -> None:
         await watch
         if not is_asked_to:
             raise EngineError(f"nothing can be served at {serving.host}:{serving.port}; is the port in use? choose another --port")
+
+
+def _page(serving: Serving, offered: Any, people: People, cases: tuple[Case, ...]) -> list[Any]:
+    """Its routes; none where there is to be no page."""
+    if not serving.page:
+        return []
+    from medvlm_r1.reading import pictures, reads, routes, static_files
+
+    found = reads.Reads(offered, cases, people.names, people.read_first, serving.reading.seed)
+    if serving.audit_log:
+        found.recall(read_log(serving.audit_log))
+    return [*static_files.static(), pictures.route(offered.files), *routes.routes(found)]
 
 
 def _stop(server: Any, offered: Any) -> None:
@@ -118,7 +161,8 @@ async def _watch(backend: Backend, serving: Serving, offered: Any, server: Any) 
             offered.calibration = calibrated.read(serving.calibration)
             calibrated.require(offered.calibration, backend.about, serving.calibration)
         if backend.ready:
-            notice(f"{backend.about['model']} is served at http://{serving.host}:{serving.port}/v1; Ctrl-C stops it")
+            address = f"http://{serving.host}:{serving.port}"
+            notice(f"{backend.about['model']} is served at {address}/v1{f', its page is {address}/' if serving.page else ''}; Ctrl-C stops it")
         if isinstance(backend, EngineClient):
             await backend.ended.wait()
             if not offered.stopping:

@@ -1,1 +1,1 @@
-"""The page at which a person reads a picture and asks about it: its routes and its static files."""
+"""The page that a radiologist reads with, and the server's part of it."""

@@ -6,12 +6,12 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi import Request as Request  # what a page's route may be given,
 from fastapi import Response as Response  # and answer with
 from fastapi.exceptions import RequestValidationError
@@ -19,6 +19,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from medvlm_r1 import INTENDED_USE, __version__
+from medvlm_r1.serving.people import ALONE, Person
 from medvlm_r1.serving.refusals import Refused, error_body
 from medvlm_r1.serving.schema import ChatRequest, ErrorBody, FeedbackRequest, chat_schemas, read_chat
 from medvlm_r1.serving.service import Event, Service, new_id, now, readings
@@ -37,11 +38,36 @@ _REF = "#/components/schemas/{model}"
 
 @dataclass(frozen=True)
 class Route:
-    """One route more: what ``FastAPI.add_api_route`` takes."""
+    """One route more: what ``FastAPI.add_api_route`` takes. ``is_open``: it wants no key, for it shows nothing of anybody."""
 
     path: str
     endpoint: Callable[..., Any]
     methods: tuple[str, ...] = ("GET",)
+    is_open: bool = False
+
+
+def _caller(request: Request) -> Person:
+    found: Person | None = request.scope.get("person")
+    return found or Person(ALONE, is_reader=True)
+
+
+Caller = Annotated[Person, Depends(_caller)]  # a route that takes one is told who asks
+
+
+async def streamed(events: AsyncGenerator[Mapping[str, Any], None]) -> Response:
+    """Server-sent events. What is wrong before the first has its status; what is wrong later is an event: no part passes for the whole."""
+    first = await anext(events)
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        async with aclosing(events):
+            yield _sse(first)
+            try:
+                async for event in events:
+                    yield _sse(event)
+            except Refused as refused:
+                yield _sse(refused.body)
+
+    return StreamingResponse(chunks(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 def build(service: Service, more: Iterable[Route] = ()) -> FastAPI:
@@ -242,5 +268,5 @@ def _usage(ended: Iterable[Event]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 
-def _sse(data: dict[str, Any]) -> bytes:
+def _sse(data: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(data).encode() + b"\n\n"

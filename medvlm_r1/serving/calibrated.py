@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from medvlm_r1.clinical.record import Calibration as Rests
+from medvlm_r1.clinical.record import Confidence
 from medvlm_r1.errors import ConfigError, DataError
 from medvlm_r1.evaluation.measuring.statistics import wilson
 
@@ -55,6 +57,18 @@ class Calibration:
         """What stands beside the number: of which set, how many, and how far the share may be from the truth."""
         block = self.block(probability)
         return {"set": self.data, "n": block.n, "n_of_set": self.n, "ci95": list(block.ci95)}
+
+
+def reported(value: float | None, on: Mapping[str, Any] | None) -> Confidence | None:
+    """As reports have it; a set is called by its name, without the folders that it lies in.
+
+    >>> reported(0.8, {"set": "/data/ward 3/held-out.jsonl", "n": 40, "n_of_set": 80, "ci95": [0.65, 0.9]}).calibration.name
+    'held-out.jsonl'
+    """
+    if value is None or on is None:
+        return None
+    low, high = on["ci95"]
+    return Confidence(value, Rests(Path(on["set"]).name, on["n"], (low, high), on["n_of_set"]))
 
 
 def blocks(confidences: Sequence[float], correct: Sequence[bool], design: float = 1.0) -> tuple[Block, ...]:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from medvlm_r1.data.study import Instance
 from medvlm_r1.serving.refusals import Refused
 from medvlm_r1.serving.wire import Picture
 
@@ -42,7 +43,8 @@ class Files:
     async def open(self, data: bytes, place: str = "") -> Picture:
         """What the model is to see of a file. ``place``: "#frame=3" and the like. Raises Refused."""
         told, png = await self._asked(data, {"whole": False, "place": place}, "messages")
-        return Picture(png, told["sha256"], told["width"], told["height"])
+        known = Instance(*told["uids"], told["frames"]) if told["uids"] else None
+        return Picture(png, told["sha256"], told["width"], told["height"], instance=known)
 
     async def whole(self, data: bytes) -> bytes:
         """Header and samples of all that is in a file (``reading.pictures``). Raises Refused."""

@@ -20,11 +20,13 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.stacks import load_stack
+from medvlm_r1.data.study import instance
 from medvlm_r1.data.urls import suffix_of
 from medvlm_r1.errors import ImageError
 
@@ -86,9 +88,19 @@ def opened(data: bytes, place: str) -> bytes:
         image = load_image(path + place)
         _require_room(image.width, image.height)
         png = png_of(image)
-        return _line(code="", sha256=hashlib.sha256(png).hexdigest(), width=image.width, height=image.height, size=len(png)) + png
+        told = {"width": image.width, "height": image.height, "size": len(png), **_known(path)}
+        return _line(code="", sha256=hashlib.sha256(png).hexdigest(), **told) + png
 
     return _in_memory(data, picture)
+
+
+def _known(path: str) -> dict[str, Any]:
+    """The UIDs by which a report could name it; most pictures have none."""
+    try:
+        found = instance(path)
+    except ImageError:
+        return {"uids": [], "frames": 1}
+    return {"uids": [found.study_uid, found.series_uid, found.sop_class_uid, found.sop_instance_uid], "frames": found.number_of_frames}
 
 
 def whole(data: bytes) -> bytes:
@@ -153,7 +165,7 @@ def plain(text: str) -> str:
     return f"{'the picture cannot be opened' if foreign else words}; {re.split(r'[(]', remedy)[0].strip()}"
 
 
-def _line(**values: str | int) -> bytes:
+def _line(**values: Any) -> bytes:
     return json.dumps(values).encode() + b"\n"
 
 

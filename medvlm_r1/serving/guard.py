@@ -5,13 +5,13 @@ DNS rebinding), and an Origin is that of the Host. No cookie is set or read, and
 """
 
 import asyncio
-import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from medvlm_r1.serving.people import People, Person
 from medvlm_r1.serving.refusals import Refused
 
 Message = MutableMapping[str, Any]
@@ -47,12 +47,13 @@ class Limits:
 
 @dataclass
 class Guard:
-    """Wraps an application. ``hosts``: names it may be called by; ``key``: "" on loopback alone."""
+    """Wraps an application, which finds in its scope who the ``person`` is. ``hosts``: names it may be called by; ``open_paths`` want no key."""
 
     app: App
     hosts: frozenset[str]
-    key: str = field(default="", repr=False)
+    people: People = field(default_factory=People)
     limits: Limits = field(default_factory=Limits)
+    open_paths: frozenset[str] = frozenset(OPEN_PATHS)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -60,7 +61,7 @@ class Guard:
             return
         headers = dict(scope["headers"])
         try:
-            self._admit(scope["path"], headers)
+            scope["person"] = self._admit(scope["path"], headers)
             bodies = [await self._body(receive, headers) if scope["method"] in ("POST", "PUT", "PATCH", "DELETE") else b""]
         except Refused as refused:
             await refuse(send, refused)
@@ -79,16 +80,18 @@ class Guard:
 
         await self.app(scope, replay, guarded)
 
-    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> None:
+    def _admit(self, path: str, headers: Mapping[bytes, bytes]) -> Person | None:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if name_of(host) not in self.hosts:
             raise Refused(403, "this server does not go by that name; start it with --allow-host NAME")
         if b"origin" in headers and urlsplit(headers[b"origin"].decode("latin-1").lower()).netloc != host:
             raise Refused(403, "a page of another site may not ask this server")
-        if self.key and path not in OPEN_PATHS:
-            given = headers.get(b"authorization", b"").decode("latin-1")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self.key}".encode()):
-                raise Refused(401, "the key is missing or wrong; send Authorization: Bearer KEY")
+        person = self.people.of(headers.get(b"authorization", b"").decode("latin-1"))
+        if person is None and path not in self.open_paths:
+            raise Refused(401, "the key is missing or wrong; send Authorization: Bearer KEY")
+        if person is not None and not self.people.may(person, path):
+            raise Refused(403, "here a reader answers before the model's answer is shown, and so asks through the page alone")
+        return person
 
     async def _body(self, receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
         """The whole of it, in time and within bounds, whatever its length was said to be."""

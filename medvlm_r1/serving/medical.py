@@ -4,9 +4,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from medvlm_r1 import INTENDED_USE
+from medvlm_r1.clinical.record import Confidence
 from medvlm_r1.reasoning import EXTRACTION, OPEN_EXTRACTION
 from medvlm_r1.rollout.told import CONTRADICTED, Told, Warned
-from medvlm_r1.serving.calibrated import Calibration
+from medvlm_r1.serving.calibrated import Calibration, reported
 from medvlm_r1.serving.wire import Ask, Said
 from medvlm_r1.types import LETTERS
 
@@ -20,6 +21,11 @@ class Judged:
     confidence: float | None
     calibrated_on: dict[str, Any] | None
     threshold: float | None
+
+    @property
+    def reported(self) -> Confidence | None:
+        """The confidence as reports have it."""
+        return reported(self.confidence, self.calibrated_on)
 
 
 def judge(told: Told, said: Said, calibration: Calibration | None) -> Judged:

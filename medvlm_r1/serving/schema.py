@@ -9,34 +9,38 @@ from medvlm_r1.serving.refusals import Refused
 
 MOST_N, MOST_TOKENS, MOST_PICTURES, MOST_SIGNS = 16, 4096, 8, 20_000
 Words = Annotated[str, Field(min_length=1, max_length=1_000)]
+Options = Annotated[list[Words], Field(max_length=10)]
+Id = Annotated[str, Field(pattern=r"^[\w.-]{1,64}$")]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """Nothing but what is named."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
-class Text(_Strict):
+class Text(Strict):
     """A part of a message."""
 
     type: Literal["text"]
     text: Annotated[str, Field(max_length=MOST_SIGNS)]
 
 
-class Url(_Strict):
+class Url(Strict):
     """A picture inside the request: nothing is fetched."""
 
     url: str
     detail: Literal["auto", "low", "high"] | None = None
 
 
-class ImageUrl(_Strict):
+class ImageUrl(Strict):
     """A part of a message."""
 
     type: Literal["image_url"]
     image_url: Url
 
 
-class Message(_Strict):
+class Message(Strict):
     """A turn. One question is asked at a time: the model was trained to answer one."""
 
     role: Literal["system", "developer", "user"]
@@ -44,14 +48,14 @@ class Message(_Strict):
     name: str | None = None
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """OpenAI's."""
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class Place(_Strict):
+class Place(Strict):
     """Which frame or slice, and through which window, where a file has several or its own is not wanted."""
 
     frame: Annotated[int, Field(ge=0, lt=2**31)] | None = None
@@ -71,18 +75,18 @@ class Place(_Strict):
         return "#" + "&".join(pairs) if pairs else ""
 
 
-class Earlier(_Strict):
+class Earlier(Strict):
     """An earlier answer about the same picture, which the client remembers and the server does not."""
 
     question: Words
-    options: Annotated[list[Words], Field(max_length=10)] = []
+    options: Options = []
     answer_text: Words
 
 
-class Medical(_Strict):
+class Medical(Strict):
     """What OpenAI's protocol has no word for."""
 
-    options: Annotated[list[Words], Field(max_length=10)] = []
+    options: Options = []
     template: str | None = None
     probs: bool = True
     token_ids: bool = False
@@ -90,7 +94,7 @@ class Medical(_Strict):
     earlier: Annotated[list[Earlier], Field(max_length=64)] = []
 
 
-class ChatRequest(_Strict):
+class ChatRequest(Strict):
     """``POST /v1/chat/completions``. Temperature 0, the default here, is greedy."""
 
     model: str
@@ -137,7 +141,7 @@ def chat_schemas(reference: str) -> dict[str, Any]:
     return schemas
 
 
-class FeedbackRequest(_Strict):
+class FeedbackRequest(Strict):
     """``POST /v1/feedback``: what a reader made of an answer."""
 
     audit_id: Annotated[str, Field(pattern=r"^[0-9a-f]{24}-[0-9]{1,2}$")]

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from medvlm_r1.data.study import Instance
 from medvlm_r1.rollout.engine import Sampling
 
 MOST_LINE_BYTES = 2**28
@@ -16,7 +17,7 @@ MOST_LINE_BYTES = 2**28
 
 @dataclass(frozen=True)
 class Picture:
-    """What the model is shown, as PNG, and what is to be said of it. ``sha256``: of the bytes of ``png``.
+    """What the model is shown, as PNG, and what is to be said of it. ``sha256``: of the bytes of ``png``; ``instance``: its UIDs, if it has any.
 
     >>> Picture(b"...", "ab12", 512, 512).notes
     ()
@@ -27,6 +28,7 @@ class Picture:
     width: int
     height: int
     notes: tuple[str, ...] = ()
+    instance: Instance | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
