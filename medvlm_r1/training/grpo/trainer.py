@@ -19,6 +19,7 @@ from medvlm_r1.training.distributed import Devices, current, lead
 from medvlm_r1.training.grpo.advantage import advantages, is_flat
 from medvlm_r1.training.grpo.asking import Asking
 from medvlm_r1.training.grpo.meter import Stop, is_over, looking
+from medvlm_r1.training.grpo.source import Ask, Rollouts, sourced
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
@@ -62,6 +63,7 @@ class GRPOConfig:
     prompts_per_step: int = 4
     redraws: int = 0
     sampling: Sampling = Sampling()
+    rollout: Rollouts = Rollouts()
     update: UpdateConfig = UpdateConfig()
     optim: OptimConfig = OptimConfig()
     trainable: Trainable = Trainable()
@@ -102,20 +104,21 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
     """Run or resume; True when all steps are done (or the last that ``config.stop`` lets it do), False when asked to stop before.
 
     The state after step N is the same bit for bit whether or not the run was
-    interrupted: batches and samples are functions of (seed, step).
+    interrupted: batches and samples are functions of (seed, step). With an engine apart from this process see ``source.Ahead``.
     """
     reference = policy.frozen_copy() if config.update.loss.kl_beta else None
     learner = Learner(policy, reference, Optimizer(policy.model, config.optim, config.steps), config.update)
     first, asking = resume(run_dir, learner, config), config.asking(examples)
-    engine.sync(policy)
-    with lead(Tracker, run_dir, config.steps, first) as tracker, lead(RolloutLog, run_dir, first) as log, stoppable() as stop:
+    source = sourced(engine, asked(config, asking, engine, rubric), config.rollout.lag, range(first, config.steps))
+    with lead(Tracker, run_dir, config.steps, first) as tracker, lead(RolloutLog, run_dir, first) as log, stoppable() as stop, source:
+        source.sync(policy)
         for step in range(first, config.steps):
             policy.read_ahead([shown.example for shown in asking.shown(step + 1)])
             with learner.watch("rollout"):
-                groups_P, drawn = asking.take(step, engine, (rubric, config.template, sampling(config, step)), config.redraws)
+                groups_P, drawn = source.take(step)
             advantages_PG = advantages(config.advantage, groups_P, config.weights)
             metrics = update(learner, groups_P, advantages_PG)
-            engine.sync(policy)
+            source.sync(policy)
             log.log(step + 1, groups_P, advantages_PG)
             tracker.log(step + 1, rewards(groups_P) | looking(groups_P) | drawn | metrics | learner.watch.lap())
             learner.optimizer.check()
@@ -132,6 +135,11 @@ def resume(run_dir: Path, learner: Learner, config: GRPOConfig) -> int:
     """Restore the newest checkpoint, if any; returns the steps done, or all of them where ``config.stop`` has ended the run."""
     done = checkpoint.resume(run_dir, learner.policy, learner.optimizer)
     return config.steps if done and current().first(is_over, run_dir, done, config.stop) else done
+
+
+def asked(config: GRPOConfig, asking: Asking, engine: Engine, rubric: Scorer) -> Ask:
+    """What a source asks: the scored groups of a step, whoever shares in the writing."""
+    return lambda step, world: asking.take(step, engine, (rubric, config.template, sampling(config, step)), config.redraws, world)
 
 
 def sampling(config: GRPOConfig, step: int) -> Sampling:
