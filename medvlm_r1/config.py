@@ -68,6 +68,10 @@ def _replace(config: Any, path: list[str], value: Any, key: str) -> Any:
     if len(path) == 1 and dataclasses.is_dataclass(old):
         if type(value) is type(old):
             return dataclasses.replace(config, **{key.rpartition(".")[2]: value})
+        if isinstance(value, Mapping) or str(value).startswith("{"):
+            for name, inner in _convert(value, dict, key).items():
+                old = _replace(old, [name], inner, f"{key}.{name}")
+            return dataclasses.replace(config, **{path[0]: old})
         inside = ", ".join(f"{key}.{f.name}" for f in dataclasses.fields(old))
         raise ConfigError(f'"{key}" is a group of keys; set one of {inside}')
     new = _replace(old, path[1:], value, key) if len(path) > 1 else _convert(value, kinds[path[0]], key)
@@ -132,7 +136,7 @@ def code(config: Any) -> dict[str, str]:
 
 
 def fingerprint(config: Any) -> str:
-    """Twelve hex digits that change when any value does, or code that it names.
+    """Twelve hex digits that change when any value does, or code that it names; a field marked as a ``place`` is where something is, not what.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Config:
@@ -140,8 +144,13 @@ def fingerprint(config: Any) -> str:
     >>> fingerprint(Config()) == fingerprint(Config(300)) != fingerprint(Config(301))
     True
     """
-    text = json.dumps(to_dict(config), sort_keys=True)
+    text = json.dumps(_without_places(config, to_dict(config)), sort_keys=True)
     return digest(text + (json.dumps(named, sort_keys=True) if (named := code(config)) else ""))[:12]
+
+
+def _without_places(config: Any, values: dict[str, Any]) -> dict[str, Any]:
+    kept = [field.name for field in dataclasses.fields(config) if not field.metadata.get("place")]
+    return {name: _without_places(inner, values[name]) if dataclasses.is_dataclass(inner := getattr(config, name)) else values[name] for name in kept}
 
 
 def secret(name: str) -> str:

@@ -85,6 +85,7 @@ class Completion:
     ``finished`` is False when the token limit cut it off.
     ``error`` says why there is no answer where an engine gave none.
     ``without``: what of the request an endpoint did not take, so that it was asked otherwise.
+    ``version``: the policy's when it gave the weights that wrote this; the oldest where several did.
 
     >>> Completion((7, 8, 2), (-0.1, -0.2, -0.01), "<answer>B</answer>", finished=True).finished
     True
@@ -96,6 +97,7 @@ class Completion:
     finished: bool
     error: str = ""
     without: tuple[str, ...] = ()
+    version: int = 0
 
 
 @dataclass(frozen=True)

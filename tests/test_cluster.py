@@ -7,6 +7,7 @@ import subprocess
 from torch.distributed.run import get_args_parser
 
 from medvlm_r1.launch import cluster
+from medvlm_r1.rollout.vllm.worker import Extension
 
 TRAINING = ("train", "paper", "--data", "my questions.jsonl")
 
@@ -62,3 +63,52 @@ def test_only_trainings_are_launched_and_a_missing_starter_is_named(refused, com
 
 def test_the_same_job_given_again_goes_on():
     assert cluster.job([*TRAINING, "--resume"], 1, 2, 3, "").words == cluster.job(TRAINING, 1, 2, 3, "").words == (*TRAINING, "--resume")
+
+
+def test_rollout_prints_what_starts_each_server(command, refused):
+    """For the recipe as the training would have it: its model, its type, room for four pictures of 512 tokens, 1,024 of text and the answer."""
+    rollout = json.dumps({"engine": "vllm", "servers": ["http://gpu01:8001", "http://127.0.0.1:8002/v1"], "weights": "nccl"})
+    words = ["launch", "--rollout", "--gpus", 2, "--", *TRAINING, "--set", f"rollout={rollout}"]
+    code, out, _ = command(*words)
+    first, one, second, other = out.splitlines()
+    assert code == 0 and first.startswith("# on gpu01:") and second.startswith("# on 127.0.0.1:")
+    environment, said = shlex.split(one)[:2], shlex.split(one)[2:]
+    assert environment[0] == "VLLM_SERVER_DEV_MODE=1" and environment[1].startswith("PYTHONPATH=")
+    assert said[:7] == ["vllm", "serve", "Qwen/Qwen2-VL-2B-Instruct", "--host", "0.0.0.0", "--port", "8001"]
+    options = dict(zip(said[7::2], said[8::2], strict=False)) | dict(zip(said[8::2], said[9::2], strict=False))
+    assert (options["--dtype"], options["--max-model-len"], options["--tensor-parallel-size"]) == ("bfloat16", "4096", "2")
+    assert options["--logprobs-mode"] == "processed_logprobs" and json.loads(options["--weight-transfer-config"]) == {"backend": "nccl"}
+    assert options["--worker-extension-cls"] == "medvlm_r1.rollout.vllm.worker.Extension" and "--enable-scale-out" in said
+    assert shlex.split(other)[5:9] == ["--host", "127.0.0.1", "--port", "8002"]
+    assert "VLLM_ALLOW_INSECURE_SERIALIZATION" not in out
+    refused(["launch", "--rollout", "--", "sft", "paper"], "rollouts belong to a training", "sft paper")
+    refused(["launch", "--rollout", "--", *TRAINING, "--set", "rollout.engine=vllm"], "rollout.servers")
+
+
+def test_the_servers_extension_loads_and_then_lays_a_tied_head_out_anew():
+    """A worker that notes what is done to it, in the place of vLLM's."""
+
+    class ParallelLMHead:
+        def __init__(self):
+            self.quant_method = self
+
+        def process_weights_after_loading(self, module):
+            done.append(module)
+
+    class Model:
+        def modules(self):
+            return [object(), head]
+
+    class Worker(Extension):
+        def __init__(self):
+            self.model_runner = self
+
+        def reload_weights(self, weights_path):
+            done.append(weights_path)
+
+        def get_model(self):
+            return Model()
+
+    done, head = [], ParallelLMHead()
+    Worker().reload_from("/weights/7")
+    assert done == ["/weights/7", head]

@@ -7,6 +7,7 @@ from pathlib import Path
 from medvlm_r1.config import fingerprint
 from medvlm_r1.console import notice
 from medvlm_r1.data.views import viewed
+from medvlm_r1.launch import rollouts
 from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.launch.request import Request
 from medvlm_r1.models.adapt import adapt, table
@@ -35,6 +36,8 @@ def run(config: Config, run_dir: Path, resume: bool = False, sinks: Sequence[Ope
     check(config)
     world, resume = current(), resume or restarted()
     world.first(checkpoint.check_run, run_dir, config, resume)
+    if isinstance(config, grpo.GRPOConfig) and config.rollout.servers:
+        world.first(rollouts.check_up, config.rollout)
     everything = questions(config.data)
     examples, lost = sifting.openable(everything)
     sifting.require_enough(lost, len(everything))
@@ -73,7 +76,7 @@ def run(config: Config, run_dir: Path, resume: bool = False, sinks: Sequence[Ope
         policy = sharding.spread(policy, config.devices, config.dtype, isinstance(config, grpo.GRPOConfig) and config.update.loss.kl_beta > 0)
         watched = Watched(run_dir, tests if tests.prompts else untested, sinks)
         if isinstance(config, grpo.GRPOConfig):
-            return grpo.train(config, policy, sharding.engine(policy), examples, ByView(config.views), watched)
+            return grpo.train(config, policy, rollouts.engine(config.rollout, policy, run_dir), examples, ByView(config.views), watched)
         return sft.train(config, policy, examples, watched)
 
 

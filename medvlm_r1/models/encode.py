@@ -157,6 +157,20 @@ class Encoder:
         """The whole conversation up to the first token that the assistant is to write; an image is one placeholder, before it becomes many."""
         return self._templated(prompt, prompt.text) + prompt.opening
 
+    def sent_ids(self, prompt: Prompt) -> list[int]:
+        """``prompt_ids`` as a server takes them, which puts its own tokens in the place of one placeholder an image."""
+        return self._ids_with(prompt, [self.family.image_token] * len(prompt.example.images))
+
+    def sent_image(self, reference: str) -> Image.Image:
+        """The picture as a server takes it to see the same patches."""
+        return self.family.fitted(self.image_processor, self.load_image(reference), self.pixels(reference).grid_thw)
+
+    def apart(self) -> "Encoder":
+        """The same for another thread, which keeps prompts and no pixels."""
+        other = replace(self, tokenizer=copy.deepcopy(self.tokenizer), pinned_as=None)
+        other._pixels.limit = 0
+        return other
+
     def _templated(self, prompt: Prompt, text: str) -> str:
         content = [{"type": "image"} for _ in prompt.example.images] + [{"type": "text", "text": text}]
         # No system turn of ours: Qwen's chat template adds its own.

@@ -74,6 +74,7 @@ class Family:
     most_pixels, shrink: reads and lowers the most pixels of an image that a processor lets through.
     tile_tokens: from the configuration, where the picture alone does not tell how many tokens it takes.
     processor: from the configuration, what transformers' processor must be told to write the same prompt; nothing for Qwen's.
+    fitted: (image processor, picture, grid) to a picture that any processor of the family leaves as it is; else as it came.
 
     >>> from medvlm_r1.models.qwen import QWEN2_VL
     >>> QWEN2_VL.image_token, QWEN2_VL.vision
@@ -95,6 +96,7 @@ class Family:
     adapt: Callable[[Any], None] = lambda model: None
     tile_tokens: Callable[[Any], int] = lambda config: 0
     processor: Callable[[Any], dict[str, Any]] = lambda config: {}
+    fitted: Callable[[Any, Image.Image, Grid], Image.Image] = lambda processor, image, grid: image
 
     def decoder(self, model: Any) -> Any:
         """The text decoder's module of transformers, which holds the weights."""

@@ -27,7 +27,7 @@ from medvlm_r1.models.images import Images
 from medvlm_r1.models.packed import Packed
 from medvlm_r1.models.passes import Pass
 from medvlm_r1.models.tree import Rows
-from medvlm_r1.reasoning import EVALUATED_AS
+from medvlm_r1.models.written import Written
 from medvlm_r1.types import Example, PromptBatch, RolloutGroup, TokenBatch
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits held at a time: 256 MB in float32
@@ -73,7 +73,7 @@ def logprob_of(
 
 
 @dataclass
-class Policy:
+class Policy(Written):
     """A model with its encoder.
 
     ``version`` counts optimiser steps: whoever changes the weights moves it on, so that no image is taken for one of theirs
@@ -148,25 +148,6 @@ class Policy:
     def stop(self) -> torch.Tensor:
         """``stop_ids`` on the policy's device."""
         return torch.tensor(self.stop_ids, dtype=torch.long, device=self.device)
-
-    @property
-    def template(self) -> str:
-        """How this model is asked: what its training wrote into its configuration, else the paper's prompt."""
-        return getattr(self.model.config, "reasoning_template", "paper-eval")
-
-    @template.setter
-    def template(self, name: str) -> None:
-        self.model.config.reasoning_template = EVALUATED_AS.get(name, name)
-
-    @property
-    def other_views(self) -> tuple[str, ...]:
-        """What its training showed it beside its own pictures: it wrote that into the model's configuration."""
-        return tuple(getattr(self.model.config, "reasoning_other_views", ()))
-
-    @other_views.setter
-    def other_views(self, names: Sequence[str]) -> None:
-        if names or self.other_views:
-            self.model.config.reasoning_other_views = list(names)
 
     def frozen_copy(self) -> "Policy":
         """The reference policy: same weights, no adapters, no gradients, never updated; it shares what does not learn, images too."""

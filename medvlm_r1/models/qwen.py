@@ -123,6 +123,12 @@ def most_pixels(processor: Any) -> int:
     return processor.size["longest_edge"]
 
 
+def fitted(processor: Any, image: Image.Image, grid_thw: Grid) -> Image.Image:
+    """The picture at the size of its patches: libraries resize a little differently, and none of them has to."""
+    _, h, w = grid_thw
+    return image.convert("RGB").resize((w * processor.patch_size, h * processor.patch_size), Image.Resampling.BICUBIC)
+
+
 def shrink(processor: Any, max_pixels: int) -> None:
     """Down to this area; pictures keep their shape."""
     processor.size = {**dict(processor.size), "longest_edge": max_pixels}
@@ -142,6 +148,7 @@ QWEN2_VL = Family(
     positions=mrope,
     rotary=mixed,
     adapt=batch_attention,
+    fitted=fitted,
 )
 QWEN2_5_VL = replace(QWEN2_VL, model_class=Qwen2_5_VLForConditionalGeneration, embed=embed_windowed, adapt=batch_windows)
 QWEN3_VL = replace(QWEN2_VL, model_class=Qwen3VLForConditionalGeneration)

@@ -9,10 +9,12 @@ from medvlm_r1.errors import ConfigError, nearest
 from medvlm_r1.models import adapt
 from medvlm_r1.reasoning import TEMPLATES
 from medvlm_r1.rewards.rubric import WEIGHT, Rubric
+from medvlm_r1.rollout.calling import Endpoint
 from medvlm_r1.training import sft
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.grpo.advantage import ADVANTAGES
 from medvlm_r1.training.grpo.loss import KL, REDUCE, SURROGATES, TRUST
+from medvlm_r1.training.grpo.source import Rollouts
 from medvlm_r1.training.optim import SCHEDULES
 
 Config = grpo.GRPOConfig | sft.SFTConfig
@@ -22,15 +24,17 @@ _NAMES = {
     "template": TEMPLATES, "view": ("image", *EFFECTS), "dtype": DTYPES, "advantage": ADVANTAGES, "update.loss.kl": KL,
     "update.loss.surrogate": SURROGATES, "update.loss.reduce": REDUCE, "update.loss.trust": TRUST,
     "optim.schedule": SCHEDULES, "target": ("letter", "trace"),
+    "rollout.engine": ("local", "vllm"), "rollout.weights": ("file", "nccl", "ipc"), "rollout.pause": ("wait", "keep"),
 }  # fmt: skip
 _LEAST = {
     "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "max_pixels": 28**2, "seed": 0,
     "update.tokens_per_micro_batch": 1, "tokens_per_micro_batch": 1, "update.loss.kl_beta": 0, "optim.warmup_steps": 0, "optim.weight_decay": 0,
     "update.epochs": 1, "update.mini_batches": 1, "redraws": 0, "meter": 0, "stop.window": 2, "stop.patience": 1, "held_out.every": 1, "update.loss.clip_low": 0, "update.loss.clip_high": 0, "update.loss.trust_least": 0,
+    "rollout.lag": 0, "rollout.concurrency": 1,
 }  # fmt: skip
 _POSITIVE = (
     "optim.lr", "optim.max_grad_norm", "sampling.temperature", "update.temperature",
-    "stop.kept", "update.loss.temperature_up", "update.loss.temperature_down", "update.loss.trust_most",
+    "rollout.timeout_s", "stop.kept", "update.loss.temperature_up", "update.loss.temperature_down", "update.loss.trust_most",
 )  # fmt: skip
 
 
@@ -51,12 +55,37 @@ def check(config: Config) -> None:
         raise ConfigError(f'"optim.betas" wants two numbers from 0 to below 1, got {list(config.optim.betas)}')
     if isinstance(config, grpo.GRPOConfig):
         check_views(config)
+        check_rollouts(config)
         if config.sampling.temperature != config.update.temperature:
             raise ConfigError("sampling.temperature and update.temperature differ; the update must see the policy that sampled")
         if config.update.mini_batches > config.prompts_per_step:
             raise ConfigError(f'"update.mini_batches" is {config.update.mini_batches}, and a step has {config.prompts_per_step} groups to cut; lower it')
         if config.update.loss.trust_least > config.update.loss.trust_most:
             raise ConfigError(f'"update.loss.trust_least" is {config.update.loss.trust_least}, above trust_most ({config.update.loss.trust_most}); lower it')
+
+
+def servers(rollout: Rollouts) -> list[str]:
+    """Their addresses, with or without the /v1 that other programs want. Raises ConfigError for one that is none.
+
+    >>> servers(Rollouts("vllm", ("http://gpu01:8000/v1", "http://gpu02:8000/")))
+    ['http://gpu01:8000', 'http://gpu02:8000']
+    """
+    return [Endpoint(url.rstrip("/").removesuffix("/v1"), "").url for url in rollout.servers]
+
+
+def check_rollouts(config: grpo.GRPOConfig) -> None:
+    """Who writes, and how old it may be. Raises ConfigError."""
+    rollout, found = config.rollout, servers(config.rollout)
+    if rollout.engine == "local" and found:
+        raise ConfigError('"rollout.servers" names servers that nobody asks; set rollout.engine=vllm too')
+    if rollout.engine == "vllm" and not found:
+        raise ConfigError('"rollout.engine" is vllm and "rollout.servers" is empty; set \'rollout.servers=["http://HOST:PORT"]\'')
+    if len(set(found)) < len(found):
+        raise ConfigError(f'"rollout.servers" names a server twice: {", ".join(found)}')
+    if rollout.lag and rollout.engine == "local":
+        raise ConfigError(f'"rollout.lag" is {rollout.lag}, and this process writes and learns by turns; set rollout.engine=vllm, or rollout.lag=0')
+    if rollout.lag and config.update.loss.trust == "none":
+        raise ConfigError(f'"rollout.lag" is {rollout.lag}, so that older weights write than those that learn; set update.loss.trust=truncated')
 
 
 def check_views(config: grpo.GRPOConfig) -> None:

@@ -32,6 +32,7 @@ CURVES = {
     OTHER: "Right with another patient's picture",
     "kl": "KL divergence from the base",
     "clip_fraction": "Share of tokens that a bound clips",
+    "lag": "Age of the rollouts, steps",
     "completion_length": "Length of a completion, tokens",
     "loss": "Loss",
 }

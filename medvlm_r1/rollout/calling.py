@@ -100,12 +100,21 @@ def is_here(host: str) -> bool:
 
 def call(endpoint: Endpoint, path: str, body: dict[str, Any] | None = None, timeout_s: float | None = None) -> Any:
     """The JSON that the endpoint answers with, to a GET where there is no ``body``. Raises Fault where it gives none."""
+    return _json(endpoint, _sent(endpoint, path, json.dumps(body).encode() if body else None, timeout_s))
+
+
+def order(endpoint: Endpoint, path: str, body: dict[str, Any] | None = None, timeout_s: float | None = None) -> None:
+    """A POST whose answer says nothing but that it was done. Raises Fault where it was not."""
+    _sent(endpoint, path, json.dumps(body or {}).encode(), timeout_s)
+
+
+def _sent(endpoint: Endpoint, path: str, data: bytes | None, timeout_s: float | None) -> bytes:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {})
     patience_s = timeout_s or endpoint.timeout_s
     try:
-        request = urllib.request.Request(f"{endpoint.url.rstrip('/')}/{path}", json.dumps(body).encode() if body else None, headers)
+        request = urllib.request.Request(f"{endpoint.url.rstrip('/')}/{path}", data, headers)
         with endpoint.opener.open(request, timeout=patience_s) as answer:
-            return _json(endpoint, answer.read())
+            return bytes(answer.read())
     except urllib.error.HTTPError as error:
         raise _refusal(endpoint, error) from error
     except TimeoutError as error:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from medvlm_r1.data.views import Shown
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Engine, Sampling
-from medvlm_r1.types import Completion, Prompt, Rollout, RolloutGroup
+from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup
 
 Scorer = Callable[[Completion, Prompt], dict[str, float]]
 T = TypeVar("T")
@@ -66,13 +66,31 @@ def _generated(engine: Engine, prompts_P: Sequence[Prompt], sizes_P: Sequence[in
     return {p: found[p] for p in mine}
 
 
-def _packed(rollouts_G: list[Rollout]) -> Any:
+def _packed(rollouts_G: Sequence[Rollout]) -> Any:
     return [asdict(rollout) for rollout in rollouts_G]
 
 
 def _unpacked(rows: Any) -> list[Rollout]:
-    plain: list[dict[str, Any]] = [{key: tuple(v) if isinstance(v, list) else v for key, v in row["completion"].items()} for row in rows]
-    return [Rollout(Completion(**values), row["rewards"]) for values, row in zip(plain, rows, strict=True)]
+    return [Rollout(Completion(**_plain(row["completion"])), row["rewards"]) for row in rows]
+
+
+def packed(groups_P: Sequence[RolloutGroup]) -> Any:
+    """Groups as JSON, prompts and all."""
+    return [{**asdict(replace(group, rollouts=())), "rollouts": _packed(group.rollouts)} for group in groups_P]
+
+
+def unpacked(rows: Any) -> list[RolloutGroup]:
+    """What ``packed`` made JSON of."""
+    return [RolloutGroup(_prompt(row["prompt"]), tuple(_unpacked(row["rollouts"])), row["min_tokens"], row["weight"]) for row in rows]
+
+
+def _prompt(row: Any) -> Prompt:
+    return Prompt(**row | {"example": Example(**_plain(row["example"]))})
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """JSON has no tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
 
 
 def numbered(prompts_P: Sequence[Prompt], sizes_P: Sequence[int]) -> list[Prompt]:

@@ -40,6 +40,18 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class Apart(Engine, Protocol):
+    """An engine with weights of its own, that writes while the policy learns; ``generate`` and ``sync`` may be called by several threads at once.
+
+    Each completion carries the ``version`` of the policy that wrote it.
+    """
+
+    def close(self) -> None:
+        """Give up what is under way, and ask nothing more."""
+        ...
+
+
+@runtime_checkable
 class Streaming(Engine, Protocol):
     """An engine whose prompts are done one after another, so that what is done can be kept before the rest is."""
 

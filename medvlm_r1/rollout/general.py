@@ -14,7 +14,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from medvlm_r1.models.general import GeneralPolicy
 from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.local import completion, uniforms
+from medvlm_r1.rollout.local import uniforms, written
 from medvlm_r1.rollout.writing import sample
 from medvlm_r1.types import Completion, Prompt
 
@@ -74,7 +74,7 @@ class GeneralEngine:
         )
         with _nothing_of_its_own(policy.model):
             policy.model.generate(**placed, generation_config=settings, logits_processor=LogitsProcessorList([drawn]))
-        return [completion(policy, *row) for row in drawn.rows()]
+        return [written(policy.encoder.tokenizer, policy.stop_ids, *row, policy.version) for row in drawn.rows()]
 
 
 @contextmanager

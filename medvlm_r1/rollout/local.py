@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class LocalEngine:
         writing = self._writing(batch := self.policy.encoder.prompts(prompts), sampling)
         writing.seen = self.seen
         rows = writing.write(batch, torch.from_numpy(np.stack(noise)))
-        completions = [completion(self.policy, *row) for row in rows]
+        completions = [written(self.policy.encoder.tokenizer, self.policy.stop_ids, *row, self.policy.version) for row in rows]
         return (completions[at : at + sampling.n] for at in range(0, len(completions), sampling.n))
 
     def _writing(self, batch: PromptBatch, sampling: Sampling) -> Writing:
@@ -78,11 +79,11 @@ class LocalEngine:
         return layers
 
 
-def completion(policy: Policy, ids: Sequence[int], logprobs: Sequence[float]) -> Completion:
-    """What a row says, whether it came to its end or not."""
-    finished = ids[-1] in policy.stop_ids
-    text = policy.encoder.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=False)
-    return Completion(tuple(ids), tuple(logprobs), text, finished)
+def written(tokenizer: Any, stop_ids: Sequence[int], ids: Sequence[int], logprobs: Sequence[float], version: int) -> Completion:
+    """A completion of these tokens; what stopped it is no part of its text."""
+    finished = ids[-1] in stop_ids
+    text = tokenizer.decode(list(ids[:-1] if finished else ids), skip_special_tokens=False)
+    return Completion(tuple(ids), tuple(logprobs), text, finished, version=version)
 
 
 def uniforms(seed: int, example_id: str, k: int, count: int) -> np.ndarray:

@@ -93,7 +93,9 @@ class Recorded:
         return digest(text)[:32]
 
     def _keep(self, completions: dict[str, Completion]) -> None:
-        rows = ({"key": key, **{name: value for name, value in asdict(c).items() if value or name != "without"}} for key, c in completions.items())
+        rows = (
+            {"key": key, **{name: value for name, value in asdict(c).items() if value or name not in ("without", "version")}} for key, c in completions.items()
+        )
         self._file.append(utf8("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)))
         self._known |= completions
 

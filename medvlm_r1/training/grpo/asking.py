@@ -5,13 +5,12 @@ Legend: P questions of a step, V views of a question.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 from medvlm_r1.data.views import Draw, Pool, Share, Shown, show
-from medvlm_r1.rollout.collect import Scorer, collect
+from medvlm_r1.rollout.collect import Scorer, Sharing, collect
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training.batches import batch
-from medvlm_r1.training.distributed import current
 from medvlm_r1.training.grpo.draw import draw, spare
 from medvlm_r1.types import Example, RolloutGroup
 
@@ -47,13 +46,18 @@ class Asking:
         """All that a step shows."""
         return [shown for shown_V in self.show(step, self.batch(step)) for shown in shown_V]
 
-    def take(self, step: int, engine: Engine, scored: tuple[Scorer, str, Sampling], redraws: int) -> tuple[list[RolloutGroup], dict[str, float]]:
-        """The step's groups, scored, those of a question one after another, and what drawing some anew came to. ``scored``: rubric, template, sampling."""
-        examples_P = self.batch(step)
-        ask = partial(self._ask, step, engine, scored)
-        return draw(ask, examples_P, spare(self.examples, examples_P, step, self.seed), redraws)
+    def take(
+        self, step: int, engine: Engine, scored: tuple[Scorer, str, Sampling], redraws: int, world: Sharing
+    ) -> tuple[list[RolloutGroup], dict[str, float]]:
+        """The step's groups, scored, those of a question one after another, and what drawing some anew came to.
 
-    def _ask(self, step: int, engine: Engine, scored: tuple[Scorer, str, Sampling], examples: Sequence[Example]) -> list[list[RolloutGroup]]:
-        shown_PV = self.show(step, examples)
-        groups = iter(collect(engine, [shown for shown_V in shown_PV for shown in shown_V], *scored, current()))
-        return [[next(groups) for _ in shown_V] for shown_V in shown_PV]
+        ``scored``: rubric, template, sampling; ``world``: who shares in the writing.
+        """
+        examples_P = self.batch(step)
+
+        def ask(examples: Sequence[Example]) -> list[list[RolloutGroup]]:
+            shown_PV = self.show(step, examples)
+            groups = iter(collect(engine, [shown for shown_V in shown_PV for shown in shown_V], *scored, world))
+            return [[next(groups) for _ in shown_V] for shown_V in shown_PV]
+
+        return draw(ask, examples_P, spare(self.examples, examples_P, step, self.seed), redraws)

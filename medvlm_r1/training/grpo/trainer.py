@@ -19,6 +19,7 @@ from medvlm_r1.training.distributed import Devices, lead
 from medvlm_r1.training.grpo.advantage import advantages, is_flat
 from medvlm_r1.training.grpo.asking import Asking
 from medvlm_r1.training.grpo.meter import Stop, looking
+from medvlm_r1.training.grpo.source import Ask, Rollouts, sourced
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.held_out import HeldOut
 from medvlm_r1.training.interrupt import stoppable
@@ -65,6 +66,7 @@ class GRPOConfig:
     prompts_per_step: int = 4
     redraws: int = 0
     sampling: Sampling = Sampling()
+    rollout: Rollouts = Rollouts()
     update: UpdateConfig = UpdateConfig()
     optim: OptimConfig = OptimConfig()
     trainable: Trainable = Trainable()
@@ -106,21 +108,22 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
     """Run or resume; True when all steps are done (or the last that ``config.stop`` lets it do), False when asked to stop before.
 
     The state after step N is the same bit for bit whether or not the run was
-    interrupted: batches and samples are functions of (seed, step).
+    interrupted: batches and samples are functions of (seed, step). With an engine apart from this process see ``source.Ahead``.
     """
     reference = policy.frozen_copy() if config.update.loss.kl_beta else None
     learner = Learner(policy, reference, Optimizer(policy.model, config.optim, config.steps), config.update)
     run = Watched.of(run)
     first, asking = resume(run.folder, learner, config), config.asking(examples)
-    engine.sync(policy)
-    with lead(tracked, run.folder, config.steps, first, run.sinks) as tracker, lead(RolloutLog, run.folder, first) as log, stoppable() as stop:
+    source = sourced(engine, asked(config, asking, engine, rubric), config.rollout.lag, range(first, config.steps))
+    with lead(tracked, run.folder, config.steps, first, run.sinks) as tracker, lead(RolloutLog, run.folder, first) as log, stoppable() as stop, source:
+        source.sync(policy)
         for step in range(first, config.steps):
             policy.read_ahead([shown.example for shown in asking.shown(step + 1)])
             with learner.watch("rollout"):
-                groups_P, drawn = asking.take(step, engine, (rubric, config.template, sampling(config, step)), config.redraws)
+                groups_P, drawn = source.take(step)
             advantages_PG = advantages(config.advantage, groups_P, config.weights)
             metrics = update(learner, groups_P, advantages_PG)
-            engine.sync(policy)
+            source.sync(policy)
             log.log(step + 1, groups_P, advantages_PG)
             tracker.log(step + 1, rewards(groups_P) | looking(groups_P) | drawn | metrics | learner.watch.lap() | run.test(step + 1, policy))
             learner.optimizer.check()
@@ -136,6 +139,11 @@ def resume(run_dir: Path, learner: Learner, config: GRPOConfig) -> int:
     """Restore the newest checkpoint, if any; returns the steps done, or all of them where ``config.stop`` has ended the run."""
     done = checkpoint.resume(run_dir, learner.policy, learner.optimizer)
     return config.steps if done and is_over(run_dir, done, config) else done
+
+
+def asked(config: GRPOConfig, asking: Asking, engine: Engine, rubric: Scorer) -> Ask:
+    """What a source asks: the scored groups of a step, whoever shares in the writing."""
+    return lambda step, world: asking.take(step, engine, (rubric, config.template, sampling(config, step)), config.redraws, world)
 
 
 def sampling(config: GRPOConfig, step: int) -> Sampling:
