@@ -29,7 +29,7 @@ from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.manifest import write_manifest
 from medvlm_r1.launch.cluster import ENVIRONMENT, Job, torchrun
 
-HEAD, PATIENCE_S, AWAY_S, CUT_S, MOST_AGAIN = "10.99.0.1", 40, 4, 50, 6
+HEAD, PATIENCE_S, AWAY_S, CUT_S, MOST_AGAIN = "10.99.0.1", 20, 4, 25, 6
 EVENTS = ("rank", "machine", "link")
 
 
