@@ -155,7 +155,7 @@ class Policy:
         """A copy in the host's memory, as the weights are now; to be saved, not to be asked."""
         other = copy.copy(self)
         kept = {id(p): torch.nn.Parameter(p.detach().to("cpu", copy=True), requires_grad=False) for p in self.model.parameters()}
-        other.model = copy.deepcopy(self.model, kept)  # type: ignore[arg-type] (a memo of what is not to be copied again)
+        other.model = copy.deepcopy(self.model, kept)
         return other
 
     def save_weights(self, out: Path) -> None:
