@@ -29,7 +29,7 @@ from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.manifest import write_manifest
 from medvlm_r1.launch.cluster import ENVIRONMENT, Job, torchrun
 
-HEAD, PATIENCE_S, AWAY_S, CUT_S = "10.99.0.1", 15, 4, 25
+HEAD, PATIENCE_S, AWAY_S, CUT_S, MOST_AGAIN = "10.99.0.1", 20, 4, 25, 6
 EVENTS = ("rank", "machine", "link")
 
 
@@ -75,12 +75,11 @@ def start(run: Path, node: int) -> subprocess.Popen[bytes]:
 
 
 def happen(event: str, run: Path, nodes: list[subprocess.Popen[bytes]]) -> None:
-    """Something happens to node 1."""
+    """Something happens to node 1. Its rank goes with its torchrun."""
     if event == "rank":
         os.kill(workers(nodes[1].pid)[0], signal.SIGKILL)
     elif event == "machine":
-        for pid in (nodes[1].pid, *workers(nodes[1].pid)):
-            os.kill(pid, signal.SIGKILL)
+        nodes[1].kill()
         nodes[1].wait()
         time.sleep(AWAY_S)
         nodes[1] = start(run, 1)
@@ -90,13 +89,23 @@ def happen(event: str, run: Path, nodes: list[subprocess.Popen[bytes]]) -> None:
         ip("-n", name(1), "link", "set", "mv1", "up")
 
 
-def wait(run: Path, nodes: list[subprocess.Popen[bytes]], before: set[str]) -> None:
-    """Until there is a new checkpoint. Raises RuntimeError where a node has ended first, or nothing comes."""
-    until = time.monotonic() + MOST_S
-    while checkpoints(run) <= before:
-        if any(node.poll() is not None for node in nodes) or time.monotonic() > until:
-            raise RuntimeError(f"no new checkpoint in {run} ({[node.returncode for node in nodes]}); see {run}-node*.log")
+def supervise(run: Path, nodes: list[subprocess.Popen[bytes]]) -> int:
+    """Give the command again where a torchrun has ended with an error, as Slurm and Kubernetes do; how many."""
+    lost = [node for node, process in enumerate(nodes) if process.poll()]
+    for node in lost:
+        nodes[node] = start(run, node)
+    return len(lost)
+
+
+def wait(run: Path, nodes: list[subprocess.Popen[bytes]], before: set[str] | None) -> int:
+    """Until there is a new checkpoint, or without ``before`` until the end; how often a torchrun had to be started again."""
+    until, again = time.monotonic() + MOST_S, 0
+    while any(process.poll() is None for process in nodes) if before is None else checkpoints(run) <= before:
+        again += supervise(run, nodes)
+        if again > MOST_AGAIN or time.monotonic() > until:
+            raise RuntimeError(f"{run} gets nowhere; see {run}-node*.log")
         time.sleep(0.05)
+    return again
 
 
 def trained(run: Path, events: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -107,16 +116,13 @@ def trained(run: Path, events: tuple[str, ...]) -> list[dict[str, Any]]:
             wait(run, nodes, checkpoints(run))
             began = time.monotonic()
             happen(event, run, nodes)
-            wait(run, nodes, checkpoints(run))
-            told.append({"event": event, "next_checkpoint_after_s": round(time.monotonic() - began, 1)})
+            again = wait(run, nodes, checkpoints(run))
+            told.append({"event": event, "next_checkpoint_after_s": round(time.monotonic() - began, 1), "torchruns_given_again": again + (event == "machine")})
             print(f"  {told[-1]}", flush=True)
-        if any(codes := [node.wait(timeout=MOST_S) for node in nodes]):
-            raise RuntimeError(f"the nodes ended with {codes}; see {run}-node*.log")
+        wait(run, nodes, None)
     finally:
-        for node in nodes:
-            if node.poll() is None:
-                for pid in (node.pid, *workers(node.pid)):
-                    os.kill(pid, signal.SIGKILL)
+        for process in nodes:
+            process.kill()  # where it has not ended
     return told
 
 

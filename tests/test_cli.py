@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,8 +25,8 @@ from medvlm_r1.commands import main as cli
 from medvlm_r1.errors import EngineError, RunError
 from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.models import families, nano
-from medvlm_r1.training import checkpoint
 from medvlm_r1.training.grpo import asking
+from medvlm_r1.training.saving import Saver
 
 # ---------------------------------------------------------------- help
 
@@ -252,7 +253,7 @@ def test_a_full_disk_loses_nothing(command, refused, disk, taught, manifest, tmp
     run = disk("size=4m") / "run"
     refused(train(taught, manifest, run, values=values), run, "no space left", "--resume")
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-1"]
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert 2 <= len((run / "metrics.jsonl").read_text().splitlines()) <= 3  # step 3 went on while the checkpoint of step 2 was written
     refused(train(taught, manifest, run, "--resume", values=values), run, "free", "--resume")
     disk("size=40m")
     assert command(*train(taught, manifest, run, "--resume", values=values))[0] == 0
@@ -278,9 +279,13 @@ def test_the_disks_error_is_dug_out_of_safetensors(tmp_path):
     """What the tests above show on a real disk, where mounting is not permitted."""
 
     class Full:
-        encoder, model = None, torch.nn.Linear(1, 1)
+        files = SimpleNamespace(save_pretrained=lambda out: None)
+        encoder, model = SimpleNamespace(tokenizer=files, image_processor=files, processor_config=None), torch.nn.Linear(1, 1)
 
         def whole(self):
+            return self
+
+        def held(self):
             return self
 
         def save_weights(self, out):
@@ -289,8 +294,11 @@ def test_the_disks_error_is_dug_out_of_safetensors(tmp_path):
     class Steps:
         steps, sound = 3, True
 
-    with pytest.raises(RunError, match="no space left"):
-        checkpoint.save(tmp_path, Full(), Steps())
+        def state(self):
+            return {}
+
+    with pytest.raises(RunError, match="no space left"), Saver(tmp_path) as saver:
+        saver.keep(Full(), Steps(), is_due=True)
     assert not list(tmp_path.rglob("step-*"))
 
 

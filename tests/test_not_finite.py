@@ -16,6 +16,7 @@ from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training import checkpoint, sft, shards
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.optim import OptimConfig, Optimizer
+from medvlm_r1.training.saving import Saver
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -205,7 +206,7 @@ def test_weights_that_are_not_finite_are_never_saved(tokenizer, examples, tmp_pa
         with torch.no_grad():
             policy.model.model.visual.blocks[0].mlp.fc1.weight[3, 4] = bad
         with pytest.raises(NotFiniteError, match=r'after step 5 the weight "model.visual.blocks.0.mlp.fc1.weight" is not finite, so it is not saved'):
-            checkpoint.save(tmp_path, policy, optimizer)
+            Saver(tmp_path).keep(policy, optimizer, is_due=True)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-2", "step-4"]
     assert checkpoint.latest(tmp_path).name == "step-4"
 

@@ -23,7 +23,9 @@ from medvlm_r1.training.distributed import Devices, joined
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.grpo.loss import LossConfig
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
+from medvlm_r1.training.held_out import Exam
 from medvlm_r1.training.optim import OptimConfig, Optimizer
+from medvlm_r1.training.watchers import Watched
 
 TEXTS = ["Which plane is this?\nA) axial\nB) coronal\nThink first, then answer.<think>Ears.</think>\n<answer>B</answer>"] * 4
 SHARDED = {
@@ -64,7 +66,10 @@ def rollouts(tokenizer, world):
 
 def trained(tokenizer, run_dir):
     policy = sharding.spread(fresh(tokenizer), Devices(shard=True), "float32", True)
-    grpo.train(GRPO, policy, sharding.engine(policy), PICTURES, vowels, run_dir)
+    exam = Exam(
+        [render(example, "think") for example in PICTURES[:3]], every=2, last=4, max_tokens=8
+    )  # of a cut model, two questions on one rank and one on the other
+    grpo.train(GRPO, policy, sharding.engine(policy), PICTURES, vowels, Watched(run_dir, exam))
 
 
 def keep(tensors, file):
@@ -145,6 +150,8 @@ def test_one_process_goes_on_from_what_two_have_cut(two, tokenizer, tmp_path):
     assert checkpoint.resume(two / "run", restored, optimizer) == 4
     moments = load_file(tmp_path / "alone/checkpoints/step-4/trainer/state.safetensors")
     assert_near(weights(restored), weights(alone), weights(fresh(tokenizer)))
+    tested = [row for row in map(json.loads, (two / "run/metrics.jsonl").read_text().splitlines()) if "test/accuracy" in row]
+    assert [(row["step"], row["test/questions"]) for row in tested] == [(2, 3), (4, 3)]
     for name, p in restored.model.named_parameters():
         if f"exp_avg/{name}" in moments:
             assert (optimizer.adamw.state[p]["exp_avg"] - moments[f"exp_avg/{name}"]).abs().max() < 1e-5, name

@@ -20,6 +20,7 @@ from medvlm_r1.files import digest, output_errors, read_rows
 from medvlm_r1.launch import auditing, evaluating, training
 from medvlm_r1.launch.asking import Model, Place
 from medvlm_r1.launch.request import Request, Settings
+from medvlm_r1.models import runs
 from medvlm_r1.preflight.values import Config, check
 from medvlm_r1.recipes.named import find
 from medvlm_r1.report import comparing
@@ -47,6 +48,11 @@ class Run:
     def model(self) -> Path:
         """The trained model: ``load`` and ``evaluate`` take it, transformers and vLLM too."""
         return training.trained_model(self.folder)
+
+    @property
+    def best(self) -> Path | None:
+        """The checkpoint that answered most held-out questions right (``held_out.data``); None where none were asked."""
+        return runs.best(self.folder)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:

@@ -21,7 +21,8 @@ from medvlm_r1.preflight.questions import check_apart, put, questions, require_l
 from medvlm_r1.preflight.values import Config, check
 from medvlm_r1.rewards.rubric import ByView
 from medvlm_r1.training import checkpoint, identity, sft, sharding
-from medvlm_r1.training.distributed import current, restarted
+from medvlm_r1.training.claim import AGAIN_S, BESIDE_S, Claim
+from medvlm_r1.training.distributed import current, lead, restarted
 from medvlm_r1.training.grpo import trainer as grpo
 from medvlm_r1.training.held_out import Exam, untested
 from medvlm_r1.training.watchers import Open, Watched
@@ -75,9 +76,10 @@ def run(config: Config, run_dir: Path, resume: bool = False, sinks: Sequence[Ope
             check_memory(planned, policy, asked, fresh)
         policy = sharding.spread(policy, config.devices, config.dtype, isinstance(config, grpo.GRPOConfig) and config.update.loss.kl_beta > 0)
         watched = Watched(run_dir, tests if tests.prompts else untested, sinks)
-        if isinstance(config, grpo.GRPOConfig):
-            return grpo.train(config, policy, rollouts.engine(config.rollout, policy, run_dir), examples, ByView(config.views), watched)
-        return sft.train(config, policy, examples, watched)
+        with lead(Claim, run_dir, AGAIN_S if restarted() else BESIDE_S):
+            if isinstance(config, grpo.GRPOConfig):
+                return grpo.train(config, policy, rollouts.engine(config.rollout, policy, run_dir), examples, ByView(config.views), watched)
+            return sft.train(config, policy, examples, watched)
 
 
 def held_out(config: Config, policy: Policy) -> Exam:

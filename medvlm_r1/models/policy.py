@@ -164,6 +164,13 @@ class Policy(Written):
         other.images = Images(self.model, self.encoder.family)
         return other
 
+    def held(self) -> "Policy":
+        """A copy in the host's memory, as the weights are now; to be saved, not to be asked."""
+        other = copy.copy(self)
+        kept = {id(p): torch.nn.Parameter(p.detach().to("cpu", copy=True), requires_grad=False) for p in self.model.parameters()}
+        other.model = copy.deepcopy(self.model, kept)
+        return other
+
     def save_weights(self, out: Path) -> None:
         """The model in the Hugging Face layout, and its adapters if it has any."""
         adapt.save(self.model, out)

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from medvlm_r1.training.host import control_group, host_memory
+
 
 @dataclass(frozen=True)
 class Device:
@@ -30,7 +32,7 @@ def this_device() -> Device:
         free, total = torch.cuda.mem_get_info()
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # the allocator's own reserve
         return Device(torch.cuda.get_device_name(), total, free + kept, is_host=False)
-    return Device("the CPU", *host_memory(Path("/proc/meminfo"), _control_group()), is_host=True)
+    return Device("the CPU", *host_memory(Path("/proc/meminfo"), control_group()), is_host=True)
 
 
 def hardware() -> dict[str, Any]:
@@ -45,25 +47,3 @@ def hardware() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = {"processor": model[1] if model else platform.machine(), "cores": cores, "memory_gib": round(host / 2**30, 1)}
     return found | ({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {})
-
-
-def host_memory(meminfo: Path, group: Path | None) -> tuple[int, int]:
-    """Total (with swap) and available memory; a control group (cgroup v2) may grant less than the machine has."""
-    if not meminfo.exists():
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return pages, pages
-    kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in meminfo.read_text().splitlines())}
-    swap, total, free = kib["SwapTotal"] * 1024, kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
-    if group is not None and (limit := (group / "memory.max").read_text().strip()) != "max":
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])  # a cache that gives way
-        total, free = min(total, int(limit)), min(free, int(limit) - used)
-    return total + swap, free
-
-
-def _control_group() -> Path | None:
-    file = Path("/proc/self/cgroup")
-    names = file.read_text().splitlines() if file.exists() else []
-    place = next((line.removeprefix("0::/") for line in names if line.startswith("0::")), None)
-    folder = Path("/sys/fs/cgroup") / (place or "")
-    return folder if place is not None and (folder / "memory.max").exists() else None

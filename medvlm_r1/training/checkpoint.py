@@ -43,6 +43,10 @@ class Policy(Protocol):
         """The policy with all weights in this process; all ranks ask."""
         ...
 
+    def held(self) -> Any:
+        """A copy in the host's memory, as the weights are now."""
+        ...
+
     def save_weights(self, out: Path) -> None:
         """Write the model in the Hugging Face layout; adapters, where there are any, in the folder ``adapter`` too."""
         ...
@@ -112,39 +116,28 @@ def check_space(run_dir: Path, policy: Policy) -> None:
         )
 
 
-def save(run_dir: Path, policy: Policy, optimizer: Optimizer) -> None:
-    """Write ``checkpoints/step-N`` whole or not at all; the last two keep their optimiser state.
+def partial_of(final: Path) -> Path:
+    """Where a checkpoint is written until it is whole.
 
-    Of many processes each writes a part of that state, and rank 0 the model.
-    After a step whose loss was not finite nothing is written: the last good checkpoint stays what a run resumes
-    from. Raises NotFiniteError where a weight is not finite.
+    >>> partial_of(Path("runs/mine/checkpoints/step-300")).name
+    'step-300.partial'
     """
-    if not optimizer.sound:
-        return
-    check_finite(policy, optimizer.steps)
-    final = run_dir / "checkpoints" / f"step-{optimizer.steps}"
-    partial = final.with_name(final.name + ".partial")
-    world = current()
-    with disk_errors(run_dir), whole_or_gone(partial), safetensors_errors():
-        world.first(_begin, policy.whole(), partial)
-        file = shards.write(partial / "trainer", optimizer.state(), optimizer.steps, world.rank, world.size)
-        prints = dict(world.every([f"trainer/{file.name}", shards.print_of(file)]))
-        world.first(_finish, partial, final, prints)
+    return final.with_name(f"{final.name}.partial")
 
 
-def _begin(policy: Policy, partial: Path) -> None:
+def begin(policy: Policy, partial: Path) -> None:
+    """An empty place for a checkpoint, with all that is small."""
     shutil.rmtree(partial, ignore_errors=True)
-    save_model(policy, partial)
-    (partial / "trainer").mkdir()  # a folder of its own: vLLM loads every safetensors file beside config.json as weights
+    (partial / "trainer").mkdir(parents=True)  # a folder of its own: vLLM loads every safetensors file beside config.json as weights
+    save_encoder(policy, partial)
 
 
-def _finish(partial: Path, final: Path, prints: dict[str, list[int]]) -> None:
+def finish(final: Path, prints: dict[str, list[int]]) -> None:
     """Note what was written, give it its name, and free what neither the last two need nor the best."""
-    whole = {file.relative_to(partial).as_posix(): shards.print_of(file) for file in sorted(partial.rglob("*.safetensors")) if file.parent.name != "trainer"}
-    shards.note(partial, whole | prints)
+    partial, run_dir = partial_of(final), final.parent.parent
+    shards.note(partial, dict(sorted(prints.items())))
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    run_dir = final.parent.parent
     for older in models(run_dir)[:-2]:
         if older != best(run_dir):
             shutil.rmtree(older / "trainer", ignore_errors=True)
@@ -169,10 +162,29 @@ def check_finite(policy: Policy, steps: int) -> None:
 
 def save_model(policy: Policy, out: Path) -> None:
     """The model with tokenizer and processor, loadable as it stands."""
+    save_weights(policy, out)
+    save_encoder(policy, out)
+
+
+def save_weights(policy: Policy, out: Path) -> None:
+    """The model alone."""
     policy.save_weights(out)
-    policy.encoder.save(out)
-    for file in out.rglob("*.safetensors"):  # safetensors makes them private; who may read the rest may read these
+    for file in filter(of_model, out.rglob("*.safetensors")):  # safetensors makes them private; who may read the rest may read these
         file.chmod((out / "config.json").stat().st_mode)
+
+
+def of_model(file: Path) -> bool:
+    """Does a checkpoint's file belong to the model, and not to the training?
+
+    >>> of_model(Path("step-3/adapter/adapter_model.safetensors")), of_model(Path("step-3/trainer/state.safetensors"))
+    (True, False)
+    """
+    return file.parent.name != "trainer"
+
+
+def save_encoder(policy: Policy, out: Path) -> None:
+    """Tokenizer and processor."""
+    policy.encoder.save(out)
 
 
 def latest(run_dir: Path) -> Path | None:
@@ -224,16 +236,6 @@ def restore(checkpoint: Path, policy: Policy, optimizer: Optimizer) -> int:
     optimizer.load(state, steps)
     policy.version = steps
     return steps
-
-
-@contextmanager
-def whole_or_gone(folder: Path) -> Iterator[None]:
-    """Remove a folder that could not be written to its end."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 @contextmanager

@@ -23,11 +23,12 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from medvlm_r1.console import hush
-from medvlm_r1.errors import MedVLMError, RunError
+from medvlm_r1.errors import ConfigError, MedVLMError, RunError
 from medvlm_r1.training.batches import micro_batches
+from medvlm_r1.training.parent import die_with_parent
 
 T = TypeVar("T")
-PATIENCE = timedelta(minutes=10)  # what a rank waits for the others: a reward may be slow, a checkpoint large
+PATIENCE_S = "MEDVLM_PATIENCE_S"  # how long a rank waits for the others: a reward may be slow. A link that is cut is noticed after so long
 BUCKET_ELEMENTS = 2**26  # of gradients that are sent at once: 256 MB of float32
 
 
@@ -240,9 +241,18 @@ def joined() -> Iterator[World]:
 def _start(rank: int) -> None:
     if rank:
         hush()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_patience())
+
+
+def _patience() -> timedelta:
+    said = os.environ.get(PATIENCE_S, "600")
+    if not said.isdecimal() or not int(said):
+        raise ConfigError(f'{PATIENCE_S} wants a whole number of seconds, got "{said}"')
+    return timedelta(seconds=int(said))
 
 
 def _only(speaks: bool, error: BaseException, code: int) -> BaseException:

@@ -66,7 +66,7 @@ class Exam:
         began, world = time.monotonic(), current()
         mine = world.mine(self.prompts)
         written = sharding.engine(policy.aside(), learning=False).generate(mine, Sampling(1, 0.0, self.max_tokens))
-        marks = world.together([mark(completion, prompt) for (completion,), prompt in zip(written, mine, strict=True)], list, tuple)
+        marks = world.together([mark(completion, prompt) for (completion,), prompt in zip(written, mine, strict=True)], list, lambda row: (row[0], row[1]))
         return shares(self.prompts, marks) | {"seconds/test": time.monotonic() - began}
 
 

@@ -17,6 +17,7 @@ from medvlm_r1.training.grpo.meter import Stop
 from medvlm_r1.training.held_out import HeldOut
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
+from medvlm_r1.training.saving import Saver
 from medvlm_r1.training.stopwatch import Stopwatch
 from medvlm_r1.training.tracker import tracked
 from medvlm_r1.training.verdict import is_over, verdict
@@ -58,7 +59,7 @@ def train(config: SFTConfig, policy: Policy, examples: Sequence[Example], run: P
     run = Watched.of(run)
     done = checkpoint.resume(run.folder, policy, optimizer)
     first = config.steps if done and is_over(run.folder, done, config) else done
-    with lead(tracked, run.folder, config.steps, first, run.sinks) as tracker, stoppable() as stop:
+    with lead(tracked, run.folder, config.steps, first, run.sinks) as tracker, stoppable() as stop, Saver(run.folder) as saver:
         for step in range(first, config.steps):
             with watch("update"):
                 examples_P = batch(examples, config.prompts_per_step, step, config.seed)
@@ -69,8 +70,7 @@ def train(config: SFTConfig, policy: Policy, examples: Sequence[Example], run: P
             tracker.log(step + 1, metrics | run.test(step + 1, policy))
             optimizer.check()
             found = verdict(run.folder, step + 1, config, stop.agreed())
-            if found.saves:
-                checkpoint.save(run.folder, policy, optimizer)
+            saver.keep(policy, optimizer, found.saves)
             if found.ends:
                 return found.done
     return True

@@ -7,7 +7,8 @@ would keep its table of contents in a pickle, which we do not open.
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +51,38 @@ def as_cut(local: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return DTensor.from_local(local, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride())
 
 
-def write(folder: Path, state: Mapping[str, torch.Tensor], steps: int, rank: int, size: int) -> Path:
-    """This rank's part of the state; returns the file."""
+@dataclass(frozen=True)
+class Part:
+    """This rank's part of a state: the name of its file, tensors, and what the header says.
+
+    >>> Part("state.safetensors", {}, {"steps": "300"}).name
+    'state.safetensors'
+    """
+
+    name: str
+    tensors: Mapping[str, torch.Tensor]
+    about: Mapping[str, str]
+
+    def write(self, folder: Path) -> Path:
+        """Into a folder; returns the file."""
+        save_file(dict(self.tensors), folder / self.name, metadata=dict(self.about))
+        return folder / self.name
+
+
+def part(state: Mapping[str, torch.Tensor], steps: int, place: tuple[int, int], copied: Callable[[torch.Tensor], torch.Tensor]) -> Part:
+    """What the rank at ``place`` (rank, of how many) writes of a state; each tensor ``copied``."""
+    rank, size = place
     cut = {name: tensor for name, tensor in state.items() if isinstance(tensor, DTensor)}
     mine = {name: tensor for n, (name, tensor) in enumerate((k, v) for k, v in state.items() if k not in cut) if n % size == rank}
-    local = {name: tensor.to_local().contiguous() for name, tensor in cut.items()}
+    rows = {name: local(tensor) for name, tensor in cut.items()}
     about = {"steps": str(steps)} | ({"rows": json.dumps({name: [own_rows(t).start, *t.shape] for name, t in cut.items()})} if cut else {})
-    file = folder / name_of(rank, size)
-    save_file(mine | {name: tensor for name, tensor in local.items() if len(tensor)}, file, metadata=about)
-    return file
+    kept = mine | {name: tensor for name, tensor in rows.items() if len(tensor)}
+    return Part(name_of(rank, size), {name: copied(tensor) for name, tensor in kept.items()}, about)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What this rank holds of a tensor."""
+    return tensor.to_local().contiguous() if isinstance(tensor, DTensor) else tensor
 
 
 class Stored:

@@ -24,6 +24,7 @@ from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
 from medvlm_r1.training.held_out import HeldOut
 from medvlm_r1.training.interrupt import stoppable
 from medvlm_r1.training.optim import OptimConfig, Optimizer
+from medvlm_r1.training.saving import Saver
 from medvlm_r1.training.tracker import RolloutLog, tracked
 from medvlm_r1.training.verdict import is_over, verdict
 from medvlm_r1.training.watchers import Watched
@@ -115,7 +116,13 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
     run = Watched.of(run)
     first, asking = resume(run.folder, learner, config), config.asking(examples)
     source = sourced(engine, asked(config, asking, engine, rubric), config.rollout.lag, range(first, config.steps))
-    with lead(tracked, run.folder, config.steps, first, run.sinks) as tracker, lead(RolloutLog, run.folder, first) as log, stoppable() as stop, source:
+    with (
+        lead(tracked, run.folder, config.steps, first, run.sinks) as tracker,
+        lead(RolloutLog, run.folder, first) as log,
+        stoppable() as stop,
+        Saver(run.folder) as saver,
+        source,
+    ):
         source.sync(policy)
         for step in range(first, config.steps):
             policy.read_ahead([shown.example for shown in asking.shown(step + 1)])
@@ -128,8 +135,7 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
             tracker.log(step + 1, rewards(groups_P) | looking(groups_P) | drawn | metrics | learner.watch.lap() | run.test(step + 1, policy))
             learner.optimizer.check()
             found = verdict(run.folder, step + 1, config, stop.agreed())
-            if found.saves:
-                checkpoint.save(run.folder, policy, learner.optimizer)
+            saver.keep(policy, learner.optimizer, found.saves)
             if found.ends:
                 return found.done
     return True
