@@ -34,7 +34,7 @@ from our_server import OurServer
 from processes import commit, hardware, say, write_json
 
 MODALITIES = ("mri", "ct", "xray")
-AT_ONCE, STEPS = 32, 60
+AT_ONCE, STEPS = 64, 60
 
 
 def concluded(thought: str, options: tuple[str, ...]) -> str:
@@ -123,21 +123,21 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     examples = [example for modality in MODALITIES for example in sets.load(modality, "test")[: args.questions]]
-    with tempfile.TemporaryDirectory() as folder, OurServer(str(grpo_model(args.run, Path(folder))), Path(folder) / "log") as server:
-        name = next(iter(openai.OpenAI(base_url=f"{server.url}/v1", api_key="none").models.list())).id
-        ways = {
-            f"{drawn} drawn" if drawn else "greedy": judged(examples, asyncio.run(messages(server.url, name, examples, drawn))) for drawn in (0, args.drawn)
-        }
-    holds = all(way["of_them_warned"] == way["contradicting"] and not way["warned_but_shown"] for way in ways.values())
-    result = {
+    result: dict[str, Any] = {
         "date": datetime.date.today().isoformat(), "command": shlex.join(["benchmarks/contradictions.py", *sys.argv[1:]]), "grpo_steps": STEPS,
-        "commit": commit(), "hardware": hardware(), "questions": len(examples), "ways": ways, "claim": {"all_warned_none_shown": holds},
+        "commit": commit(), "hardware": hardware(), "questions": len(examples), "ways": {}, "claim": {},
     }  # fmt: skip
-    if args.json:
-        write_json(args.json, result)
-    for name, way in ways.items():
-        say(f"{name}: {way['contradicting']} of {way['answers']} contradict, {way['of_them_warned']} of these and {way['warned']} in all warned of; "
-            f"right {way['accuracy_all']['share']:.1%}, without the warned {way['accuracy_without_warned']['share']:.1%}")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder, OurServer(str(grpo_model(args.run, Path(folder))), Path(folder) / "log") as server:
+        model = next(iter(openai.OpenAI(base_url=f"{server.url}/v1", api_key="none").models.list())).id
+        for drawn in (0, args.drawn):
+            name = f"{drawn} drawn" if drawn else "greedy"
+            way = result["ways"][name] = judged(examples, asyncio.run(messages(server.url, model, examples, drawn)))
+            holds = all(each["of_them_warned"] == each["contradicting"] and not each["warned_but_shown"] for each in result["ways"].values())
+            result["claim"] = {"all_warned_none_shown": holds}
+            if args.json:
+                write_json(args.json, result)
+            say(f"{name}: {way['contradicting']} of {way['answers']} contradict, {way['of_them_warned']} of these and {way['warned']} in all warned of; "
+                f"right {way['accuracy_all']['share']:.1%}, without the warned {way['accuracy_without_warned']['share']:.1%}")  # fmt: skip
     return 0 if holds else 1
 
 

@@ -183,7 +183,7 @@ async def measure(arguments: argparse.Namespace, server: OurServer, theirs: Gene
     """All that is to be shown of the server."""
     load, one, many, alone = Load(server.port), [], [], []
     theirs.rate(0.5)
-    await load.of(MANY, 5.0)  # warm
+    await load.of(CROWD, 8.0, leaving=0.5)  # warm
     engine_before, cpu_ms = server.resident_mb("engine"), []
     for _ in range(arguments.rounds):
         one.append(await load.of(1, arguments.seconds))

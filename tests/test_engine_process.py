@@ -38,10 +38,10 @@ def ask(name="a.png", stream=False, sampling=Sampling(1, 0.0, 12)):
     return Ask("Which plane?", OPTIONS, (shown(name),), "think", sampling, stream)
 
 
-def talk(policy, work, slots=64):
+def talk(policy, work, slots=64, kind=EngineProcess):
     """``work`` with a client of an engine process that runs in a thread."""
     loads, (ours, theirs) = [], socket.socketpair()
-    process = EngineProcess(policy, theirs, slots)
+    process = kind(policy, theirs, slots)
     thread = threading.Thread(target=process.run, args=({"model": "tiny", "identity": "t", "template": "think"},), daemon=True)
 
     async def go():
@@ -134,6 +134,29 @@ def test_who_leaves_leaves_no_row(policy):
 
     said, process, loads = talk(policy, work, slots=64)
     assert said[-1].end and (process.engine.rows, process.engine.waiting) == (0, 0) and loads[-1] == (0, 0)
+
+
+def test_a_picture_goes_with_its_question_while_others_are_asked_about(policy):
+    async def work(client):
+        long = client.ask(ask("b.png", stream=True, sampling=Sampling(1, 1.0, 400, min_tokens=399)))
+        await anext(long)
+        for name in ("a.png", "wide.png"):
+            await heard(client, ask(name))
+        await anext(long)  # the engine has gone on
+        kept = process_of[0].policy
+        held = list(kept.encoder._pixels._items), len(kept.images._kept._items), len(kept.encoder._ids._items)
+        await long.aclose()
+        return held
+
+    process_of = []
+
+    class Known(EngineProcess):
+        def __init__(self, *args):
+            super().__init__(*args)
+            process_of.append(self)
+
+    held, _, _ = talk(policy, work, kind=Known)
+    assert held == ([f"picture:{shown('b.png').sha256}"], 1, 1)
 
 
 def test_what_cannot_be_asked_is_said(policy):

@@ -3,11 +3,14 @@
 python -m medvlm_r1.launch.engine_main FD '{"model": "nano", …}'
 """
 
+import gc
 import json
 import os
 import signal
 import socket
 import sys
+
+import torch
 
 from medvlm_r1.errors import MedVLMError
 from medvlm_r1.launch.answering import model_sha256
@@ -24,11 +27,15 @@ def main(words: list[str]) -> int:
     channel, settings = socket.socket(fileno=int(words[0])), json.loads(words[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's business: it hangs up when all is answered
     os.nice(NICE)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - 1)))  # a core is left to the front and to files
     try:
         with memory_errors():
             policy = load_model(settings["model"], settings["dtype"], settings["max_pixels"])
             identity = f"{model_sha256(locate(settings['model']))} {str(policy.model.dtype).removeprefix('torch.')}"
             about = {"model": called(settings["model"]), "identity": identity, "template": settings["template"] or policy.template}
+            gc.collect()
+            gc.freeze()  # what was loaded is not looked through again and again for garbage
             EngineProcess(policy, channel, settings["slots"], settings["keep_bytes"]).run(about)
     except MedVLMError as error:
         sys.stderr.write(f"medvlm-r1: {error}\n")

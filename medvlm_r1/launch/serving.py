@@ -1,6 +1,7 @@
 """What ``medvlm-r1 serve`` starts: the front in this process, which needs no torch, and the two behind it."""
 
 import asyncio
+import gc
 import json
 import signal
 import socket
@@ -124,6 +125,8 @@ async def _run(serving: Serving, key: str) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, _stop, server, offered)
         watch = asyncio.create_task(_watch(backend, serving, offered, server))
+        gc.collect()
+        gc.freeze()  # what was loaded is not looked through again and again for garbage
         offered.record("start", {"model": serving.model or serving.upstream})
         await server.serve()
         is_asked_to = offered.stopping

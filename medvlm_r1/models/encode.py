@@ -98,6 +98,11 @@ class Encoder:
         self._ids.clear()
         self._batches.clear()
 
+    def let_go(self, prompt: Prompt, references: Sequence[str]) -> list[str]:
+        """Keep nothing of this prompt and these images, and the rest as it is; returns the images' keys."""
+        self._ids.drop((prompt.example.images, prompt.text, prompt.opening))
+        return [pixels.key for reference in references if (pixels := self._pixels.drop(reference)) is not None]
+
     def read_ahead(self, examples: Sequence[Example]) -> None:
         """Prepare the images of these questions in the background, for a caller that will ask for them next."""
         for reference in {reference for example in examples for reference in example.images}:

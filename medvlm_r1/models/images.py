@@ -88,6 +88,10 @@ class Images:
         self._kept.clear()
         self._remembered = {}
 
+    def let_go(self, key: str) -> None:
+        """Keep nothing of this image."""
+        self._kept.drop(key)
+
     def _renew(self, version: int) -> None:
         if self.learn and version != self._version:
             self.clear()

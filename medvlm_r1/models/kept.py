@@ -15,6 +15,8 @@ class Kept(Generic[T]):
     ...     kept.put(name, name * 2, size=4)
     >>> kept.get("a"), kept.get("c"), kept.held
     (None, 'cc', 8)
+    >>> kept.drop("c"), kept.drop("c"), kept.held
+    ('cc', None, 4)
     """
 
     def __init__(self, limit: int) -> None:
@@ -31,6 +33,12 @@ class Kept(Generic[T]):
         self._items[key] = (item, size)
         while self.held > self.limit and len(self._items) > 1:
             self.held -= self._items.popitem(last=False)[1][1]
+
+    def drop(self, key: Hashable) -> T | None:
+        """Forget this one; returns what it was."""
+        item, size = self._items.pop(key, (None, 0))
+        self.held -= size
+        return item
 
     def clear(self) -> None:
         self._items.clear()

@@ -28,7 +28,7 @@ from medvlm_r1.models.packed import Packed
 from medvlm_r1.models.passes import Pass
 from medvlm_r1.models.tree import Rows
 from medvlm_r1.models.written import Written
-from medvlm_r1.types import Example, PromptBatch, RolloutGroup, TokenBatch
+from medvlm_r1.types import Example, Prompt, PromptBatch, RolloutGroup, TokenBatch
 
 HEAD_CHUNK_ELEMENTS = 2**26  # logits held at a time: 256 MB in float32
 
@@ -200,6 +200,11 @@ class Policy(Written):
         """Keep nothing of the pictures and prompts that were asked about: they may be a patient's."""
         self.encoder.forget()
         self.images.clear()
+
+    def let_go(self, prompt: Prompt, references: Sequence[str]) -> None:
+        """Keep nothing of this prompt and these of its pictures, while others are asked about."""
+        for key in self.encoder.let_go(prompt, references):
+            self.images.let_go(key)
 
     def remember(self, batch: PromptBatch) -> None:
         """Encode the images of a step with gradients, for the rollouts and for the update that follows them."""

@@ -1,7 +1,7 @@
 """The process that holds the model: asks come in over a socket, tokens go out. It ends when the socket does.
 
-The one thread that owns the model takes what has come between two tokens; another only reads. Pictures stay as long as
-their request, and what was computed of them is forgotten when nobody asks any more.
+The one thread that owns the model takes what has come between two tokens; another only reads. Pictures, and what was
+computed of them, stay as long as their request; the last traces go when nobody asks any more.
 """
 
 import base64
@@ -10,9 +10,10 @@ import json
 import queue
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from medvlm_r1.serving.wire import MOST_LINE_BYTES, Said, line
 from medvlm_r1.types import Prompt
 
 REPORT_EVERY_STEPS = 20
+FIRST_TOKENS = 3  # are told at once: the first of them is a tag
+TELL_EVERY_S = 0.1  # a reader sees no difference, and telling costs the front as much as writing does the engine
 
 
 @dataclass(eq=False)
@@ -43,6 +46,7 @@ class _Request:
     seen: tuple[tuple[int, int], ...] = ()
     ids: dict[int, list[int]] = field(default_factory=dict)
     told: Counter[int] = field(default_factory=Counter)  # signs of each row that were sent
+    told_at: dict[int, float] = field(default_factory=dict)
     open_rows: int = 0
 
 
@@ -109,7 +113,7 @@ class EngineProcess:
     def _ask(self, message: Mapping[str, Any]) -> None:
         shas = [picture["sha256"] for picture in message["pictures"]]
         self._held.update(shas)
-        self._pictures |= {picture["sha256"]: base64.b64decode(picture["png"]) for picture in message["pictures"]}
+        self._pictures |= {picture["sha256"]: base64.b64decode(picture.pop("png")) for picture in message["pictures"]}
         request = _Request(message["id"], -1, Prompt(question("", "?", ()), ""), message, open_rows=message["sampling"]["n"])
         self._requests[request.id] = request
         try:
@@ -153,9 +157,12 @@ class EngineProcess:
 
     def _tell(self, request: _Request, k: int) -> None:
         """What row ``k`` has written since; half a character waits for its rest."""
+        if (now := time.monotonic()) - request.told_at.get(k, 0.0) < TELL_EVERY_S and request.told[k]:
+            return
         text, told = self._text(request.ids[k]), request.told[k]
         if len(text) > told and not text.endswith("\ufffd"):
             request.told[k] = len(text)
+            request.told_at[k] = now if len(request.ids[k]) >= FIRST_TOKENS else 0.0
             self._say(request, Said(k, text[told:]))
 
     def _text(self, ids: Sequence[int]) -> str:
@@ -198,12 +205,15 @@ class EngineProcess:
         self._forget(request)
 
     def _say(self, request: _Request, said: Said) -> None:
-        values = {name: value for name, value in asdict(said).items() if value or name in ("k", "text")}
+        values = {name: value for name, value in vars(said).items() if value or name in ("k", "text")}
         self._out.append(line({"say": "row", "id": request.id, **values}))
 
     def _forget(self, request: _Request) -> None:
         del self._requests[request.id]
+        gone = []
         for picture in request.message["pictures"]:
             self._held[picture["sha256"]] -= 1
             if not self._held[picture["sha256"]]:
                 del self._held[picture["sha256"]], self._pictures[picture["sha256"]]
+                gone.append(f"picture:{picture['sha256']}")
+        self.policy.let_go(request.prompt, gone)  # under steady load nobody would ever be the last
