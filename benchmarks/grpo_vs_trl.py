@@ -8,6 +8,7 @@ benchmarks/README.md says what is measured, and what the ratio does not say.
 
 import argparse
 import datetime
+import json
 import platform
 import re
 import shlex
@@ -22,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
+import costs
 from processes import ROOT, SYSTEMS, System, commit, environ, hardware, say, write_json
 from protocol import SETTINGS, Setting, Work, largest_difference
 
@@ -94,6 +96,33 @@ def run(setting: Setting, names: list[str]) -> dict[str, System]:
     return systems
 
 
+# ---------------------------------------------------------------- the floor
+
+
+def rates(setting: Setting) -> dict[str, float]:
+    """What the machine's matrix products reach now."""
+    command = [sys.executable, SYSTEMS / "rates.py", *map(str, (setting.group, setting.hidden, setting.mlp))]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environ(setting.threads)).stdout)
+
+
+def floor(setting: Setting, prompt_tokens: int, reached: dict[str, float]) -> dict[str, float]:
+    """Seconds of a step that is nothing but the products it needs, each at the rate ``reached``; attention counts as a product.
+
+    >>> {name: round(s, 3) for name, s in floor(SETTINGS["small"], 236, {"few_rows": 45e9, "many_rows": 150e9}).items()}
+    {'rollout': 0.216, 'reference': 0.102, 'update': 0.273, 'step': 0.591}
+    """
+    size = costs.Dimensions(
+        layers=setting.layers, hidden=setting.hidden, heads=setting.hidden // 32, kv_heads=setting.hidden // 64, mlp=setting.mlp, vocabulary=2048,
+        vision_layers=setting.vision_depth, vision_width=setting.vision_width, vision_heads=setting.vision_width // 32,
+    )  # fmt: skip
+    step = costs.Step(1, setting.group, prompt_tokens, setting.tokens, (setting.image_px // 28) ** 2)
+    needed = costs.step_flops(size, step)
+    prefill = costs.image_flops(size, step.image_tokens) + costs.prompt_flops(size, prompt_tokens)
+    rollout = prefill / reached["many_rows"] + (needed["rollout"] - prefill) / reached["few_rows"]
+    found = {"rollout": rollout, **{name: needed[name] / reached["many_rows"] for name in ("reference", "update")}}
+    return found | {"step": sum(found.values())}
+
+
 # ---------------------------------------------------------------- the report
 
 
@@ -116,7 +145,7 @@ def summary(steps: list[dict[str, Any]], ready: dict[str, Any]) -> dict[str, Any
     }
 
 
-def report(setting: Setting, systems: dict[str, System]) -> dict[str, Any]:
+def report(setting: Setting, systems: dict[str, System], reached: dict[str, float]) -> dict[str, Any]:
     """What ``--json`` writes; shared/docs/interfaces.md describes it."""
     measured = {name: summary(system.steps[setting.warmup :], system.ready) for name, system in systems.items()}
     ready = {name: system.ready for name, system in systems.items()}
@@ -126,11 +155,14 @@ def report(setting: Setting, systems: dict[str, System]) -> dict[str, Any]:
             raise AssertionError("the systems were asked different prompts")
         ratio = {phase: round(measured["trl"][f"{phase}_s"] / measured["ours"][f"{phase}_s"], 2) for phase in ratio}
         difference = largest_difference(ready["ours"]["logprobs"], ready["trl"]["logprobs"])
+    least = floor(setting, len(ready["ours"]["prompt_ids"]), reached)
     versions = {"python": platform.python_version(), "torch": version("torch"), "transformers": version("transformers")}
     return {
         "setting": vars(setting) | {"parameters": ready["ours"]["parameters"], "prompt_tokens": len(ready["ours"]["prompt_ids"])},
         "systems": measured,
         "ratio": ratio,
+        "floor": {"flops_s": reached, **{f"{name}_s": round(seconds, 4) for name, seconds in least.items()}},
+        "share_of_floor": {name: round(seconds / measured["ours"][f"{name}_s"], 3) for name, seconds in least.items()},
         "max_abs_dlogp": difference,
         "hardware": hardware(),
         "versions": {"ours": versions} | ({"trl": ready["trl"]["versions"]} if "trl" in ready else {}),
@@ -150,7 +182,10 @@ def table(result: dict[str, Any]) -> str:
         rows.append([name, *shown, *([f"{values[1] / values[0]:.1f}x"] if len(values) == 2 and values[0] else [])])
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=False)) for row in rows]
-    return "\n".join([*lines, f"max |Δ log p| {result['max_abs_dlogp']}"])
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in result["share_of_floor"].items())
+    return "\n".join(
+        [*lines, f"max |Δ log p| {result['max_abs_dlogp']}", f"of the floor, which is a step's products alone at the rate they reach here: {shares}"]
+    )
 
 
 def main() -> None:
@@ -165,7 +200,9 @@ def main() -> None:
     args = parser.parse_args()
     given = {"repeats": args.repeats, "threads": args.threads, "checkpointing": args.trl_checkpointing}
     setting = replace(SETTINGS["tiny" if args.tiny else args.setting], **{name: value for name, value in given.items() if value})
-    result = report(setting, run(setting, ["ours"] if args.only_ours else ["ours", "trl"]))
+    before, systems = rates(setting), run(setting, ["ours"] if args.only_ours else ["ours", "trl"])
+    after = rates(setting)
+    result = report(setting, systems, {name: max(value, after[name]) for name, value in before.items()})
     print(table(result))
     if args.json:
         write_json(args.json, result)

@@ -400,21 +400,22 @@ class _Recomputed(torch.autograd.Function):
         return function(*tensors, *rest)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
         BOOK.note(BOOK.kernels, "backward of a compiled function")
         BOOK.inside += 1
         try:
             with torch.enable_grad():
-                tensors = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+                tensors = [x.detach().requires_grad_(x.is_floating_point()) for x in ctx.saved_tensors]
                 made = ctx.function(*tensors, *ctx.rest)
-            return None, None, *torch.autograd.grad(made, tensors, grad)
+            found = iter(torch.autograd.grad(made, [x for x in tensors if x.requires_grad], grads if isinstance(made, tuple) else grads[0]))
+            return None, None, *(next(found) if x.requires_grad else None for x in tensors)
         finally:
             BOOK.inside -= 1
 
 
 def compiled(function, **_):
     """What a compiler makes one kernel of."""
-    if function.__name__ == "through":  # of many: as they stand, since which of them a compiler joins is not known here
+    if function.__name__ == "further":  # of many: as they stand, since which of them a compiler joins is not known here
         return function
     if function.__name__ == "flex_attention":
         return functools.partial(as_one, "flex", flex)

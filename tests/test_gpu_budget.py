@@ -1,6 +1,8 @@
 """Whole steps on a GPU that is not there: no device mixed, nothing that a capture forbids, and no more waits and copies than written down here."""
 
 import math
+import sys
+from pathlib import Path
 
 import pretended
 import pytest
@@ -10,9 +12,12 @@ from conftest import picture
 from pretended import BOOK
 
 from medvlm_r1.data.views import Shown
-from medvlm_r1.models import nano
+from medvlm_r1.models import nano, passes
+from medvlm_r1.models.captured import Captured
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
+from medvlm_r1.models.tree import Rows
+from medvlm_r1.reasoning import render
 from medvlm_r1.recipes.named import RECIPES
 from medvlm_r1.rollout.collect import collect
 from medvlm_r1.rollout.engine import Sampling
@@ -22,13 +27,17 @@ from medvlm_r1.training import sft
 from medvlm_r1.training.grpo.advantage import grpo
 from medvlm_r1.training.grpo.update import Learner, update
 from medvlm_r1.training.optim import OptimConfig, Optimizer
-from medvlm_r1.types import Example
+from medvlm_r1.types import Completion, Example, Rollout, RolloutGroup
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks/_systems"))
+
+import costs
 
 # Most waits of a step, beside a look at the rows every 16 tokens. A lower number is better; nobody may raise one without saying why.
 # A rollout reads its tokens and their log-probabilities, an update its metrics, an optimiser the gradients' norm.
 WAITS = {"rollout": 2, "update": 1, "optimiser": 1, "sft": 1}
 COPIES = {"rollout": 9, "update": 8, "optimiser": 0, "sft": 8}  # each pinned, none waited for
-DECODE_KERNELS_A_LAYER = 27
+TOWER_KERNELS_A_BLOCK = 14
 
 
 def nano_on_gpu(tokenizer, dtype=torch.bfloat16):
@@ -172,15 +181,37 @@ FEW = {"layers": 2, "depth": 2}  # of 28 and 32: everything a layer or block nee
 
 
 @pytest.mark.parametrize("completion", [320, 16], ids=["the most tokens", "short"])
-def test_the_memory_plan_is_what_an_update_takes(tokenizer, completion):
-    """The paper's setting, three and four prompts in the largest micro-batch; 5 % either way."""
+def test_memory_and_arithmetic_are_what_the_pages_say(tokenizer, completion):
+    """The paper's setting, three and four prompts in the largest micro-batch: bytes within 5 % of the plan, products within 3 % of what is needed."""
     counted = true_size.update_peak(tokenizer, completion=completion, **FEW)
     assert counted.planned == pytest.approx(counted.peak, rel=0.05)
+    size, step = costs.Dimensions(layers=FEW["layers"], vision_layers=FEW["depth"]), costs.Step(true_size.P, true_size.G, 768, completion, 512)
+    needed, positions = costs.step_flops(size, step), true_size.P * true_size.G * completion
+    again = 2 * size.head_weights * positions * (completion == 320)  # in parts, which the backward pass computes again
+    assert counted.flops["remember"] == pytest.approx(true_size.P * costs.image_flops(size, 512), rel=0.03)
+    assert counted.flops["update"] == pytest.approx(needed["reference"] + needed["update"] + again, rel=0.03)
 
 
-def test_a_decode_step_has_few_kernels(tokenizer):
-    few, more = (true_size.decode_kernels(tokenizer, layers=layers, depth=1) for layers in (1, 2))
-    assert more - few <= DECODE_KERNELS_A_LAYER
+def test_a_captured_steps_cache_is_what_the_plan_counts():
+    """Keys and values of prompts once and of every completion; a token's queries come on top."""
+    rows, cache = Rows(torch.tensor([5, 8])), Captured(queries=12)
+    half = torch.randn(13, 2, 128)
+    cache.fill([(half, half)] * 3, rows, group=4, max_tokens=16)
+    assert sum(x.nbytes for x in cache.layers) == 3 * 4 * 128 * (2 * 2 * (2 * 8 + 2 * 4 * 16) + 2 * 4 * 12)
+
+
+def test_a_block_of_the_tower_has_few_kernels(tokenizer):
+    """Four products, attention, two norms, two sums, turns, GELU, and what lays heads out for attention and back."""
+    few, more = (true_size.tower_kernels(tokenizer, depth) for depth in (1, 2))
+    assert more - few <= TOWER_KERNELS_A_BLOCK
+
+
+def test_policy_and_reference_share_a_mask(policy, examples):
+    """And all else that a pass needs: it is made once for a batch."""
+    rollout = Rollout(Completion((1, 2, 3), (0.0,) * 3, "", finished=True), {})
+    batch = policy.encoder.groups([RolloutGroup(render(example, "think"), (rollout, rollout)) for example in examples[:2]])
+    mine, theirs = (passes.over_completions(batch, policy.encoder.image_id, policy.device) for _ in range(2))
+    assert mine is theirs and mine.tree._blocks is theirs.tree._blocks
 
 
 # ---------------------------------------------------------------- the pretence itself

@@ -18,8 +18,6 @@ from medvlm_r1.models.families import prepare
 from medvlm_r1.models.family import Pixels
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS
 from medvlm_r1.preflight.memory import ModelShape, Workload, plan
-from medvlm_r1.rollout.engine import Sampling
-from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training.batches import micro_batches
 from medvlm_r1.training.grpo.advantage import grpo
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
@@ -108,23 +106,15 @@ def update_peak(tokenizer, completion, layers, depth, image_tokens=512, length=7
         return Counted(phases["update"], sizes["update"], phases, flops)
 
 
-def decode_kernels(tokenizer, layers, depth):
-    """Kernels of one captured step, each launched function of ours counted once."""
-    counts = []
-
-    def capture(step):
-        def replay():
-            BOOK.clear()
-            step()
-            counts.append(BOOK.total(BOOK.kernels))
-
-        return replay
-
+def tower_kernels(tokenizer, depth):
+    """Kernels of four images through a tower of so many blocks, what comes before and after included."""
     with pretended.gpu(numbers=False):
-        policy = policy_of(tokenizer, layers, depth)
-        engine = LocalEngine(policy, capture=capture)
-        engine.generate(prompts_of(policy.encoder, 64, 160, 2), Sampling(n=G, max_tokens=4, min_tokens=4))
-    return counts[-1]
+        policy = policy_of(tokenizer, 1, depth)
+        batch = policy.encoder.prompts(prompts_of(policy.encoder, 512, 768, P))
+        BOOK.clear()
+        with torch.no_grad():
+            policy.remember(batch)
+        return BOOK.total(BOOK.kernels)
 
 
 if __name__ == "__main__":
@@ -134,4 +124,3 @@ if __name__ == "__main__":
         print(f"completions of {completion}: ", {k: f"{v / 1e9:.1f} GB" for k, v in found.phases.items()}, f"planned {found.planned / 1e9:.1f} GB")
     found = update_peak(words, 150, 28, 32, image_tokens=256, length=376)  # benchmarks/_systems/costs.py: 5.92, and 17.47 + 46.47
     print("the paper's step:", {phase: f"{n / 1e12:.2f} TFLOP" for phase, n in found.flops.items()})
-    print("kernels a decode step, 28 layers:", decode_kernels(words, 28, 1))

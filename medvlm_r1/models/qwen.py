@@ -106,9 +106,10 @@ def _embed(model: Any, patches: torch.Tensor, grid_N3: torch.Tensor, **how: Any)
 
 
 def batch_attention(model: Any) -> None:
-    """Batched image attention, patches as a matrix product."""
+    """Batched image attention, patches as a matrix product, small operations as one kernel."""
     model.model.visual.set_attn_implementation(vision.NAME)
     vision.patch_embed_as_matmul(model.model.visual)
+    vision.fuse_small(model.model.visual)
 
 
 def batch_windows(model: Any) -> None:

@@ -4,6 +4,7 @@ transformers runs it one by one, which costs more in calls than in arithmetic.
 The result is the same: attention never crosses an image, nor a window where a layer has them.
 """
 
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface
+from transformers.activations import QuickGELUActivation
+
+from medvlm_r1.models.fused import fused
 
 NAME = "sdpa_per_image"
 
@@ -77,3 +81,23 @@ def patch_embed_as_matmul(visual: Any) -> None:
         return F.linear(patches.to(weight.dtype), weight, convolution.bias)
 
     visual.patch_embed.forward = forward
+
+
+def fuse_small(visual: Any) -> None:
+    """On a GPU one kernel each for a tower's turns (transformers takes sixteen) and its quick GELU (three): half of its time is no product."""
+    module = sys.modules[type(visual).__module__]
+    if not hasattr(module.apply_rotary_pos_emb_vision, "__wrapped__"):
+        module.apply_rotary_pos_emb_vision = fused(module.apply_rotary_pos_emb_vision)
+    for part in visual.modules():
+        if isinstance(part, QuickGELUActivation):
+            part.forward = quick_gelu
+
+
+@fused
+def quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    """As transformers writes it.
+
+    >>> quick_gelu(torch.tensor([0.0, 1.0]))
+    tensor([0.0000, 0.8458])
+    """
+    return x * torch.sigmoid(1.702 * x)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from medvlm_r1.data.views import Shown
@@ -67,7 +67,7 @@ def _generated(engine: Engine, prompts_P: Sequence[Prompt], sizes_P: Sequence[in
 
 
 def _packed(rollouts_G: Sequence[Rollout]) -> Any:
-    return [asdict(rollout) for rollout in rollouts_G]
+    return [vars(rollout) | {"completion": vars(rollout.completion)} for rollout in rollouts_G]
 
 
 def _unpacked(rows: Any) -> list[Rollout]:

@@ -101,7 +101,7 @@ class World:
         for bucket in _buckets([p for p, is_held in zip(parameters, held.tolist(), strict=True) if is_held]):
             flat = self.reduce(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket]), dist.ReduceOp.SUM)
             for p, gradient in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
-                p.grad = gradient.view_as(p).clone()
+                p.grad = gradient.view_as(p)
 
     def every(self, value: Any) -> list[Any]:
         """What each rank says, by rank; all ranks must ask. JSON keeps a float to its last bit."""
@@ -113,7 +113,7 @@ class World:
         longest = int(max(map(int, sizes)))
         heard = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
         dist.all_gather(heard, torch.cat([said, said.new_zeros(longest - len(said))]))
-        return [json.loads(bytes(text[: int(size)].tolist())) for text, size in zip(heard, sizes, strict=True)]
+        return [json.loads(text[: int(size)].numpy().tobytes()) for text, size in zip(heard, sizes, strict=True)]
 
     def reduce(self, tensor: torch.Tensor, how: Any) -> torch.Tensor:
         """``tensor`` over all ranks, in place."""
