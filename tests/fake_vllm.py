@@ -18,7 +18,8 @@ from medvlm_r1.rollout.writing import Writing
 
 
 class Server:
-    """Writes with the weights of ``policy``, which are its own. ``log`` holds every path that was asked for, ``written`` the labels of all answers.
+    """Writes with the weights of ``policy``, which are its own. ``log`` holds every path that was asked for, ``modes`` how it was paused, ``written`` the
+    labels of all answers.
 
     A reload leaves the encoder's cache as it was: the next picture that it knows ends the server. ``kill`` and ``start`` are a process's
     end and its next beginning, on the same port, with the weights that it first had and no memory of any run.
@@ -26,7 +27,7 @@ class Server:
 
     def __init__(self, policy):
         self.policy, self.first = policy, {name: p.detach().clone() for name, p in policy.model.named_parameters()}
-        self.log, self.written, self.port = [], [], 0
+        self.log, self.modes, self.written, self.port = [], [], [], 0
         self.before = lambda body: None  # called with each request before it is written
         self.spans = None  # the labels of an answer's stretches, if they are to be told otherwise
         self.lock, self.changed = threading.Lock(), threading.Condition()
@@ -61,6 +62,7 @@ class Server:
         if path == "/weight_info":
             return 200, {"weight_version": self.label}
         if path == "/pause":
+            self.modes += query["mode"]
             with self.changed:
                 self.paused = True
                 self.changed.wait_for(lambda: not self.alive or query["mode"] == ["keep"] or not self.busy)

@@ -128,6 +128,13 @@ def test_a_sync_pauses_loads_forgets_names_and_resumes(policy, examples, start, 
     assert engine.said == []
 
 
+@pytest.mark.parametrize("pause", ["wait", "keep"])
+def test_what_is_under_way_is_waited_for_or_kept_as_the_recipe_says(policy, start, engine_of, pause):
+    server = start()
+    engine_of(server, pause=pause).sync(policy)
+    assert server.modes == [pause]
+
+
 def test_the_fake_dies_of_a_known_picture_after_a_reload_without_a_reset(policy, examples, start, engine_of):
     server = start()
     engine, prompts = engine_of(server), prompts_of(examples)
@@ -229,12 +236,12 @@ def test_a_completion_is_as_old_as_its_oldest_token(policy, start, engine_of):
     assert (completion.version, completion.finished, completion.logprobs) == (3, True, (-0.5, -0.1))
 
 
-def test_closed_it_asks_no_more(policy, examples, start, engine_of):
+def test_closed_it_asks_no_more_and_leaves_no_weights(policy, examples, start, engine_of, tmp_path):
     server = start()
     engine = engine_of(server)
     engine.sync(policy)
     engine.close()
-    assert server.log[-1] == "/abort_requests"
+    assert server.log[-1] == "/abort_requests" and not any((tmp_path / "weights").iterdir())
     with pytest.raises(EngineError, match="asks no more"):
         engine.generate(prompts_of(examples), GREEDY)
 

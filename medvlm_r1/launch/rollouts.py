@@ -63,7 +63,7 @@ def command(config: GRPOConfig, gpus: int) -> str:
 
     >>> config = GRPOConfig(model="nano", rollout=Rollouts("vllm", ("http://gpu01:8001",)))
     >>> print(command(config, 1).splitlines()[0])
-    # on gpu01: vLLM 0.29 or later; whoever reaches its port can change its weights, so let nobody else
+    # on gpu01: vLLM (tried: 0.32); whoever reaches its port can change its weights, so let nobody else
     """
     return "\n".join(_command(config, url, gpus) for url in servers(config.rollout) or ["http://127.0.0.1:8000"])
 
@@ -85,5 +85,5 @@ def _command(config: GRPOConfig, url: str, gpus: int) -> str:
     if rollout.weights == "ipc":
         environment["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     sets = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
-    head = f"# on {host}: vLLM 0.29 or later; whoever reaches its port can change its weights, so let nobody else"
+    head = f"# on {host}: vLLM (tried: 0.32); whoever reaches its port can change its weights, so let nobody else"
     return f"{head}\n{sets} {shlex.join(words)}"

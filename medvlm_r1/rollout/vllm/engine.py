@@ -65,6 +65,7 @@ class VLLMEngine:
                 order(server.endpoint, "abort_requests", {}, ABORT_S)
             except Fault as fault:
                 self.pool.say(f"warning: {server.endpoint.url} may go on writing ({fault})")
+        self.weights.close()
 
     def _asking(self, prompt: Prompt, sampling: Sampling) -> Any:
         """What asks one server for all completions of a prompt."""

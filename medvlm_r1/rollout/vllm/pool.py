@@ -119,18 +119,17 @@ class Pool:
             self._changed.notify_all()
 
     def _revive(self) -> None:
-        """Until one is ready; of many that wait, one tries at a time."""
+        """Until one is ready; of many that wait, one tries for all."""
         until = time.monotonic() + PATIENCE_S
-        while not self.ready:
-            self._check_open()
-            if time.monotonic() > until:
-                told = "; ".join(f"{server.endpoint.url}: {server.why}" for server in self.servers)
-                raise EngineError(f"no server writes rollouts since {PATIENCE_S:.0f} s ({told}); start one, and go on with --resume")
-            with self._giving:
+        with self._giving:
+            while not self.ready:
+                self._check_open()
+                if time.monotonic() > until:
+                    told = "; ".join(f"{server.endpoint.url}: {server.why}" for server in self.servers)
+                    raise EngineError(f"no server writes rollouts since {PATIENCE_S:.0f} s ({told}); start one, and go on with --resume")
+                self._renew(self.servers)
                 if not self.ready:
-                    self._renew(self.servers)
-            if not self.ready:
-                self._wait(PAUSE_S)
+                    self._wait(PAUSE_S)
 
     def _renew(self, servers: Sequence[Server]) -> None:
         before = {id(server): server.state for server in servers}

@@ -62,6 +62,10 @@ class ByTransfer:
         """See Weights.settle."""
         self._model = None
 
+    def close(self) -> None:
+        """See Weights.close."""
+        self._model = self._engine = None
+
     def give(self, endpoints: Sequence[Endpoint]) -> Mapping[Endpoint, Fault]:
         """See Weights.give. A dead server would keep all others waiting, so each is asked first whether it is there."""
         if self._model is None:

@@ -30,6 +30,10 @@ class Weights(Protocol):
         """The policy's own weights move again."""
         ...
 
+    def close(self) -> None:
+        """Nobody gets any more."""
+        ...
+
 
 def load(endpoint: Endpoint, path: str) -> None:
     """Let one server take the weights of a folder that it sees under the same name."""
@@ -78,6 +82,11 @@ class ByFile:
 
     def settle(self) -> None:
         """See Weights.settle: a file stays as it is."""
+
+    def close(self) -> None:
+        """See Weights.close; leaves nothing behind."""
+        for folder in self._kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _give(self, endpoint: Endpoint, path: str, label: str) -> Fault | None:
         try:
