@@ -90,6 +90,11 @@ def test_the_server_says_what_ask_says(server, client, command):
     assert "".join(getattr(c.choices[0].delta, "reasoning_content", None) or "" for c in chunks) == asked["reasoning"]
 
 
+def test_its_page_is_there(server):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server[1]}/", timeout=5) as found:
+        assert b"page/page.js" in found.read() and "default-src 'none'" in found.headers["content-security-policy"]
+
+
 def test_errors_are_openais(server, client):
     turns = [{"role": "user", "content": content(server[2])}]
     with pytest.raises(openai.NotFoundError):

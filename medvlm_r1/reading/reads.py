@@ -122,7 +122,7 @@ class Reads:
             case, picture = self._case(reader, request)
             read = self._reads.get((reader, case.id))
             if self.stage(reader, case) == "done" and self.is_first:
-                raise Refused(409, "this case has been read; go on to the next", "case")
+                raise Refused(409, "this has been read; go on to something else", "case")
             if read and read.final is None:
                 return read
             waiting = self.under_way(reader)
