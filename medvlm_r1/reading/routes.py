@@ -29,7 +29,6 @@ def _state(reads: Reads) -> Any:
             "read_first": reads.is_first,
             "is_free": reads.is_free,
             "model": service.model,
-            "is_ready": service.backend.ready,
             "is_recorded": service.audit is not None,
             "cases": [
                 {"case": case.id, "question": case.question, "options": case.options, "stage": reads.stage(who.name, case)} for case in reads.order(who.name)

@@ -17,6 +17,7 @@ async function start() {
   const words = await loadTexts("en");
   viewer = new Viewer($("viewer"), words.viewer, announce);
   $("help-button").addEventListener("click", () => showHelp(viewer));
+  $("key").addEventListener("cancel", (event) => event.preventDefault()); // without a key there is nothing to go back to
   document.addEventListener("keydown", pressed);
   acceptFiles();
   await enter();
