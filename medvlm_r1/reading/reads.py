@@ -104,7 +104,7 @@ class Reads:
         return [by_id[id] for id in order(tuple(by_id), number, self.seed)]
 
     def stage(self, reader: str, case: Case) -> str:
-        """ "new", "open", "shown" or "done"."""
+        """One of "new", "open", "shown" and "done"."""
         read, earlier = self._reads.get((reader, case.id)), self._earlier.get((reader, case.id))
         if read:
             return stage(read, self.is_first)
