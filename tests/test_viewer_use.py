@@ -37,17 +37,17 @@ def test_keys_for_everything(tmp_path, seen):  # noqa: F811
     press(seen, "End")
     assert seen.text("where") == "Frame 30/30"
     press(seen, "w", "ArrowRight", "ArrowUp", "Escape")  # 2 % wider, then 2 % of it brighter
-    assert seen.place() == {"frame": 29, "center": 32, "width": 408} and seen.text("window") == "C 32 W 408"
+    assert seen.place() == {"frame": 29, "center": 32, "width": 408} and seen.text("window") == "WL 32 WW 408"
     assert different(seen, f"{path}#frame=29&center=32&width=408") == 0
     press(seen, "i")
-    assert seen.text("window") == "C 32 W 408, inverted" and seen.place() == {"frame": 29, "center": 32, "width": 408}
+    assert seen.text("window") == "WL 32 WW 408, inverted" and seen.place() == {"frame": 29, "center": 32, "width": 408}
     before = seen.run("viewer.surface.scale")
     press(seen, "+", "+", "-", "Shift+ArrowRight")
     assert seen.run("viewer.surface.scale") == pytest.approx(before * 1.25)
     press(seen, "1")
     assert seen.text("zoom") == "100 %"
     press(seen, "r")
-    assert seen.text("window") == "C 40 W 400" and seen.run("viewer.surface.scale") == before and seen.place() == {"frame": 29}
+    assert seen.text("window") == "WL 40 WW 400" and seen.run("viewer.surface.scale") == before and seen.place() == {"frame": 29}
     assert different(seen, f"{path}#frame=29") == 0
 
 
@@ -60,7 +60,7 @@ def test_presets_are_the_files_and_for_hounsfield_units_the_usual_ones(tmp_path,
     assert seen.place() == {"center": -600, "width": 1500}
     seen.page.locator(".viewer-presets").select_option(label="Bone")
     seen.run("0")
-    assert seen.text("window") == "C 400 W 1800"
+    assert seen.text("window") == "WL 400 WW 1800"
     seen.page.locator(".viewer-presets").select_option(index=0)
     seen.run("0")
     assert seen.place() == {}
@@ -131,9 +131,9 @@ def test_dragging_and_the_wheel(tmp_path, seen):  # noqa: F811
 
 def test_a_screen_reader_is_told_frame_and_window(tmp_path, seen):  # noqa: F811
     opened(seen, drawn.save_nifti(tmp_path / "a.nii", volume(), cal_min=0, cal_max=100))
-    seen.until("document.querySelector('#aloud').textContent === 'Axial 4 of 7. Window center 50.5, width 101.'")
+    seen.until("document.querySelector('#aloud').textContent === 'Axial 4 of 7. Window level 50.5, width 101.'")
     press(seen, "v", "ArrowDown", "i")
-    seen.until("document.querySelector('#aloud').textContent === 'Coronal 7 of 11. Window center 50.5, width 101, inverted.'")
+    seen.until("document.querySelector('#aloud').textContent === 'Coronal 7 of 11. Window level 50.5, width 101, inverted.'")
     stage = seen.page.locator(".viewer-stage")
     stage.focus()
     press(seen, "Shift+Tab", "Tab")

@@ -197,7 +197,7 @@ export class Viewer {
       const [[x0, y0], [x1, y1]] = this.ends;
       this.mm = Math.hypot((x1 - x0) * spacing[1], (y1 - y0) * spacing[0]);
       const text = put(this.texts[scale === "mm" ? "length" : "length-detector"], {mm: this.mm.toFixed(1)});
-      this.surface.lines = [this.ends];
+      this.surface.lines = [[...this.ends, text]];
       this.say(text);
       this.announce(text);
     } else {
