@@ -27,8 +27,8 @@ class Scripted:
 
     ready = True
 
-    def __init__(self, text=WRITTEN, probs=(0.8, 0.15, 0.05), held=None, why=None, size=1):
-        self.text, self.probs, self.held, self.why, self.size = text, probs, held, why, size
+    def __init__(self, text=WRITTEN, probs=(0.8, 0.15, 0.05), held=None, why=None, size=1, end="stop"):
+        self.text, self.probs, self.held, self.why, self.size, self.end = text, probs, held, why, size, end
         self.about = {"model": "scripted", "identity": "abc float32", "template": "think"}
         self.asked, self.rows = [], 0
 
@@ -45,7 +45,7 @@ class Scripted:
                         return
                     if ask.stream:
                         yield Said(k, self.text[at : at + self.size])
-                yield Said(k, self.text, "stop", 7, 40, self.probs, seen=((28, 28),) * len(ask.pictures))
+                yield Said(k, self.text, self.end, 7, 40, self.probs, seen=((28, 28),) * len(ask.pictures))
         finally:
             self.rows -= ask.sampling.n
 

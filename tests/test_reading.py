@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 from reading_kit import ANNA, BERT, DEVELOPER, PngFiles, Ward, cases, followed, own_question
-from serving_kit import Scripted, question
+from serving_kit import Scripted, opened_files, png, question
 
 from medvlm_r1.data.study import Instance
 from medvlm_r1.errors import ConfigError, DataError, RunError
@@ -366,6 +366,22 @@ def test_reports_say_what_the_model_and_the_reader_said(tmp_path):
     observation = next(entry["resource"] for entry in fhir.json()["entry"] if entry["resource"]["resourceType"] == "Observation")
     assert observation["code"]["text"] == "Which side?" and "right" in json.dumps(observation["note"]) and SECRET not in fhir.text
     assert unknown.status_code == 422
+
+
+def test_the_file_process_knows_the_uids_of_a_dicom_file_and_of_nothing_else(tmp_path):
+    pytest.importorskip("pydicom")
+    from drawn_files import RAMP, save_dicom
+
+    uids = {"StudyInstanceUID": "1.2.1", "SeriesInstanceUID": "1.2.2", "PatientName": "DOE^JANE"}
+    path = save_dicom(tmp_path / "a.dcm", [RAMP, RAMP], **uids)
+
+    async def play():
+        async with opened_files() as files:
+            return [await files.open(data) for data in (path.read_bytes(), save_dicom(path, RAMP).read_bytes(), png())]
+
+    known, without, picture = asyncio.run(play())
+    assert known.instance == Instance("1.2.1", "1.2.2", "1.2.840.10008.5.1.4.1.1.2", "1.2.3", 2) and without.instance is picture.instance is None
+    assert "DOE" not in repr(vars(known))
 
 
 def test_a_picture_without_uids_has_no_report(tmp_path):

@@ -26,7 +26,7 @@ CALIBRATED = Calibration(
 )
 STATUSES = {
     "answered": Scripted(), "abstained": Scripted(probs=(0.4, 0.3, 0.3)), "unparsed": Scripted("<think>Dark.</think><answer>nothing</answer>"),
-    "contradicted": Scripted("<think>Hence right.</think><answer>A</answer>"),
+    "truncated": Scripted("<think>Dark on the", end="length"), "contradicted": Scripted("<think>Hence right.</think><answer>A</answer>"),
 }  # fmt: skip
 
 
@@ -97,6 +97,7 @@ def test_a_picture_is_dropped_asked_about_and_answered(ward, desks):
         said = answer.inner_text()
         for part in ("90 % of such answers were right", "83 % to 95 %", "from 100 answers", "held-out.jsonl", "200 questions", "80 %", "15 %", "5 %"):
             assert part in said
+        assert "ward 3" not in said
         reasoning = answer.locator("details.reasoning")
         assert reasoning.get_attribute("open") is None and "unverified" in reasoning.locator("summary").inner_text()
         assert desk.page.evaluate("document.activeElement.textContent") == "The model's answer"

@@ -106,6 +106,11 @@ def test_the_server_writes_what_the_local_engine_writes_token_by_token(server):
     assert [each["equal"] for each in found.values()] == [4] * 4 and min(each["tokens"] for each in found.values()) > 40
 
 
+def test_its_page_is_there(server):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server[1]}/", timeout=5) as found:
+        assert b"page/page.js" in found.read() and "default-src 'none'" in found.headers["content-security-policy"]
+
+
 def test_errors_are_openais(server, client):
     turns = [{"role": "user", "content": content(server[2])}]
     with pytest.raises(openai.NotFoundError):

@@ -4,7 +4,9 @@ import asyncio
 import gzip
 import hashlib
 import json
+import re
 import struct
+from pathlib import Path
 
 import drawn_files as drawn
 import numpy as np
@@ -74,6 +76,23 @@ def test_a_header_that_cannot_be_understood_says_nothing_and_the_picture_is_show
     (tmp_path / "a.dcm").write_bytes(drawn.with_element(drawn.dicom(PIXELS), *broken))
     stack = load_stack(tmp_path / "a.dcm")
     assert list(stack.planes["frames"].sides) == [None] and {"no-sides", "no-spacing"} <= set(stack.notes)
+
+
+@pytest.mark.parametrize(("modality", "said", "note"), [("US", None, "may-be-burned-in"), ("US", "NO", ""), ("CT", None, ""), ("CT", "YES", "burned-in")])
+def test_text_in_the_picture_is_warned_of(tmp_path, modality, said, note):
+    values = {"BurnedInAnnotation": said} if said else {}
+    stack = load_stack(drawn.save_dicom(tmp_path / "a.dcm", PIXELS, Modality=modality, **values))
+    assert [code for code in stack.notes if "burned" in code] == ([note] if note else [])
+
+
+def test_no_script_of_the_viewer_makes_markup_or_calls_out():
+    """Words become text nodes alone: what a file says cannot become an element, whatever reaches the page."""
+    static = Path(pictures.__file__).parent / "static"
+    for name in ("viewer.js", "controls.js", "surface.js", "stack.js", "window.js"):
+        script = (static / name).read_text(encoding="utf-8")
+        assert not re.findall(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|DOMParser|https?:|\.style\b|setAttribute\(\"(?:style|on)", script
+        ), name
 
 
 def test_a_volume_is_sent_once_and_cut_three_ways(tmp_path):

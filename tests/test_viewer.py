@@ -87,6 +87,8 @@ GREY = {
     "one level": (NOISE, {"WindowCenter": 2000, "WindowWidth": 1}),
     "table": (NOISE, {"VOILUTSequence": LUT}),
     "table, inverted, signed": (SIGNED, {"dtype": np.int16, "VOILUTSequence": [drawn.lut([100, -50, 10], list(range(0, 1000, 10)))], "PhotometricInterpretation": "MONOCHROME1"}),
+    "table over halves": (NOISE, {"RescaleSlope": 0.5, "RescaleIntercept": 0, "VOILUTSequence": [drawn.lut([2048, 0, 8], (np.arange(2048) * 37 % 256).tolist())]}),
+    "halves of a level": (NOISE, {"WindowCenter": 255, "WindowWidth": 510, "VOILUTFunction": "LINEAR_EXACT"}),
     "modality table": (NOISE, {"ModalityLUTSequence": [drawn.lut([4096, 0, 16], (np.arange(4096) * 15 % 65536).tolist())], "WindowCenter": 9000, "WindowWidth": 20000}),
     "no window": (NOISE, {"PixelPaddingValue": 7}),
     "no window, signed": (SIGNED, {"dtype": np.int16, **RESCALED}),
@@ -105,7 +107,7 @@ def test_grey_dicom_is_painted_as_the_model_is_shown_it(tmp_path, seen, case):
     for frame in range(len(pixels) if pixels.ndim == 3 else 1):
         seen.run(f"viewer.go({frame})")
         assert different(seen, f"{path}#frame={frame}") == different(seen, f"{path}#frame={frame}", "drawn") == 0
-    for center, width in ((40, 400), (-600.5, 1500.25), (0.2, 0.5), (1000, 1)):
+    for center, width in ((40, 400), (-600.5, 1500.25), (0.2, 0.5), (1000, 1), (255.5, 511)):
         seen.run(f"viewer.own = {{center: {center}, width: {width}}}, viewer.later('paint')")
         assert different(seen, f"{path}#frame={frame}&center={center}&width={width}") == 0
 

@@ -73,8 +73,8 @@ def _planes(image: nibabel.Nifti1Image, shape: tuple[int, ...]) -> tuple[dict[st
             scale="mm" if unit and spacing else "",
             axis=axis,
         )
-    has_scale = all(plane.scale for plane in planes.values())
-    return planes, [*([] if is_known else ["no-sides"]), *([] if has_scale else ["no-spacing"])]
+    sized = "" if all(plane.spacing for plane in planes.values()) else "no-spacing"
+    return planes, [*([] if is_known else ["no-sides"]), *filter(None, (sized or ("" if unit else "no-unit"),))]
 
 
 def _directions(image: nibabel.Nifti1Image) -> tuple[np.ndarray, list[float]]:

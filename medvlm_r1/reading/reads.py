@@ -104,7 +104,7 @@ class Reads:
         return [by_id[id] for id in order(tuple(by_id), number, self.seed)]
 
     def stage(self, reader: str, case: Case) -> str:
-        """ "new", "open", "shown" or "done"."""
+        """One of "new", "open", "shown" and "done"."""
         read, earlier = self._reads.get((reader, case.id)), self._earlier.get((reader, case.id))
         if read:
             return stage(read, self.is_first)
@@ -122,7 +122,7 @@ class Reads:
             case, picture = self._case(reader, request)
             read = self._reads.get((reader, case.id))
             if self.stage(reader, case) == "done" and self.is_first:
-                raise Refused(409, "this case has been read; go on to the next", "case")
+                raise Refused(409, "this has been read; go on to something else", "case")
             if read and read.final is None:
                 return read
             waiting = self.under_way(reader)

@@ -24,15 +24,12 @@ def _state(reads: Reads) -> Any:
     async def state(who: Caller) -> dict[str, Any]:
         """What the page begins with: who reads, how, and how far she has come."""
         service, open = reads.service, reads.under_way(who.name)
-        calibration = service.calibration
         return {
             "reader": who.name,
             "read_first": reads.is_first,
             "is_free": reads.is_free,
             "model": service.model,
-            "is_ready": service.backend.ready,
             "is_recorded": service.audit is not None,
-            "calibrated_on": {"set": calibration.data, "n": calibration.n} if calibration else None,
             "cases": [
                 {"case": case.id, "question": case.question, "options": case.options, "stage": reads.stage(who.name, case)} for case in reads.order(who.name)
             ],

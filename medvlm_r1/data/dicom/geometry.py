@@ -22,6 +22,7 @@ _MODALITIES = frozenset((
     *("OPM", "OPT", "OPTBSV", "OPTENF", "OPV", "OSS", "OT", "PT", "PX", "RF", "RG", "RTDOSE", "RTIMAGE", "SC", "SEG", "SM", "SRF", "TG", "US", "XA", "XC"),
 ))  # fmt: skip
 _PROJECTIONS = ("CR", "DX", "MG", "IO", "PX", "XA", "RF", "RG")  # enlarged by an unknown factor (10.7.1.1)
+_OFTEN_WITH_TEXT = ("US", "SC", "OT", "XA", "XC", "ES", "IVUS")
 _WINDOW_WORDS = frozenset((
     *("ABDOMEN", "ALGO1", "ALGO2", "ANGIO", "BONE", "BRAIN", "CEREBRUM", "CHEST", "CONTRAST", "DEFAULT", "FAT", "HARD", "HARDER", "HEAD", "HIGH", "LIVER"),
     *("LOW", "LUNG", "LUNGS", "MEDIASTINUM", "NECK", "NORMAL", "ORIGINAL", "PELVIS", "SINUS", "SKULL", "SOFT", "SOFTER", "SOFTTISSUE", "SPINE", "STANDARD"),
@@ -79,9 +80,10 @@ def window_name(elements: Elements, number: int) -> str:
 
 
 def notes(elements: Elements) -> list[str]:
-    """Codes of what the header warns of."""
-    said = {"BurnedInAnnotation": ("YES", "burned-in"), "LossyImageCompression": ("01", "lossy")}
-    return [code for keyword, (sign, code) in said.items() if _said(elements, keyword) == sign]
+    """Codes of what the header warns of, or should."""
+    burned, kind = _said(elements, "BurnedInAnnotation"), modality(elements)
+    text = "burned-in" if burned == "YES" else "may-be-burned-in" if burned != "NO" and kind in _OFTEN_WITH_TEXT else ""
+    return [code for code in (text, "lossy" if _said(elements, "LossyImageCompression") == "01" else "") if code]
 
 
 def _lettered(elements: Elements) -> Sides | None:

@@ -67,7 +67,7 @@ function listed(name, title, texts) {
 function confidence({ confidence: value, calibrated_on: on }) {
   const title = el("h3", {}, t("confidence.title"));
   if (value === null || !on) return [title, el("p", { class: "confidence" }, t("confidence.none"))];
-  const rests = { low: percent(on.ci95[0]), high: percent(on.ci95[1]), n: on.n, set: visible(on.set), all: on.n_of_set };
+  const rests = { low: percent(on.ci95[0]), high: percent(on.ci95[1]), n: on.n, set: visible(on.set.split("/").pop()), all: on.n_of_set };
   return [title, el("p", { class: "confidence" }, el("strong", {}, t("confidence.number", { percent: percent(value) })), " ", el("span", {}, t("confidence.rests", rests)))];
 }
 

@@ -17,6 +17,7 @@ async function start() {
   const words = await loadTexts("en");
   viewer = new Viewer($("viewer"), words.viewer, announce);
   $("help-button").addEventListener("click", () => showHelp(viewer));
+  $("key").addEventListener("cancel", (event) => event.preventDefault()); // without a key there is nothing to go back to
   document.addEventListener("keydown", pressed);
   acceptFiles();
   await enter();
@@ -35,7 +36,7 @@ async function enter() {
   }
   $("who").textContent = t(session.read_first ? "who.first" : "who", { reader: session.reader, model: visible(session.model) });
   $("drop").hidden = !session.is_free;
-  if (session.open && !session.open.is_listed) return resume(session.open);
+  if (session.read_first && session.open && !session.open.is_listed) return resume(session.open);
   return session.cases.length ? next() : steps(askForm(session.read_first, ask));
 }
 
@@ -264,7 +265,7 @@ function calm() {
 }
 
 function pressed(event) {
-  const writing = event.target.closest?.("textarea, select, dialog, input:not([type=radio]):not([type=checkbox]), #viewer");
+  const writing = event.target.closest?.("textarea, select, dialog, input:not([type=radio]):not([type=checkbox])");
   if (writing || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   if (event.key === "?") return showHelp(viewer);
   const action = isSingle() && { a: "agree", d: "disagree", s: "skip" }[event.key];

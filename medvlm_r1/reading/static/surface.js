@@ -129,7 +129,7 @@ export class Surface {
     c.imageSmoothingQuality = "medium";
     c.drawImage(painting.canvas, p.x + x * p.sx, p.y + y * p.sy, width * p.sx, height * p.sy);
     const thick = Math.max(1, Math.round(window.devicePixelRatio || 1));
-    for (const [from, to] of this.lines) this.#line(p, from, to, thick);
+    for (const [from, to, text] of this.lines) this.#line(p, from, to, text, thick);
     if (this.region) this.#outline(p, thick);
     if (this.mark) this.#cross(p, this.mark, thick);
   }
@@ -140,13 +140,19 @@ export class Surface {
     for (const [colour, width] of [["#000", 3 * thick], ["#ffd400", thick * 1.5]]) { c.strokeStyle = colour; c.lineWidth = width; c.beginPath(); path(c); c.stroke(); }
   }
 
-  #line(p, from, to, thick) {
+  #line(p, from, to, text, thick) {
     const [x0, y0, x1, y1] = [p.x + from[0] * p.sx, p.y + from[1] * p.sy, p.x + to[0] * p.sx, p.y + to[1] * p.sy];
     const long = Math.hypot(x1 - x0, y1 - y0) || 1, nx = (y0 - y1) / long * 6 * thick, ny = (x1 - x0) / long * 6 * thick;
     this.#stroke((c) => {
       c.moveTo(x0, y0); c.lineTo(x1, y1);
       for (const [x, y] of [[x0, y0], [x1, y1]]) { c.moveTo(x - nx, y - ny); c.lineTo(x + nx, y + ny); }
     }, thick);
+    const c = this.context, size = Math.round(15 * (window.devicePixelRatio || 1));
+    c.font = `600 ${size}px system-ui, sans-serif`;
+    c.lineWidth = 4 * thick; c.strokeStyle = "#000"; c.fillStyle = "#ffd400"; c.lineJoin = "round";
+    const x = Math.min(Math.max(x1, x0) + 10 * thick, this.canvas.width - c.measureText(text).width - 4), y = Math.max(size, x1 > x0 ? y1 : y0);
+    c.strokeText(text, x, y);
+    c.fillText(text, x, y);
   }
 
   #outline(p, thick) {

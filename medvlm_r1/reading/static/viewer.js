@@ -61,7 +61,8 @@ export class Viewer {
   close() {
     this.turn = (this.turn ?? 0) + 1;
     for (const name of ["stack", "file", "header", "own", "pointed"]) this[name] = null;
-    Object.assign(this, {plane: "", number: 0, isInverted: false, mode: "", tool: this.tool ?? "window", ends: [], told: "", presets: []});
+    Object.assign(this, {plane: "", number: 0, isInverted: false, mode: "", tool: this.tool ?? "window", ends: [], told: "", standing: "", presets: []});
+    this.say("");
     this.surface.forget();
     this.surface.fit();
     clearTimeout(this.resting);
@@ -90,7 +91,8 @@ export class Viewer {
     const rule = this.stack.rule(this.number);
     if (rule.window) return {center: rule.window[0], width: rule.window[1]};
     const {center, width} = rule.function === "TABLE" ? windowOf(rule.first, rule.first + rule.entries.length - 1) : windowOf(rule.low, rule.high);
-    return {center: tidy(center, width, this.isWhole), width: tidy(width, width, this.isWhole)};
+    const near = (number) => this.isWhole ? Number(number.toFixed(1)) : tidy(number, width, false);
+    return {center: near(center), width: near(width)};
   }
 
   get isWhole() {
@@ -133,6 +135,7 @@ export class Viewer {
     if (next === this.number) return;
     this.number = next;
     this.#clearEnds();
+    if (!this.mode) this.say(this.standing);
     this.#cut();
     this.later("paint");
   }
@@ -180,6 +183,7 @@ export class Viewer {
     const text = {window: this.texts["window-mode"], length: this.texts["length-start"], "": was ? this.texts["mode-off"] : ""}[mode];
     if (text) this.announce(text);
     this.say(mode ? text : "");
+    this.standing = "";
     if (mode === "length") this.point(...this.surface.mark);
     this.later("draw");
   }
@@ -193,7 +197,7 @@ export class Viewer {
       const [[x0, y0], [x1, y1]] = this.ends;
       this.mm = Math.hypot((x1 - x0) * spacing[1], (y1 - y0) * spacing[0]);
       const text = put(this.texts[scale === "mm" ? "length" : "length-detector"], {mm: this.mm.toFixed(1)});
-      this.surface.lines = [this.ends];
+      this.surface.lines = [[...this.ends, text]];
       this.say(text);
       this.announce(text);
     } else {
@@ -286,7 +290,9 @@ export class Viewer {
     const sides = this.stack.sides(this.plane, this.number);
     for (const edge of ["left", "right", "top", "bottom"]) parts[edge].textContent = sides ? sides[edge] : "";
     parts.sync(this);
-    if (!this.mode && !this.ends.length) this.say(!this.isShared && (this.own || this.isInverted) ? texts["screen-only"] : this.own && ["TABLE", "SIGMOID", "LINEAR_EXACT"].includes(this.stack.rule(this.number).function) ? texts.notes["linear-only"] : "");
+    const curve = this.own && ["TABLE", "SIGMOID", "LINEAR_EXACT"].includes(this.stack.rule(this.number).function) ? texts.notes["linear-only"] : "";
+    const standing = !this.isShared && (this.own || this.isInverted) ? texts["screen-only"] : curve;
+    if (!this.mode && !this.ends.length && standing !== this.standing) { this.standing = standing; this.say(standing); }
     const window = [...(isTable ? [] : [put(texts["in-force-said"], {center, width})]), ...extra].join(", ");
     this.#aloud(put(texts.said, {plane: header.planes[this.plane].axis === null ? texts.frame : texts.planes[this.plane], k: this.number + 1, n: this.count, window}));
     const place = JSON.stringify(this.place());
