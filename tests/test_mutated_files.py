@@ -1,9 +1,13 @@
 """Damaged files end in a picture or in one sentence, never in another error; ``mutated_files.py`` opens 10,000 of each family."""
 
 import asyncio
+import json
+from pathlib import Path
 
 import mutated_files
 import pytest
+
+from medvlm_r1.data.stacks import load_stack
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -32,3 +36,12 @@ def test_a_damaged_file_sent_to_a_server_is_answered_or_refused(tmp_path, family
 
     came = asyncio.run(go())
     assert came.statuses.total() == 24 and came.statuses[200] > 2 and set(came.statuses) <= {200, 400, 413, 415}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", mutated_files.FAMILIES)
+def test_a_damaged_file_is_paged_through_or_refused(tmp_path, family):
+    if family == "DICOM":
+        pytest.importorskip("pydicom")
+    came, _ = mutated_files.open_mutated(family, 150, tmp_path, lambda path, place: json.dumps(load_stack(Path(path)).header, allow_nan=False))
+    assert came["shown"] > 10 and came["refused"] > 10
