@@ -22,7 +22,8 @@ from medvlm_r1.models import packed
 from medvlm_r1.models.adapt import ADAPTER, LoRA, Trainable, adapt, adapted, merged, part_of, table
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import forecast as planning
-from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B, ModelShape, plan
+from medvlm_r1.preflight.memory import PAPER, plan
+from medvlm_r1.preflight.shape import QWEN2_VL_2B, ModelShape
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine

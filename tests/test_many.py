@@ -6,7 +6,8 @@ from medvlm_r1.models.adapt import Trainable
 from medvlm_r1.preflight import many
 from medvlm_r1.preflight.forecast import learning
 from medvlm_r1.preflight.many import H100, Layout, fit, memory, seconds
-from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B, QWEN2_VL_7B, QWEN2_VL_72B, plan
+from medvlm_r1.preflight.memory import PAPER, plan
+from medvlm_r1.preflight.shape import QWEN2_VL_2B, QWEN2_VL_7B, QWEN2_VL_72B
 from medvlm_r1.training.distributed import Devices
 
 CUT, TWICE = Layout(Devices(shard=True)), Layout(Devices(shard=True, recompute=True))

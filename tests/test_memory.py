@@ -16,7 +16,8 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare, skeleton
 from medvlm_r1.preflight.forecast import largest_micro_batches
 from medvlm_r1.preflight.machine import host_memory
-from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B, ModelShape, decoder_bytes, plan, vision_bytes
+from medvlm_r1.preflight.memory import PAPER, decoder_bytes, plan, vision_bytes
+from medvlm_r1.preflight.shape import QWEN2_VL_2B, ModelShape
 from medvlm_r1.training.batches import micro_batches
 
 

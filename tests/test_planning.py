@@ -13,7 +13,8 @@ from medvlm_r1.errors import ConfigError
 from medvlm_r1.preflight import forecast as planning
 from medvlm_r1.preflight.forecast import Prompts, forecast, gib
 from medvlm_r1.preflight.machine import Device
-from medvlm_r1.preflight.memory import PAPER, QWEN2_VL_2B
+from medvlm_r1.preflight.memory import PAPER
+from medvlm_r1.preflight.shape import QWEN2_VL_2B
 from medvlm_r1.reasoning import render
 from medvlm_r1.recipes.named import find
 from medvlm_r1.training.grpo.trainer import GRPOConfig

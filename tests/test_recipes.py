@@ -13,7 +13,7 @@ from medvlm_r1.errors import ConfigError
 from medvlm_r1.preflight import forecast as planning
 from medvlm_r1.preflight.forecast import Prompts, forecast
 from medvlm_r1.preflight.machine import Device
-from medvlm_r1.preflight.memory import QWEN2_VL_2B
+from medvlm_r1.preflight.shape import QWEN2_VL_2B
 from medvlm_r1.preflight.values import check
 from medvlm_r1.recipes import presets
 from medvlm_r1.recipes.named import RECIPES, find

@@ -14,8 +14,8 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
 from medvlm_r1.preflight import forecast as planning
 from medvlm_r1.preflight.machine import Device
-from medvlm_r1.preflight.memory import ModelShape
 from medvlm_r1.preflight.rehearsal import is_worth, longest, rehearse, worst_groups
+from medvlm_r1.preflight.shape import ModelShape
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training.grpo import trainer as grpo

@@ -21,8 +21,8 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
 from medvlm_r1.preflight import forecast
 from medvlm_r1.preflight.machine import Device
-from medvlm_r1.preflight.memory import QWEN2_VL_2B
 from medvlm_r1.preflight.questions import put, usable
+from medvlm_r1.preflight.shape import QWEN2_VL_2B
 from medvlm_r1.preflight.values import check
 from medvlm_r1.recipes.named import find
 from medvlm_r1.rewards.rubric import ByView

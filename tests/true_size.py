@@ -17,7 +17,8 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
 from medvlm_r1.models.family import Pixels
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS
-from medvlm_r1.preflight.memory import ModelShape, Workload, plan
+from medvlm_r1.preflight.memory import Workload, plan
+from medvlm_r1.preflight.shape import ModelShape
 from medvlm_r1.training.batches import micro_batches
 from medvlm_r1.training.grpo.advantage import grpo
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update

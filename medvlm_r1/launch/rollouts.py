@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import medvlm_r1
 from medvlm_r1.config import secret
 from medvlm_r1.console import notice
-from medvlm_r1.errors import EngineError
+from medvlm_r1.errors import ConfigError, EngineError
 from medvlm_r1.models.families import is_hub_id, locate
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight.values import servers
@@ -53,6 +53,8 @@ def engine(rollout: Rollouts, policy: Policy, run_dir: Path) -> Engine:
     """What writes the rollouts of a policy that learns."""
     if rollout.engine == "local":
         return sharding.engine(policy)
+    if not policy.shares_prompts:
+        raise ConfigError(f'vLLM servers write rollouts for the families of docs/models.md, and "{policy.model.config.model_type}" is none; set rollout.engine=local')
     folder = Path(rollout.folder) if rollout.folder else run_dir / "weights"
     weights: Weights = ByFile(folder, rollout.pause) if rollout.weights == "file" else ByTransfer(rollout.weights, rollout.pause)
     return VLLMEngine(Pool(endpoints(rollout), weights.give, notice), weights, policy.encoder.apart(), policy.banned_ids, policy.stop_ids)

@@ -16,8 +16,8 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import forecast, many, rehearsal, sifting
 from medvlm_r1.preflight import questions as preflight
 from medvlm_r1.preflight.machine import this_device
-from medvlm_r1.preflight.memory import ModelShape
 from medvlm_r1.preflight.questions import check_apart, put, questions, require_learnable, usable
+from medvlm_r1.preflight.shape import ModelShape
 from medvlm_r1.preflight.values import Config, check
 from medvlm_r1.rewards.rubric import ByView
 from medvlm_r1.training import checkpoint, identity, sft, sharding

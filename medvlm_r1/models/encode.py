@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from medvlm_r1.errors import DataError, ImageError, TooLong
+from medvlm_r1.models.budget import budget_that_fits
 from medvlm_r1.models.family import Family, Pixels
 from medvlm_r1.models.kept import Kept
 from medvlm_r1.models.qwen import QWEN2_VL
@@ -265,22 +266,6 @@ class Encoder:
         least_R = torch.tensor([group.min_tokens for group in groups for _ in group.rollouts])
         early_RC = torch.arange(ids_RC.shape[1]) < least_R[:, None] if least_R.any() else None
         return TokenBatch(self.prompts([group.prompt for group in groups]), ids_RC, mask_RC, prompt_of_R, early_RC)
-
-
-def budget_that_fits(length: Callable[[int], int], text: int, limit: int, largest: int) -> int | None:
-    """The pixels of an image, in whole squares of 28, with which a prompt takes at most ``limit`` tokens; None where none do.
-
-    ``length`` tells the tokens of the whole prompt, ``text`` those of it that are no image's. What is returned has been tried.
-
-    >>> budget_that_fits(lambda pixels: 100 + pixels // 784, 100, 1124, largest=12_000_000)
-    802816
-    >>> budget_that_fits(lambda pixels: 100 + 64 * (1 + pixels // 50176), 100, 200, largest=401408), budget_that_fits(lambda pixels: 100, 100, 90, 784)
-    (41552, None)
-    """
-    pixels = largest // 784 * 784 if text < limit else 0
-    while pixels >= 784 and (tokens := length(pixels)) > limit:
-        pixels = int(pixels * min(0.95, (limit - text) / (tokens - text))) // 784 * 784
-    return pixels or None
 
 
 @cache

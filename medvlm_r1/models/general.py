@@ -18,7 +18,7 @@ from medvlm_r1.models import adapt
 from medvlm_r1.models.general_encoder import GeneralEncoder, Inputs, continued
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.models.sent import sent
-from medvlm_r1.types import Example, PromptBatch, RolloutGroup, TokenBatch
+from medvlm_r1.types import Example, Prompt, PromptBatch, RolloutGroup, TokenBatch
 
 
 class InForward:
@@ -78,6 +78,14 @@ class GeneralPolicy(Policy):
     def frozen_copy(self) -> "GeneralPolicy":
         """See Policy.frozen_copy."""
         return GeneralPolicy(adapt.reference(self.model), self.encoder)
+
+    def aside(self) -> "GeneralPolicy":
+        """See Policy.aside; nothing of what it is asked is kept here."""
+        return GeneralPolicy(self.model, self.encoder, self.version)
+
+    def let_go(self, prompt: Prompt, references: Sequence[str]) -> None:
+        """See Policy.let_go."""
+        self.encoder.let_go(prompt, references)
 
     def read_ahead(self, examples: Sequence[Example]) -> None:
         """Nothing is prepared before it is needed."""

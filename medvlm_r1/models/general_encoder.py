@@ -110,12 +110,19 @@ class GeneralEncoder(Encoder):
         self._pictures.clear()
         self._inputs.clear()
 
+    def let_go(self, prompt: Prompt, references: Sequence[str]) -> list[str]:
+        """See Encoder.let_go."""
+        self._inputs.drop(_key(prompt))
+        for reference in references:
+            self._pictures.drop(reference)
+        return super().let_go(prompt, references)
+
     def read_ahead(self, examples: Sequence[Any]) -> None:
         """Nothing is prepared before it is needed."""
 
     def inputs(self, prompt: Prompt) -> Inputs:
         """All that the model's forward takes of a prompt, by name."""
-        key = f"{prompt.example.images}\0{prompt.text}\0{prompt.opening}"
+        key = _key(prompt)
         found = self._inputs.get(key)
         if found is None:
             found = self._process(prompt)
@@ -210,3 +217,7 @@ def within(image: Image.Image, max_pixels: int) -> Image.Image:
         return image
     scale = math.sqrt(max_pixels / (image.width * image.height))
     return image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))), Image.Resampling.BICUBIC)
+
+
+def _key(prompt: Prompt) -> str:
+    return f"{prompt.example.images}\0{prompt.text}\0{prompt.opening}"

@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from medvlm_r1.models import adapt, decoder, passes
 from medvlm_r1.models.decoding import Cache, KeysValues
 from medvlm_r1.models.encode import Encoder
-from medvlm_r1.models.fused import fused
+from medvlm_r1.models.head import logprob_of
 from medvlm_r1.models.images import Images
 from medvlm_r1.models.packed import Packed
 from medvlm_r1.models.passes import Pass
@@ -54,22 +54,6 @@ def _of_the_whole(method: Callable[..., Any]) -> Callable[..., Any]:
         return self.model.within(partial(method, self), *args)
 
     return call
-
-
-@fused
-def logprob_of(
-    logits_TV: torch.Tensor, ids_T: torch.Tensor, banned_V: torch.Tensor, ends_V: torch.Tensor, early_T: torch.Tensor | None, temperature: float
-) -> torch.Tensor:
-    """Of each row's logits one token's log-probability (T,), as ``Policy.log_softmax`` has it: compiled, no row is written in float32.
-
-    >>> none = torch.tensor([False, False, False])
-    >>> logprob_of(torch.zeros(1, 3), torch.tensor([2]), torch.tensor([True, False, False]), none, None, 1.0)
-    tensor([-0.6931])
-    """
-    logits = logits_TV.float().masked_fill(banned_V, -torch.inf)
-    if early_T is not None:
-        logits = logits.masked_fill(early_T.unsqueeze(1) & ends_V, -torch.inf)
-    return (logits if temperature == 1 else logits / temperature).log_softmax(-1).gather(1, ids_T.unsqueeze(1)).squeeze(1)
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from medvlm_r1.preflight.memory import MemoryPlan, ModelShape, Workload, plan
+from medvlm_r1.preflight.memory import MemoryPlan, Workload, plan
+from medvlm_r1.preflight.shape import ModelShape
 
 WHOLE = 2**31  # positions: nobody cuts the head's work into pieces
 

@@ -11,7 +11,8 @@ from medvlm_r1.models.families import family_of, image_budget, locate, skeleton
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS, Policy
 from medvlm_r1.preflight.apart import plan_alone
 from medvlm_r1.preflight.machine import Device, this_device
-from medvlm_r1.preflight.memory import KNOWN, MemoryPlan, ModelShape, Workload, plan
+from medvlm_r1.preflight.memory import MemoryPlan, Workload, plan
+from medvlm_r1.preflight.shape import KNOWN, ModelShape
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import render
 from medvlm_r1.training.grpo.trainer import GRPOConfig
