@@ -2,10 +2,11 @@
 
     .venv/bin/python benchmarks/kills.py [--kills 5] [--ranks 2] [--forked] [--json FILE]
 
-The smallest run that has all of it: the embedded model, eight questions, a checkpoint a step. Half of the kills hit one rank (torchrun starts the run again, and it goes on by itself), half torchrun itself, whose ranks must not
-outlive it (the same command is given again). ``--forked`` has all of it but torchrun, at a fraction of the time. Purely random times mostly hit the start-up: after each start a new checkpoint is waited for, then a random
-moment. Compared bit for bit: the last checkpoint's files, every step's metrics but the seconds, all rollouts. The control leaves the
-optimiser's moments out of a resume once, and must differ.
+The smallest run that has all of it: the embedded model, eight questions, a checkpoint a step. Half of the kills hit one rank (torchrun
+starts the run again, and it goes on by itself), half torchrun itself, whose ranks must not outlive it (the same command is given
+again). ``--forked`` has all of it but torchrun, at a fraction of the time. Purely random times mostly hit the start-up: after each
+start a new checkpoint is waited for, then a random moment. Compared bit for bit: the last checkpoint's files, every step's metrics
+but the seconds, all rollouts. The control leaves the optimiser's moments out of a resume once, and must differ.
 """
 
 import argparse
@@ -113,16 +114,20 @@ class Forked:
             time.sleep(0.02)
         return code
 
+    def _kill(self, pids: list[int]) -> None:
+        for pid in pids:
+            if pid not in self.codes:  # else the number may be another's by now
+                os.kill(pid, signal.SIGKILL)
+
     def lose_one(self, draw: random.Random) -> "Forked":
         """One rank is killed, the others end; and all start again."""
-        os.kill(draw.choice(self.pids), signal.SIGKILL)
+        self._kill([draw.choice(self.pids)])
         self.wait()
         return Forked(self.run, self.ranks)
 
     def lose_all(self) -> "Forked":
         """All ranks are killed, and start again."""
-        for pid in self.pids:
-            os.kill(pid, signal.SIGKILL)
+        self._kill(self.pids)
         self.wait()
         return Forked(self.run, self.ranks)
 
@@ -182,20 +187,24 @@ def workers(group: int) -> list[int]:
     return [int(pid) for pid in told.split()]
 
 
-def wait(process: Torchrun | Forked, run: Path, before: set[str]) -> None:
-    """Until there is a new checkpoint. Raises where the run has ended first, or stands still."""
+def wait(process: Torchrun | Forked, run: Path, before: set[str]) -> bool:
+    """Until there is a new checkpoint; False where the run came to its end. Raises where it failed, or stands still."""
     until = time.monotonic() + MOST_S
     while checkpoints(run) <= before:
-        if process.poll() is not None or time.monotonic() > until:
-            raise RuntimeError(f"no new checkpoint in {run} ({process.poll()}); see {run}.log")
+        if (code := process.poll()) == 0:
+            return False
+        if code is not None or time.monotonic() > until:
+            raise RuntimeError(f"no new checkpoint in {run} ({code}); see {run}.log")
         time.sleep(0.01)
+    return True
 
 
 def disturbed(run: Path, kills: int, process: Torchrun | Forked, draw: random.Random) -> list[dict[str, Any]]:
     """Kill, resume, and at last let it end; what each kill hit."""
     told = list[dict[str, Any]]()
     for kill in range(kills):
-        wait(process, run, checkpoints(run))
+        if not wait(process, run, checkpoints(run)):
+            break  # a fast machine: the rest are for the next run
         time.sleep(draw.uniform(0, WITHIN_S))
         told.append({"checkpoints": len(checkpoints(run)), "while_saving": any(run.glob("checkpoints/*.partial")), "one_rank": bool(kill % 2)})
         process = process.lose_one(draw) if kill % 2 else process.lose_all()
@@ -240,9 +249,9 @@ def main() -> int:
     calm = ended(given.work / "calm")
     print(f"undisturbed: {time.monotonic() - began:.0f} s, {calm['rollouts']} rollouts", flush=True)
     draw, equal, told = random.Random(given.seed), list[bool](), list[dict[str, Any]]()
-    for left in range(given.kills, 0, -A_RUN):
+    while len(told) < given.kills:
         run = given.work / f"killed-{len(equal)}"
-        told += disturbed(run, min(left, A_RUN), start(run, given.ranks), draw)
+        told += disturbed(run, min(given.kills - len(told), A_RUN), start(run, given.ranks), draw)
         equal.append(ended(run) == calm)
         print(f"{run.name}: {'equal' if equal[-1] else 'DIFFERENT'}", flush=True)
     differs = control(given.work / "control", given.work / "calm", given.ranks, start)
