@@ -292,7 +292,7 @@ export class Viewer {
     for (const edge of ["left", "right", "top", "bottom"]) parts[edge].textContent = sides ? sides[edge] : "";
     parts.sync(this);
     const curve = this.own && ["TABLE", "SIGMOID", "LINEAR_EXACT"].includes(this.stack.rule(this.number).function) ? texts.notes["linear-only"] : "";
-    const standing = !this.isShared && (this.own || this.isInverted) ? texts["screen-only"] : curve;
+    const standing = this.own && !this.isShared ? texts["screen-only"] : this.isInverted ? texts["inverted-only"] : curve;
     if (!this.mode && !this.ends.length && standing !== this.standing) { this.standing = standing; this.say(standing); }
     const window = [...(isTable ? [] : [put(texts["in-force-said"], {center, width})]), ...extra].join(", ");
     this.#aloud(put(texts.said, {plane: header.planes[this.plane].axis === null ? texts.frame : texts.planes[this.plane], k: this.number + 1, n: this.count, window}));
