@@ -55,6 +55,7 @@ def test_every_family_has_a_shape(tmp_path):
         "smolvlm": (3, 32, 2, 32, 2, 48),
         "idefics3": (3, 32, 2, 32, 2, 48),
         "internvl": (3, 32, 2, 32, 2, 48),
+        "llava": (3, 32, 2, 32, 2, 48),
     }
 
 

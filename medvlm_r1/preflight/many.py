@@ -90,7 +90,7 @@ def memory(shape: ModelShape, work: Workload, size: int, layout: Layout) -> dict
         two layers in turn, and the ends; in an update its part of the float32 gradients, and those of the ends before they are shared out.
 
         >>> from medvlm_r1.preflight.memory import PAPER
-    from medvlm_r1.preflight.shape import QWEN2_VL_7B
+        >>> from medvlm_r1.preflight.shape import QWEN2_VL_7B
         >>> {phase: round(size / 1e9, 1) for phase, size in memory(QWEN2_VL_7B, PAPER, 8, Layout(Devices(shard=True, recompute=True))).items()}
         {'rollout': 45.4, 'update': 31.0}
     """
@@ -145,7 +145,7 @@ def fit(shape: ModelShape, work: Workload, size: int, hardware: Hardware = H100)
     """The fastest layout of ``size`` GPUs whose memory suffices; else the leanest, with no layout.
 
         >>> from medvlm_r1.preflight.memory import PAPER
-    from medvlm_r1.preflight.shape import QWEN2_VL_72B
+        >>> from medvlm_r1.preflight.shape import QWEN2_VL_72B
         >>> [str(fit(QWEN2_VL_72B, PAPER, size).layout) for size in (8, 64)]
         ['None', 'cut, recomputed, served']
     """

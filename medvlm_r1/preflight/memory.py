@@ -7,7 +7,7 @@ the training type (bfloat16: 2). All results are bytes.
 
 from dataclasses import asdict, dataclass
 
-from medvlm_r1.preflight.shape import ModelShape
+from medvlm_r1.preflight.shape import QWEN2_VL_2B, ModelShape  # noqa: F401 - the examples are about it
 
 PATCH_VALUES = 3 * 2 * 14 * 14  # colours, frames, height, width of what the vision tower calls a patch
 HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logits, the scaled copy, the result
