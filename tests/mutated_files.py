@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import drawn_files as drawn
@@ -169,7 +170,9 @@ def _checked(data: bytes) -> bytes:
     return made + data[at:]
 
 
-def open_mutated(name: str, n_files: int, folder: Path) -> tuple[collections.Counter, tuple[float, str]]:
+def open_mutated(
+    name: str, n_files: int, folder: Path, open_file: Callable[[str, str], object] = lambda path, place: load_image(path + place)
+) -> tuple[collections.Counter, tuple[float, str]]:
     """What came of ``n_files`` of a family: "shown" and "refused"; and the CPU seconds and seed of the slowest. Any other error gets out."""
     sources = FAMILIES[name](folder)
     came, slowest = collections.Counter(), (0.0, "")
@@ -180,7 +183,7 @@ def open_mutated(name: str, n_files: int, folder: Path) -> tuple[collections.Cou
         path.write_bytes(mutated(source.read_bytes(), draw.choice(sources)[0].read_bytes(), draw))
         start = time.process_time()
         try:
-            load_image(f"{path}{place}")
+            open_file(str(path), place)
             came["shown"] += 1
         except ImageError as error:
             came["refused"] += 1

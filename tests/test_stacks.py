@@ -88,7 +88,7 @@ def test_text_in_the_picture_is_warned_of(tmp_path, modality, said, note):
 def test_no_script_of_the_viewer_makes_markup_or_calls_out():
     """Words become text nodes alone: what a file says cannot become an element, whatever reaches the page."""
     static = Path(pictures.__file__).parent / "static"
-    for name in ("viewer.js", "controls.js", "surface.js", "stack.js", "window.js"):
+    for name in ("viewer.js", "hands.js", "controls.js", "surface.js", "stack.js", "window.js"):
         script = (static / name).read_text(encoding="utf-8")
         assert not re.findall(
             r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|DOMParser|https?:|\.style\b|setAttribute\(\"(?:style|on)", script

@@ -41,6 +41,7 @@ def test_keys_for_everything(tmp_path, seen):  # noqa: F811
     assert different(seen, f"{path}#frame=29&center=32&width=408") == 0
     press(seen, "i")
     assert seen.text("window") == "WL 32 WW 408, inverted" and seen.place() == {"frame": 29, "center": 32, "width": 408}
+    assert "not for the model" in seen.text("said")
     before = seen.run("viewer.surface.scale")
     press(seen, "+", "+", "-", "Shift+ArrowRight")
     assert seen.run("viewer.surface.scale") == pytest.approx(before * 1.25)

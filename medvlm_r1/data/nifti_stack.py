@@ -23,10 +23,11 @@ _ACROSS = {0: (1, 2), 1: (0, 2), 2: (0, 1)}  # by the axis that is cut: which on
 def nifti_stack(path: Path) -> Stack:
     """The first volume. Raises ImageError, and nothing else, for a file that cannot be shown."""
     image, volume = read(path, 0)
+    rules: list[dict[str, Any]] = []
     notes = ["first-volume"] if math.prod(image.shape[3:]) > 1 else []
     if volume.dtype.names:
         require_room(volume.size * 3, str(path))
-        samples, rules = _colours(volume, str(path)), []
+        samples = _colours(volume, str(path))
         notes.append("colour")
     else:
         require_room(volume.size, str(path))
@@ -36,7 +37,7 @@ def nifti_stack(path: Path) -> Stack:
         rules = [{"function": "RANGE" if is_said else "PERCENTILES", "low": low, "high": high, "window": None, "slope": 1.0, "intercept": 0.0}]
         samples = packed(np.ascontiguousarray(volume.transpose()))  # axial slices lie whole
         require_room(samples.nbytes, str(path))
-    planes, more = _planes(image, volume.shape)
+    planes, more = _planes(image, volume.shape, str(path))
     return Stack("nifti", samples, planes, rules, notes=[*notes, *more])
 
 
@@ -52,9 +53,9 @@ def _or_white(plane: np.ndarray, name: str) -> Image.Image:
         return Image.new("RGB", (plane.shape[1], plane.shape[0]), "white")
 
 
-def _planes(image: nibabel.Nifti1Image, shape: tuple[int, ...]) -> tuple[dict[str, Plane], list[str]]:
+def _planes(image: nibabel.Nifti1Image, shape: tuple[int, ...], name: str) -> tuple[dict[str, Plane], list[str]]:
     """Axial first; and the codes of what the header leaves open."""
-    directions, sizes = _directions(image)
+    directions, sizes = _directions(image, name)
     unit = _unit(image.header)
     step = (1, shape[0], shape[0] * shape[1])  # of right, front and head
     is_known = int(image.header["qform_code"]) > 0 or int(image.header["sform_code"]) > 0
@@ -77,9 +78,9 @@ def _planes(image: nibabel.Nifti1Image, shape: tuple[int, ...]) -> tuple[dict[st
     return planes, [*([] if is_known else ["no-sides"]), *filter(None, (sized or ("" if unit else "no-unit"),))]
 
 
-def _directions(image: nibabel.Nifti1Image) -> tuple[np.ndarray, list[float]]:
+def _directions(image: nibabel.Nifti1Image, name: str) -> tuple[np.ndarray, list[float]]:
     """Where right, front and head of the turned volume really lead to (x to the left, y to the back, z to the head), and the voxel's size along each."""
-    with errors_as(f'image "{image.get_filename()}" does not say how its axes lie ({{why}}); write its affine again'):
+    with errors_as(f'image "{name}" does not say how its axes lie ({{why}}); write its affine again'):
         turned = io_orientation(image.affine)
         sizes = voxel_sizes(image.affine)
     found, lengths = np.zeros((3, 3)), [0.0] * 3

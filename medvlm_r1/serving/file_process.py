@@ -109,7 +109,7 @@ def whole(data: bytes) -> bytes:
         found = load_stack(Path(path))
         rows, columns = found.samples.shape[1:3]
         _require_room(columns, rows)
-        head = json.dumps({**found.header, "sha256": hashlib.sha256(data).hexdigest()}).encode()
+        head = json.dumps({**found.header, "sha256": hashlib.sha256(data).hexdigest()}, allow_nan=False).encode()
         head += b" " * (-(len(head) + HEAD_BYTES) % ALIGNED)
         samples = found.samples.astype(found.samples.dtype.newbyteorder("<"), copy=False).tobytes()
         return b"".join((_line(code="", size=HEAD_BYTES + len(head) + len(samples)), len(head).to_bytes(HEAD_BYTES, "little"), head, samples))

@@ -1,6 +1,7 @@
 """What a DICOM header says of a picture's place: sides, sizes, units. An element that cannot be understood says nothing, and the picture is still shown."""
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,7 @@ def _said(elements: Elements, keyword: str) -> str:
         return ""
 
 
-def _value(elements: Elements, keyword: str) -> object:
+def _value(elements: Elements, keyword: str) -> Any:
     try:
         return elements.value(keyword)
     except ImageError:

@@ -14,8 +14,8 @@ export function build(section, texts, viewer) {
   section.replaceChildren();
   section.classList.add("viewer");
   const tools = make("div", "tools", section, {role: "group", "aria-label": texts.tools});
-  const button = (name, done, parent = tools) => {
-    const made = make("button", "button", parent, {type: "button", text: texts[name]});
+  const button = (name, key, done, parent = tools) => {
+    const made = make("button", "button", parent, {type: "button", text: texts[name], "aria-keyshortcuts": key, title: `${texts[name]} (${key})`});
     made.addEventListener("click", () => { if (viewer.stack) done(); });
     return made;
   };
@@ -26,14 +26,14 @@ export function build(section, texts, viewer) {
   const drag = labelled(texts.drag, "select", "drag");
   for (const [name, text] of Object.entries(texts.drags)) make("option", "", drag, {value: name, text});
   drag.addEventListener("change", () => { viewer.tool = drag.value; });
-  const invert = button("invert", () => viewer.invert());
+  const invert = button("invert", "i", () => viewer.invert());
   invert.setAttribute("aria-pressed", "false");
   const zooming = make("div", "zooming", tools);
-  button("out", () => viewer.zoomOut(), zooming);
-  button("in", () => viewer.zoomIn(), zooming);
-  button("fit", () => viewer.fit(), zooming);
-  button("one", () => viewer.oneToOne(), zooming);
-  button("reset", () => viewer.reset());
+  button("out", "-", () => viewer.zoomOut(), zooming);
+  button("in", "+", () => viewer.zoomIn(), zooming);
+  button("fit", "f", () => viewer.fit(), zooming);
+  button("one", "1", () => viewer.oneToOne(), zooming);
+  button("reset", "r", () => viewer.reset());
   const stage = make("div", "stage", section, {tabindex: "0", role: "application", "aria-label": texts.about});
   const parts = {section, tools, planes, presets, drag, invert, stage, canvas: make("canvas", "canvas", stage, {"aria-hidden": "true"})};
   for (const name of ["left", "right", "top", "bottom"]) parts[name] = make("span", `side viewer-${name}`, stage);
@@ -85,3 +85,6 @@ function sync(viewer) {
   for (const made of parts.planes.children) made.setAttribute("aria-pressed", String(made.dataset.plane === viewer.plane));
   parts.label.hidden = !viewer.surface.region;
 }
+
+// Fills {names} of a text.
+export function put(text, values) { return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? "")); }

@@ -2,7 +2,8 @@
 import {asked, bounds, tidy, windowOf} from "./window.js";
 import {Stack} from "./stack.js";
 import {Surface} from "./surface.js";
-import {build, fill} from "./controls.js";
+import {build, fill, put} from "./controls.js";
+import {listen} from "./hands.js";
 
 const CT = [["brain", 40, 80], ["stroke", 40, 40], ["subdural", 75, 215], ["soft", 40, 400], ["mediastinum", 50, 350], ["lung", -600, 1500], ["bone", 400, 1800], ["liver", 60, 160]];
 const ZOOM_STEP = 1.25, SAID_AFTER_MS = 400, RESTS_AFTER_MS = 200;
@@ -13,7 +14,7 @@ export class Viewer {
     this.headers = {};
     this.parts = build(element, texts, this);
     this.surface = new Surface(this.parts.canvas);
-    this.#listen();
+    listen(this, this.parts.stage);
     this.close();
   }
 
@@ -291,7 +292,7 @@ export class Viewer {
     for (const edge of ["left", "right", "top", "bottom"]) parts[edge].textContent = sides ? sides[edge] : "";
     parts.sync(this);
     const curve = this.own && ["TABLE", "SIGMOID", "LINEAR_EXACT"].includes(this.stack.rule(this.number).function) ? texts.notes["linear-only"] : "";
-    const standing = !this.isShared && (this.own || this.isInverted) ? texts["screen-only"] : curve;
+    const standing = this.own && !this.isShared ? texts["screen-only"] : this.isInverted ? texts["inverted-only"] : curve;
     if (!this.mode && !this.ends.length && standing !== this.standing) { this.standing = standing; this.say(standing); }
     const window = [...(isTable ? [] : [put(texts["in-force-said"], {center, width})]), ...extra].join(", ");
     this.#aloud(put(texts.said, {plane: header.planes[this.plane].axis === null ? texts.frame : texts.planes[this.plane], k: this.number + 1, n: this.count, window}));
@@ -303,116 +304,5 @@ export class Viewer {
     clearTimeout(this.saying);
     if (text === this.told) return;
     this.saying = setTimeout(() => { this.told = text; this.announce(text); }, SAID_AFTER_MS);
-  }
-
-  // ---- hands
-
-  #listen() {
-    const {stage} = this.parts;
-    this.element.addEventListener("keydown", (event) => {
-      if (!this.stack || event.altKey || event.metaKey || (event.ctrlKey && !["+", "-", "="].includes(event.key))) return;
-      if (event.ctrlKey || !this.#key(event)) return;
-      event.preventDefault();
-      event.stopPropagation();
-    });
-    new ResizeObserver(() => this.later("draw")).observe(stage);
-    new Pointers(this, stage);
-  }
-
-  #key({key, shiftKey, target}) {
-    const isControl = target !== this.parts.stage && /^(SELECT|INPUT|BUTTON)$/.test(target.tagName);
-    if (isControl && (/^(Arrow|Page|Home|End|Enter| )/.test(key) || target.tagName === "SELECT")) return false;
-    const arrow = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1]}[key];
-    if (arrow) return this.#arrow(arrow, shiftKey);
-    if (key === "Enter" && this.mode === "length") { this.setEnd(this.surface.mark[0] + 0.5, this.surface.mark[1] + 0.5); return true; }
-    if (key === "Escape" && (this.mode || this.ends.length)) { this.setMode(""); return true; }
-    const done = {
-      PageUp: () => this.go(this.number - 10), PageDown: () => this.go(this.number + 10), Home: () => this.go(0), End: () => this.go(this.count - 1),
-      "[": () => this.go(this.number - 1), "]": () => this.go(this.number + 1), "+": () => this.zoomIn(), "=": () => this.zoomIn(), "-": () => this.zoomOut(),
-      i: () => this.invert(), r: () => this.reset(), 1: () => this.oneToOne(), w: () => this.setMode(this.mode === "window" ? "" : "window"),
-      p: () => this.preset((this.presetIndex + 1) % this.presets.length), l: () => this.setMode(this.mode === "length" ? "" : "length"),
-      v: () => this.turnTo(this.stack.planes[(this.stack.planes.indexOf(this.plane) + 1) % this.stack.planes.length]),
-    }[key];
-    done?.();
-    return Boolean(done);
-  }
-
-  #arrow([x, y], isFar) {
-    if (this.mode === "window") {
-      const from = this.window, step = Math.max(isFar ? 0.1 : 0.02, this.isWhole ? 1 / from.width : 0);
-      this.steer(from, y * step, 1 + x * step);
-    } else if (this.mode === "length") {
-      const {rows, columns} = this.surface.frame, far = isFar ? 10 : 1, [column, row] = this.surface.mark;
-      this.surface.mark = [Math.max(0, Math.min(columns - 1, column + x * far)), Math.max(0, Math.min(rows - 1, row + y * far))];
-      this.point(...this.surface.mark);
-      this.later("draw");
-    } else if (isFar) this.move(-40 * x, -40 * y);
-    else this.go(this.number + (x || y));
-    return true;
-  }
-}
-
-// Fills {names} of a text.
-export function put(text, values) { return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? "")); }
-
-// Mouse, pen and fingers over the picture.
-class Pointers {
-  constructor(viewer, stage) {
-    this.viewer = viewer; this.down = new Map(); this.from = null;
-    stage.addEventListener("pointerdown", (event) => this.#begin(event, stage));
-    stage.addEventListener("pointermove", (event) => this.#move(event));
-    for (const name of ["pointerup", "pointercancel"]) stage.addEventListener(name, (event) => this.#end(event));
-    stage.addEventListener("pointerleave", () => { if (viewer.stack && !viewer.mode) { viewer.pointed = null; viewer.parts.value.textContent = ""; } });
-    stage.addEventListener("contextmenu", (event) => event.preventDefault());
-    stage.addEventListener("wheel", (event) => this.#wheel(event), {passive: false});
-  }
-
-  #at(event) {
-    const box = this.viewer.parts.canvas.getBoundingClientRect(), ratio = this.viewer.parts.canvas.width / box.width;
-    return [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio];
-  }
-
-  #begin(event, stage) {
-    if (!this.viewer.stack) return;
-    this.down.set(event.pointerId, this.#at(event));
-    stage.setPointerCapture(event.pointerId);
-    const {center, width} = this.viewer.window;
-    const tool = event.button === 1 || event.shiftKey ? "pan" : event.button === 2 ? "zoom" : this.viewer.tool;
-    this.from = {at: this.#at(event), center, width, tool, scale: this.viewer.surface.scale};
-    if (tool === "length" && this.down.size === 1) this.viewer.setEnd(...this.viewer.surface.at(...this.#at(event)));
-  }
-
-  #move(event) {
-    const {viewer} = this;
-    if (!viewer.stack) return;
-    const at = this.#at(event), before = this.down.get(event.pointerId);
-    if (!before) { if (viewer.mode !== "length") viewer.point(...viewer.surface.at(...at)); return; }
-    this.down.set(event.pointerId, at);
-    if (this.down.size === 2) { this.#pinch(event.pointerId, before, at); return; }
-    const dx = at[0] - this.from.at[0], dy = at[1] - this.from.at[1], ratio = window.devicePixelRatio || 1;
-    if (this.from.tool === "window" && (dx || dy)) viewer.steer(this.from, dy / ratio / 400, Math.exp(dx / ratio / 250));
-    else if (this.from.tool === "pan") viewer.move(at[0] - before[0], at[1] - before[1]);
-    else if (this.from.tool === "zoom") { viewer.surface.zoomTo(this.from.scale * Math.exp(-dy / ratio / 200), ...this.from.at); viewer.later("draw"); }
-    viewer.point(...viewer.surface.at(...at));
-  }
-
-  #pinch(id, before, at) {
-    const [, other] = [...this.down].find(([key]) => key !== id);
-    const apart = (point) => Math.hypot(point[0] - other[0], point[1] - other[1]) || 1;
-    this.from.tool = "pinch";
-    this.viewer.zoomBy(apart(at) / apart(before), (at[0] + other[0]) / 2, (at[1] + other[1]) / 2);
-  }
-
-  #end(event) {
-    this.down.delete(event.pointerId);
-    if (!this.down.size) this.from = null;
-  }
-
-  #wheel(event) {
-    const {viewer} = this;
-    if (!viewer.stack) return;
-    event.preventDefault();
-    if (event.ctrlKey || viewer.count === 1) viewer.zoomBy(Math.exp(-event.deltaY / 400), ...this.#at(event));
-    else viewer.go(viewer.number + Math.sign(event.deltaY));
   }
 }
