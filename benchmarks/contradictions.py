@@ -124,7 +124,8 @@ def main() -> int:
     args = parser.parse_args()
     examples = [example for modality in MODALITIES for example in sets.load(modality, "test")[: args.questions]]
     result: dict[str, Any] = {
-        "date": datetime.date.today().isoformat(), "command": shlex.join(["benchmarks/contradictions.py", *sys.argv[1:]]), "grpo_steps": STEPS,
+        "date": datetime.date.today().isoformat(), "command": shlex.join(["benchmarks/contradictions.py", *(Path(word).name if word == str(args.run) else word for word in sys.argv[1:])]),
+        "grpo_steps": STEPS,
         "commit": commit(), "hardware": hardware(), "questions": len(examples), "ways": {}, "claim": {},
     }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, OurServer(str(grpo_model(args.run, Path(folder))), Path(folder) / "log") as server:

@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI
 from fastapi import Request as Request  # what a page's route may be given,
 from fastapi import Response as Response  # and answer with
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from medvlm_r1 import INTENDED_USE, __version__
@@ -123,7 +123,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
         with service.place_for(0):
             return {"status": "ready"}
 
-    @app.get("/metrics", responses={401: _ERRORS[401]})
+    @app.get("/metrics", response_class=PlainTextResponse, responses={401: _ERRORS[401]})
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(service.metrics.page(), media_type=service.metrics.content_type)
