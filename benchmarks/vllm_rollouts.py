@@ -25,7 +25,6 @@ from typing import Any
 
 from medvlm_r1.commands.main import parser
 from medvlm_r1.commands.train import configured
-from medvlm_r1.launch import rollouts
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
@@ -60,6 +59,8 @@ class Server:
     """A vLLM server in a session of its own, started as ``medvlm-r1 launch --rollout`` says."""
 
     def __init__(self, vllm: str, port: int, log: Path) -> None:
+        from medvlm_r1.launch import rollouts  # which takes as long as torch
+
         told = rollouts.command(recipe(served(0, (port,))), 1).splitlines()[1]
         parts = shlex.split(told)
         start = parts.index("vllm")
@@ -149,6 +150,7 @@ def greedy(servers: list[Server], work: Path) -> dict[str, Any]:
     """Tokens and log-probabilities of one server against this process, with weights that move."""
     import torch
 
+    from medvlm_r1.launch import rollouts
     from medvlm_r1.launch.loading import load_model
     from medvlm_r1.preflight.questions import questions
     from medvlm_r1.reasoning import render
