@@ -182,14 +182,16 @@ FEW = {"layers": 2, "depth": 2}  # of 28 and 32: everything a layer or block nee
 
 @pytest.mark.parametrize("completion", [320, 16], ids=["the most tokens", "short"])
 def test_memory_and_arithmetic_are_what_the_pages_say(tokenizer, completion):
-    """The paper's setting, three and four prompts in the largest micro-batch: bytes within 5 % of the plan, products within 3 % of what is needed."""
+    """The paper's setting, three and four prompts in the largest micro-batch: bytes within 5 % of the plan, products as many as are needed."""
     counted = true_size.update_peak(tokenizer, completion=completion, **FEW)
     assert counted.planned == pytest.approx(counted.peak, rel=0.05)
     size, step = costs.Dimensions(layers=FEW["layers"], vision_layers=FEW["depth"]), costs.Step(true_size.P, true_size.G, 768, completion, 512)
     needed, positions = costs.step_flops(size, step), true_size.P * true_size.G * completion
     again = 2 * size.head_weights * positions * (completion == 320)  # in parts, which the backward pass computes again
+    # Behind its attention the last layer goes over each prompt's last token alone, in four passes; and no gradient reaches the pictures.
+    spared = 4 * 2 * (size.hidden**2 + 3 * size.hidden * size.mlp) * true_size.P * 767 + 2 * size.patch_weights * true_size.P * 2048
     assert counted.flops["remember"] == pytest.approx(true_size.P * costs.image_flops(size, 512), rel=0.03)
-    assert counted.flops["update"] == pytest.approx(needed["reference"] + needed["update"] + again, rel=0.03)
+    assert counted.flops["update"] == pytest.approx(needed["reference"] + needed["update"] + again - spared, rel=1e-6)
 
 
 def test_a_captured_steps_cache_is_what_the_plan_counts():

@@ -120,8 +120,13 @@ def tower_kernels(tokenizer, depth):
 
 if __name__ == "__main__":
     words = nano.build_tokenizer(["a b c think answer Which plane is this? A) axial B) coronal Think first."] * 4)
+    found = update_peak(words, 150, 28, 32, image_tokens=256, length=376)  # benchmarks/_systems/costs.py: 5.92, and 17.47 + 46.47
+    print(
+        "paper_run's step:",
+        {phase: f"{n / 1e12:.2f} TFLOP" for phase, n in found.flops.items()},
+        f"{found.peak / 1e9:.1f} GB, {found.planned / 1e9:.1f} planned",
+        flush=True,
+    )
     for completion in (512, 320, 192, 150):
         found = update_peak(words, completion, 28, 32)
-        print(f"completions of {completion}: ", {k: f"{v / 1e9:.1f} GB" for k, v in found.phases.items()}, f"planned {found.planned / 1e9:.1f} GB")
-    found = update_peak(words, 150, 28, 32, image_tokens=256, length=376)  # benchmarks/_systems/costs.py: 5.92, and 17.47 + 46.47
-    print("the paper's step:", {phase: f"{n / 1e12:.2f} TFLOP" for phase, n in found.flops.items()})
+        print(f"completions of {completion}: ", {k: f"{v / 1e9:.1f} GB" for k, v in found.phases.items()}, f"planned {found.planned / 1e9:.1f} GB", flush=True)
