@@ -122,7 +122,8 @@ def _windowed(center: float, width: float, elements: Elements) -> Rule:
     if function not in ("LINEAR", "LINEAR_EXACT"):
         remedy = f"name a window: #center={center:g}&width={width:g}"
         raise ImageError(f'image "{elements.name}" has the unknown VOILUTFunction {function[:40]!r}; {remedy}')
-    return Rule(function, *(bounds if function == "LINEAR" else exact_bounds)(center, width), (center, width))
+    low, high = bounds(center, width) if function == "LINEAR" else exact_bounds(center, width)
+    return Rule(function, low, high, (center, width))
 
 
 def _table(elements: Elements, sequence: str, signed: bool, big_endian: bool) -> Table | None:
