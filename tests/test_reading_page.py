@@ -95,7 +95,16 @@ def test_a_picture_is_dropped_asked_about_and_answered(ward, desks):
         answer = desk.answered()
         assert answer.get_attribute("class") == "answered" and answer.locator(".letter").inner_text() == "A) left"
         said = answer.inner_text()
-        for part in ("90 % of such answers to the questions named here were right", "83 % to 95 %", "from 100 answers", "held-out.jsonl", "200 questions", "80 %", "15 %", "5 %"):
+        for part in (
+            "90 % of such answers to the questions named here were right",
+            "83 % to 95 %",
+            "from 100 answers",
+            "held-out.jsonl",
+            "200 questions",
+            "80 %",
+            "15 %",
+            "5 %",
+        ):
             assert part in said
         assert "ward 3" not in said
         reasoning = answer.locator("details.reasoning")
