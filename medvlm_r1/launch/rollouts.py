@@ -54,7 +54,9 @@ def engine(rollout: Rollouts, policy: Policy, run_dir: Path) -> Engine:
     if rollout.engine == "local":
         return sharding.engine(policy)
     if not policy.shares_prompts:
-        raise ConfigError(f'vLLM servers write rollouts for the families of docs/models.md, and "{policy.model.config.model_type}" is none; set rollout.engine=local')
+        raise ConfigError(
+            f'vLLM servers write rollouts for the families of docs/models.md, and "{policy.model.config.model_type}" is none; set rollout.engine=local'
+        )
     folder = Path(rollout.folder) if rollout.folder else run_dir / "weights"
     weights: Weights = ByFile(folder, rollout.pause) if rollout.weights == "file" else ByTransfer(rollout.weights, rollout.pause)
     return VLLMEngine(Pool(endpoints(rollout), weights.give, notice), weights, policy.encoder.apart(), policy.banned_ids, policy.stop_ids)

@@ -86,13 +86,13 @@ def activation_bytes(shape: ModelShape, work: Workload, recompute: bool) -> int:
 def memory(shape: ModelShape, work: Workload, size: int, layout: Layout) -> dict[str, int]:
     """Bytes on each of ``size`` GPUs by phase. Whole replicas hold what one GPU holds.
 
-        A cut run holds its part of the float32 masters, of AdamW's moments and of the reference, whose tower stays whole; to compute, the
-        two layers in turn, and the ends; in an update its part of the float32 gradients, and those of the ends before they are shared out.
+    A cut run holds its part of the float32 masters, of AdamW's moments and of the reference, whose tower stays whole; to compute, the
+    two layers in turn, and the ends; in an update its part of the float32 gradients, and those of the ends before they are shared out.
 
-        >>> from medvlm_r1.preflight.memory import PAPER
-        >>> from medvlm_r1.preflight.shape import QWEN2_VL_7B
-        >>> {phase: round(size / 1e9, 1) for phase, size in memory(QWEN2_VL_7B, PAPER, 8, Layout(Devices(shard=True, recompute=True))).items()}
-        {'rollout': 45.4, 'update': 31.0}
+    >>> from medvlm_r1.preflight.memory import PAPER
+    >>> from medvlm_r1.preflight.shape import QWEN2_VL_7B
+    >>> {phase: round(size / 1e9, 1) for phase, size in memory(QWEN2_VL_7B, PAPER, 8, Layout(Devices(shard=True, recompute=True))).items()}
+    {'rollout': 45.4, 'update': 31.0}
     """
     b, whole = work.number_bytes, plan(shape, work)
     if not layout.devices.shard:
@@ -144,10 +144,10 @@ class Fit:
 def fit(shape: ModelShape, work: Workload, size: int, hardware: Hardware = H100) -> Fit:
     """The fastest layout of ``size`` GPUs whose memory suffices; else the leanest, with no layout.
 
-        >>> from medvlm_r1.preflight.memory import PAPER
-        >>> from medvlm_r1.preflight.shape import QWEN2_VL_72B
-        >>> [str(fit(QWEN2_VL_72B, PAPER, size).layout) for size in (8, 64)]
-        ['None', 'cut, recomputed, served']
+    >>> from medvlm_r1.preflight.memory import PAPER
+    >>> from medvlm_r1.preflight.shape import QWEN2_VL_72B
+    >>> [str(fit(QWEN2_VL_72B, PAPER, size).layout) for size in (8, 64)]
+    ['None', 'cut, recomputed, served']
     """
     found = [(layout, max(memory(shape, work, size, layout).values())) for layout in LAYOUTS if size > 1 or not layout.devices.shard]
     fits = [(layout, peak) for layout, peak in found if peak <= FULL * hardware.memory and not layout.served]
