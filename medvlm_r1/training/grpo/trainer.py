@@ -120,8 +120,8 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
         lead(tracked, run.folder, config.steps, first, run.sinks) as tracker,
         lead(RolloutLog, run.folder, first) as log,
         stoppable() as stop,
-        Saver(run.folder) as saver,
         source,
+        Saver(run.folder) as saver,
     ):
         source.sync(policy)
         for step in range(first, config.steps):
