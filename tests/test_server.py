@@ -2,12 +2,16 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from serving_kit import NoFiles, Scripted, client, data_url, events, get, png, post, question, service
 
+from medvlm_r1.rollout.told import Told
 from medvlm_r1.serving.calibrated import Block, Calibration
 from medvlm_r1.serving.guard import Limits
+from medvlm_r1.serving.medical import judge
+from medvlm_r1.serving.wire import Said
 
 HALF_SURE = Calibration("abc float32", "held-out", "think", 200, (Block(0.0, 100, 0.5, (0.4, 0.6)), Block(0.9, 100, 0.9, (0.83, 0.95))), 0.6)
 
@@ -181,3 +185,13 @@ def test_a_fault_is_told_by_its_place_and_not_by_its_words():
 def test_pictures_are_of_any_size_and_number():
     assert post(service(), question(data_url(png(mode="RGB")))).status_code == 200
     assert post(service(), {"model": "scripted", "messages": [{"role": "user", "content": "Which?"}]}).status_code == 200
+
+
+@pytest.mark.parametrize(("threshold", "status"), [(0.6, "abstained"), (0.0, "answered")])
+def test_below_all_that_was_measured_no_share_is_told(threshold, status):
+    """Measured were probabilities of 0.75 and more: an answer at 0.4 has no share of theirs, and none where one is wanted."""
+    measured = replace(HALF_SURE, blocks=(replace(HALF_SURE.blocks[1], low=0.75),), threshold=threshold)
+    told = Told("A nodule. Hence left.", "A", "left", "answered", "A", ())
+    found = judge(told, Said(0, "", probs=(0.4, 0.3, 0.3)), measured)
+    assert (found.confidence, found.calibrated_on, found.told.status) == (None, None, status)
+    assert judge(told, Said(0, "", probs=(0.8, 0.1, 0.1)), measured).confidence == 0.9

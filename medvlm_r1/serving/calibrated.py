@@ -40,6 +40,7 @@ class Calibration:
     >>> c = Calibration("ab", "phantom:mri?split=test", "think", 80, (Block(0.0, 40, 0.5, (0.35, 0.65)), Block(0.9, 40, 0.8, (0.65, 0.9))), 0.6)
     >>> c.block(0.95).share, c.block(0.2).share
     (0.8, 0.5)
+    >>> Calibration("ab", c.data, "think", 40, c.blocks[1:]).block(0.2)
     """
 
     identity: str
@@ -49,13 +50,12 @@ class Calibration:
     blocks: tuple[Block, ...]
     threshold: float = 0.0
 
-    def block(self, probability: float) -> Block:
-        """Where a probability falls."""
-        return max((block for block in self.blocks if block.low <= probability), key=lambda block: block.low, default=self.blocks[0])
+    def block(self, probability: float) -> Block | None:
+        """Where a probability falls; None below all that were measured."""
+        return max((block for block in self.blocks if block.low <= probability), key=lambda block: block.low, default=None)
 
-    def said(self, probability: float) -> dict[str, Any]:
+    def said(self, block: Block) -> dict[str, Any]:
         """What stands beside the number: of which set, how many, and how far the share may be from the truth."""
-        block = self.block(probability)
         return {"set": self.data, "n": block.n, "n_of_set": self.n, "ci95": list(block.ci95)}
 
 
@@ -75,9 +75,9 @@ def blocks(confidences: Sequence[float], correct: Sequence[bool], design: float 
     """Rising blocks of at least LEAST_OF_A_BLOCK questions each (or all). ``design``: see ``clusters.design_effect``.
 
     >>> [(b.low, b.n, b.share) for b in blocks([0.5] * 20 + [0.9] * 20, [1, 0] * 10 + [1] * 19 + [0])]
-    [(0.0, 20, 0.5), (0.9, 20, 0.95)]
+    [(0.5, 20, 0.5), (0.9, 20, 0.95)]
     >>> [(b.low, b.n, b.share) for b in blocks([0.5] * 20 + [0.9] * 20, [1] * 20 + [1, 0] * 10)]      # surer and less often right: pooled
-    [(0.0, 40, 0.75)]
+    [(0.5, 40, 0.75)]
     """
     pooled: list[list[float]] = []  # low, n, right
     for confidence, right in sorted(zip(confidences, correct, strict=True)):
@@ -88,8 +88,7 @@ def blocks(confidences: Sequence[float], correct: Sequence[bool], design: float 
     while (n := _falling(pooled)) is not None:
         low, high = pooled[n], pooled.pop(n + 1)
         pooled[n] = [low[0], low[1] + high[1], low[2] + high[2], high[3]]
-    found = [Block(low, int(n), right / n, _rounded(wilson(right / design, n / design))) for low, n, right, _ in pooled]
-    return (Block(0.0, found[0].n, found[0].share, found[0].ci95), *found[1:])
+    return tuple(Block(low, int(n), right / n, _rounded(wilson(right / design, n / design))) for low, n, right, _ in pooled)
 
 
 def _falling(pooled: Sequence[Sequence[float]]) -> int | None:

@@ -35,12 +35,13 @@ def judge(told: Told, said: Said, calibration: Calibration | None) -> Judged:
     probs = dict(zip(LETTERS, said.probs, strict=False))
     if calibration is None or told.answer not in probs:
         return Judged(told, probs, None, None, calibration.threshold if calibration else None)
-    probability = probs[told.answer]
-    confidence, on = calibration.block(probability).share, calibration.said(probability)
-    if confidence < calibration.threshold:
-        why = Warned("below-threshold", f"Of {on['n']} answers with such a probability {confidence:.0%} were right, and {calibration.threshold:.0%} is wanted.")
+    block = calibration.block(probs[told.answer])
+    share, on = (0.0, None) if block is None else (block.share, calibration.said(block))
+    if share < calibration.threshold:
+        measured = "No answer as unsure as this one was measured" if block is None else f"Of {block.n} answers with such a probability {share:.0%} were right"
+        why = Warned("below-threshold", f"{measured}, and {calibration.threshold:.0%} is wanted.")
         told = replace(told, answer=None, answer_text="", status="abstained", warnings=(*told.warnings, why))
-    return Judged(told, probs, confidence, on, calibration.threshold)
+    return Judged(told, probs, None if block is None else share, on, calibration.threshold)
 
 
 def medical(judged: Judged, said: Said, ask: Ask, audit_id: str) -> dict[str, Any]:
