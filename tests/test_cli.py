@@ -139,7 +139,7 @@ MODELS = {
     "another vocabulary": (lambda d: change(d / "config.json", image_token_id=5), "<|image_pad|>", "5"),
     "config is no JSON": (lambda d: (d / "config.json").write_text("{"), "config.json", "no JSON"),
     "config is a list": (lambda d: (d / "config.json").write_text("[]"), "config.json", "no JSON object"),
-    "another family": (lambda d: change(d / "config.json", model_type="llava"), "llava", "qwen2_vl"),
+    "another family": (lambda d: change(d / "config.json", model_type="bert"), "bert", "qwen2_vl"),
     "processor is no JSON": (lambda d: (d / "preprocessor_config.json").write_text("{"), "preprocessor_config.json", "no JSON"),
     "tokenizer is no JSON": (lambda d: (d / "tokenizer_config.json").write_text("{"), "tokenizer"),
 }
@@ -279,8 +279,7 @@ def test_the_disks_error_is_dug_out_of_safetensors(tmp_path):
     """What the tests above show on a real disk, where mounting is not permitted."""
 
     class Full:
-        files = SimpleNamespace(save_pretrained=lambda out: None)
-        encoder, model = SimpleNamespace(tokenizer=files, image_processor=files, processor_config=None), torch.nn.Linear(1, 1)
+        encoder, model = SimpleNamespace(save=lambda out: None), torch.nn.Linear(1, 1)
 
         def whole(self):
             return self

@@ -314,8 +314,14 @@ def test_a_template_without_pictures_is_refused(model):
 def test_another_layout_of_a_known_model_and_one_that_is_unknown(model):
     edit(model / "config.json", model_type="internvl_chat")
     refused(model, "-hf, such as OpenGVLab/InternVL3-1B-hf")
+    edit(model / "config.json", model_type="bert")
+    refused(model, 'holds a "bert" model, which is not supported yet; give one of qwen2_vl', "or serve it")
+
+
+def test_a_configuration_that_is_far_larger_than_its_weights_is_refused_before_it_is_built(model):
+    """Another kind's own sizes, billions of parameters, and files that hold some thousands."""
     edit(model / "config.json", model_type="mllama")
-    refused(model, 'holds a "mllama" model, which is not supported yet; give one of qwen2_vl', "or serve it")
+    refused(model, "parameters and its weights are", "one source")
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json", "config.json"])

@@ -13,6 +13,7 @@ from medvlm_r1.launch.request import Request
 from medvlm_r1.models.adapt import adapt, table
 from medvlm_r1.models.families import locate
 from medvlm_r1.models.policy import Policy
+from medvlm_r1.models.runs import checkpoints
 from medvlm_r1.preflight import forecast, many, rehearsal, sifting
 from medvlm_r1.preflight import questions as preflight
 from medvlm_r1.preflight.machine import this_device
@@ -121,4 +122,4 @@ def default_run_dir(name: str, config: Config) -> Path:
 
 def trained_model(run_dir: Path) -> Path:
     """The newest model of a finished run; ``models.runs.best`` is the one that did best on the held-out questions."""
-    return checkpoint.models(run_dir)[-1]
+    return checkpoints(run_dir)[-1]

@@ -109,6 +109,8 @@ def load_policy(model: str, load_image: LoadImage, dtype: str | None = "float32"
     directory, device = locate(model), "cuda" if torch.cuda.is_available() else "cpu"
     family, dtype = family_of(directory) if shared_prefix else None, dtype or own_dtype(folder.config_of(directory), device)
     folder.check_files(directory)
+    if family is None:
+        _check_size(directory, skeleton(directory))
     if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
         raise ModelError(f"{directory} has no tokenizer.json: a model needs a tokenizer; copy it from the model that it was trained from")
     tokenizer = _read("tokenizer", AutoTokenizer.from_pretrained, directory, trust_remote_code=False)
@@ -173,6 +175,13 @@ def image_budget(directory: Path) -> int:
 def _processor(family: Family, directory: Path) -> Any:
     settings = folder.image_processor(directory)
     return _read("image processor", lambda _: family.image_processor_class.from_dict(settings), directory)
+
+
+def _check_size(directory: Path, described: Any) -> None:
+    """Raises ModelError where a configuration speaks of more than the files can hold: of another kind's own sizes much would be built first."""
+    count, size = sum(p.numel() for p in described.parameters()), sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    if count > size:
+        raise ModelError(f"{directory}: config.json says {count:,} parameters and its weights are {size:,} bytes; copy both again from one source")
 
 
 def _weights(model_class: Any, directory: Path, dtype: str) -> Any:

@@ -4,16 +4,17 @@ transformers' AutoProcessor wants a video processor wherever a model could watch
 Nobody here shows films: the processor is built from its settings with a picture processor and a tokenizer alone.
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import transformers
 from transformers import AutoImageProcessor
-from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from medvlm_r1.errors import ModelError
 from medvlm_r1.models.folder import read_json
 
+_NAMES: dict[str, str | None] = import_module("transformers.models.auto.processing_auto").PROCESSOR_MAPPING_NAMES
 FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 
 
@@ -32,11 +33,11 @@ def load(directory: Path, tokenizer: Any) -> Any:
     Raises ModelError where the folder names none, transformers has none of that name, or it cannot be built here.
     """
     name = class_name(directory)
-    kind = getattr(transformers, name, None)
-    if not isinstance(kind, type):
+    kind: Any = getattr(transformers, name, None)
+    if kind is None:
         raise ModelError(f'{directory} wants the processor "{name}", which this transformers does not have; install the version that its authors name')
     images = AutoImageProcessor.from_pretrained(directory, backend="pil")
-    alone = type(name, (kind,), {"check_argument_for_proper_class": lambda self, name, value: None, "__module__": kind.__module__})
+    alone: Any = type(name, (kind,), {"check_argument_for_proper_class": lambda self, name, value: None, "__module__": kind.__module__})
     parts = {"image_processor": images, "tokenizer": tokenizer}
     settings, _ = kind.get_processor_dict(directory)
     made = alone.from_args_and_dict([parts.get(part, Absent()) for part in alone.get_attributes()], settings)
@@ -51,7 +52,7 @@ def class_name(directory: Path) -> str:
         if (directory / file).exists() and (name := read_json(directory / file).get("processor_class")):
             return str(name)
     kind = read_json(directory / "config.json").get("model_type")
-    if not (named := PROCESSOR_MAPPING_NAMES.get(str(kind))):
+    if not (named := _NAMES.get(str(kind))):
         raise ModelError(f'{directory} names no processor, and transformers has none for "{kind}"; copy processor_config.json from the model\'s source')
     return str(named)
 

@@ -52,7 +52,7 @@ class ModelShape:
             text.intermediate_size,
             getattr(vision, "depth", None) or vision.num_hidden_layers,
             width,
-            getattr(vision, "num_attention_heads", None) or getattr(vision, "num_heads", 1),
+            getattr(vision, "num_attention_heads", None) or int(getattr(vision, "num_heads", 1)),
             getattr(vision, "intermediate_size", None) or int(width * getattr(vision, "mlp_ratio", 4)),
             any(p.requires_grad for name, p in model.model.named_parameters() if name.split(".")[0] not in TEXT_DECODERS),
             sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name),

@@ -43,7 +43,7 @@ class Files:
     async def open(self, data: bytes, place: str = "") -> Picture:
         """What the model is to see of a file. ``place``: "#frame=3" and the like. Raises Refused."""
         told, png = await self._asked(data, {"whole": False, "place": place}, "messages")
-        known = Instance(*told["uids"], number_of_frames=told["frames"]) if told["uids"] else None
+        known = Instance(**told["instance"]) if told["instance"] else None
         return Picture(png, told["sha256"], told["width"], told["height"], instance=known)
 
     async def whole(self, data: bytes) -> bytes:

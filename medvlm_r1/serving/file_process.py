@@ -99,8 +99,9 @@ def _known(path: str) -> dict[str, Any]:
     try:
         found = instance(path)
     except ImageError:
-        return {"uids": [], "frames": 1}
-    return {"uids": [found.study_uid, found.series_uid, found.sop_class_uid, found.sop_instance_uid], "frames": found.number_of_frames}
+        return {"instance": None}
+    names = ("study_uid", "series_uid", "sop_class_uid", "sop_instance_uid", "number_of_frames")
+    return {"instance": {name: getattr(found, name) for name in names}}
 
 
 def whole(data: bytes) -> bytes:
