@@ -202,7 +202,7 @@ def test_calibrate_writes_what_serve_reads(command, tmp_path, refused):
     words = ["calibrate", "--model", "nano", "--data", tmp_path / "few.jsonl", "--max-tokens", "48", "--out", out]
     code, said, _ = command(*words)
     found = read(out)
-    assert code == 0 and "Not for diagnosis" in said and found.n >= 20 and found.blocks[0].low == 0.0 and found.threshold == 0.0
+    assert code == 0 and "Not for diagnosis" in said and found.n >= 20 and found.blocks[0].low > 0.2 and found.threshold == 0.0
     assert sum(block.n for block in found.blocks) == found.n and all(a.share < b.share for a, b in zip(found.blocks, found.blocks[1:], strict=False))
     refused([*words[:4], "phantom:mri?split=train", *words[5:]], "held-out")
     refused([*words, "--error", "0.0001"], "no confidence keeps the error")
