@@ -44,9 +44,10 @@ demo-quick: setup
 study: setup
 	$(RUN) study
 
+# Those left out compare with a server that must be there first.
 bench: setup
 	@mkdir -p runs/bench
-	@set -e; for script in benchmarks/*.py; do \
+	@set -e; for script in $(filter-out benchmarks/served.py benchmarks/vllm_rollouts.py,$(wildcard benchmarks/*.py)); do \
 		echo "$$script"; .venv/bin/python "$$script" --json "runs/bench/$$(basename "$$script" .py).json"; done
 
 # Keeps runs/, which holds results, and .venv, which takes minutes.

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -75,8 +74,7 @@ def files(folder: Path) -> Iterator[tuple[str, Path]]:
 def measure(repeats: int) -> dict[str, Any]:
     """Open and step."""
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="viewer-") as name, viewer_kit.Desk() as desk, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=viewer_kit.CHROMIUM, args=["--no-sandbox"])
+    with tempfile.TemporaryDirectory(prefix="viewer-") as name, viewer_kit.Desk() as desk, viewer_kit.browser() as browser:
         seen = viewer_kit.Seen(browser, desk)
         for what, path in files(Path(name)):
             data = [viewer_kit.base64.b64encode(path.read_bytes()).decode()]
@@ -92,7 +90,6 @@ def measure(repeats: int) -> dict[str, Any]:
             }
             say(f"{what}: {found[what]}")
         found["browser"] = browser.version
-        browser.close()
     return found
 
 

@@ -2,19 +2,18 @@
 
 import asyncio
 import hashlib
-import threading
 from dataclasses import replace
 
 import httpx
-from serving_kit import OPTIONS, Scripted, data_url, events, png
+from serving_kit import OPTIONS, Listening, Scripted, data_url, events, png
 
 from medvlm_r1.reading import pictures, routes, static_files
 from medvlm_r1.reading.reads import Reads
 from medvlm_r1.reading.study import read_log
 from medvlm_r1.reading.worklist import Case
-from medvlm_r1.serving import app, http_server
+from medvlm_r1.serving import app
 from medvlm_r1.serving.audit_log import AuditLog
-from medvlm_r1.serving.guard import LOOPBACK, OPEN_PATHS, Guard, Limits
+from medvlm_r1.serving.guard import LOOPBACK, OPEN_PATHS, Guard
 from medvlm_r1.serving.people import People
 from medvlm_r1.serving.service import Service
 from medvlm_r1.serving.wire import Picture
@@ -78,24 +77,12 @@ class Ward:
         return asyncio.run(go())
 
 
-class AtAPort:
-    """A ward at a port of this machine, in a thread."""
+class WardAtAPort(Listening):
+    """A ward that a browser can call."""
 
     def __init__(self, ward):
         self.ward = ward
-        self._server = http_server.server(ward.app, "127.0.0.1", 0, Limits())
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve()), daemon=True)
-
-    def __enter__(self):
-        self._thread.start()
-        while not self._server.started:
-            threading.Event().wait(0.01)
-        self.address = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-        return self
-
-    def __exit__(self, *_):
-        self._server.should_exit = True
-        self._thread.join(10)
+        super().__init__(ward.app)
 
 
 def cases(folder, n=3, reference="A"):

@@ -121,12 +121,11 @@ async def opened_files():
         files.close()
 
 
-class AtAPort:
-    """A real server on a port of this machine, in a thread; for what only a socket can show."""
+class Listening:
+    """An application at a port of this machine, in a thread; for what only a socket, or a browser, can show."""
 
-    def __init__(self, offered, key="", **limits):
-        offered.limits = Limits(**limits)
-        self._server = http_server.server(guarded(offered, key=key), "127.0.0.1", 0, offered.limits)
+    def __init__(self, application, limits=None):
+        self._server = http_server.server(application, "127.0.0.1", 0, limits or Limits())
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve()), daemon=True)
 
     def __enter__(self):
@@ -134,8 +133,17 @@ class AtAPort:
         while not self._server.started:
             threading.Event().wait(0.01)
         self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
         return self
 
     def __exit__(self, *_):
         self._server.should_exit = True
         self._thread.join(10)
+
+
+class AtAPort(Listening):
+    """A service's, behind its guard."""
+
+    def __init__(self, offered, key="", **limits):
+        offered.limits = Limits(**limits)
+        super().__init__(guarded(offered, key=key), offered.limits)

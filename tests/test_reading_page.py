@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import viewer_kit
-from reading_kit import AtAPort, Desk, TakenFor, Ward, cases
+from reading_kit import Desk, TakenFor, Ward, WardAtAPort, cases
 from serving_kit import Scripted, png
 
 from medvlm_r1.reading import study
@@ -18,7 +18,7 @@ from medvlm_r1.serving.calibrated import Block, Calibration
 from medvlm_r1.serving.file_client import Files
 from medvlm_r1.serving.people import People
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tried in a browser: pip install playwright")
+pytest.importorskip("playwright.sync_api", reason="the page is tried in a browser: pip install playwright")
 pytestmark = pytest.mark.skipif(viewer_kit.CHROMIUM is None, reason="no Chromium here: nobody has looked at the page")
 
 CALIBRATED = Calibration(
@@ -32,10 +32,8 @@ STATUSES = {
 
 @pytest.fixture(scope="module")
 def chromium():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=viewer_kit.CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with viewer_kit.browser() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +49,7 @@ def ward(tmp_path, files):
     """Makes a server with a page, at a port; its log in the test's folder."""
 
     def made(instance=None, **changes):
-        return AtAPort(Ward(tmp_path, files=TakenFor(files, instance), **changes))
+        return WardAtAPort(Ward(tmp_path, files=TakenFor(files, instance), **changes))
 
     return made
 

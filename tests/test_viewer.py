@@ -8,7 +8,7 @@ import drawn_files as drawn
 import numpy as np
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the viewer is tried in a browser: pip install playwright")
+pytest.importorskip("playwright.sync_api", reason="the viewer is tried in a browser: pip install playwright")
 pydicom = pytest.importorskip("pydicom")
 for decoder in ("jpeg_ls", "openjpeg"):
     pytest.importorskip(decoder)
@@ -36,10 +36,8 @@ def desk():
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=viewer_kit.CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with viewer_kit.browser() as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

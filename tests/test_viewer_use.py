@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_viewer import AXIAL, NOISE, SIGNED, browser, desk, different, opened, seen, volume  # noqa: F401
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the viewer is tried in a browser: pip install playwright")
+pytest.importorskip("playwright.sync_api", reason="the viewer is tried in a browser: pip install playwright")
 pydicom = pytest.importorskip("pydicom")
 
 import viewer_kit  # noqa: E402

@@ -1,20 +1,19 @@
 """What tests and the benchmark of the viewer share: a server with its route and files, a page with nothing but a viewer, and a browser at it."""
 
-import asyncio
 import base64
 import json
 import shutil
-import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import serving_kit
 
 import medvlm_r1
 from medvlm_r1.reading import pictures
-from medvlm_r1.serving import app, http_server
+from medvlm_r1.serving import app
 from medvlm_r1.serving.app import Response, Route
 from medvlm_r1.serving.file_client import Files
-from medvlm_r1.serving.guard import LOOPBACK, Guard, Limits
+from medvlm_r1.serving.guard import LOOPBACK, Guard
 from medvlm_r1.serving.measured import Measured
 
 STATIC = Path(medvlm_r1.__file__).parent / "reading" / "static"
@@ -52,28 +51,29 @@ def routes(files):
     return [*page, *(at(f"/page/{file.name}", file.read_bytes(), KINDS[file.suffix]) for file in STATIC.iterdir()), pictures.route(files)]
 
 
-class Desk:
+class Desk(serving_kit.Listening):
     """The server in a thread, and its file process."""
 
     def __init__(self):
         self.files, self.log = Files(), []
         self.files.start()
         offered = serving_kit.service(files=self.files)
-        guarded = Measured(Guard(app.build(offered, routes(self.files)), frozenset(LOOPBACK)), offered.metrics, self.log.append)
-        self._server = http_server.server(guarded, "127.0.0.1", 0, Limits())
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve()), daemon=True)
+        super().__init__(Measured(Guard(app.build(offered, routes(self.files)), frozenset(LOOPBACK)), offered.metrics, self.log.append))
 
-    def __enter__(self):
-        self._thread.start()
-        while not self._server.started:
-            threading.Event().wait(0.01)
-        self.address = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-        return self
-
-    def __exit__(self, *_):
-        self._server.should_exit = True
-        self._thread.join(10)
+    def __exit__(self, *raised):
+        super().__exit__(*raised)
         self.files.close()
+
+
+@contextmanager
+def browser():
+    """Headless Chromium, by a library that not everybody has."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
 class Seen:
