@@ -12,6 +12,7 @@ from test_training import GRPO, SFT, files_of, fresh, run_grpo, run_sft, vowels
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from medvlm_r1.errors import NotFiniteError
+from medvlm_r1.models import runs
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training import checkpoint, sft, shards
 from medvlm_r1.training.grpo import trainer as grpo
@@ -150,7 +151,7 @@ def test_one_bad_step_is_skipped_counted_and_forgotten(kind, spoil, tokenizer, e
     assert [row["grad_norm" if spoil is spoilt else "loss"] is None for row in rows] == [False, True, False, False]
     assert [row["lr"] for row in rows] == pytest.approx([1e-3, 7.5e-4, 5e-4, 2.5e-4])
     assert all(p.isfinite().all() for p in policy.model.parameters())
-    assert [path.name for path in checkpoint.models(tmp_path)] == (["step-2", "step-4"] if spoil is spoilt else ["step-4"])
+    assert [path.name for path in runs.checkpoints(tmp_path)] == (["step-2", "step-4"] if spoil is spoilt else ["step-4"])
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [event.value for event in events.Scalars("skipped_steps")] == [0, 1, 1, 1]
@@ -192,7 +193,7 @@ def test_weights_in_doubt_are_not_saved_and_the_last_good_checkpoint_stays(kind,
     config = replace(GRPO if kind == "grpo" else SFT, steps=9, save_every=1)
     with pytest.raises(NotFiniteError, match="step 5 came to loss nan .* 3 steps in a row"):
         go(kind, blind, range(2, 9), tokenizer, examples, tmp_path, config)
-    assert [path.name for path in checkpoint.models(tmp_path)] == ["step-1", "step-2"]
+    assert [path.name for path in runs.checkpoints(tmp_path)] == ["step-1", "step-2"]
     assert checkpoint.latest(tmp_path).name == "step-2"
     assert all(value.isfinite().all() for value in load_file(checkpoint.latest(tmp_path) / "model.safetensors").values())
 

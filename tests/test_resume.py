@@ -13,6 +13,7 @@ from test_distributed import PICTURES
 from test_training import GRPO, files_of, fresh, vowels
 
 from medvlm_r1.errors import RunError
+from medvlm_r1.models import runs
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training import checkpoint, identity, shards
 from medvlm_r1.training.grpo import trainer as grpo
@@ -108,7 +109,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(saved, tok
     assert checkpoint.resume(run, policy, Optimizer(policy.model, GRPO.optim, 4)) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "step-4 is damaged" in said and "going on from step-2" in said and re.search(why, said)
-    assert [path.name for path in checkpoint.models(run)] == ["step-2"] and (run / "checkpoints/step-4.damaged").exists()
+    assert [path.name for path in runs.checkpoints(run)] == ["step-2"] and (run / "checkpoints/step-4.damaged").exists()
     kept = load_file(run / "checkpoints/step-2/model.safetensors")
     assert torch.equal(policy.model.lm_head.weight, next(w for name, w in kept.items() if name.endswith("embed_tokens.weight")))
 
@@ -120,7 +121,7 @@ def test_where_none_is_whole_the_run_is_refused_and_nothing_is_moved(saved, toke
     policy = fresh(tokenizer)
     with pytest.raises(RunError, match='step-4 is damaged .*"trainer/state-00001-of-00002.safetensors" is missing.*backup'):
         checkpoint.resume(run, policy, Optimizer(policy.model, GRPO.optim, 4))
-    assert len(checkpoint.models(run)) == 2
+    assert len(runs.checkpoints(run)) == 2
 
 
 def test_a_changed_value_is_named(tmp_path):

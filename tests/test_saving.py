@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from test_training import GRPO, SFT, files_of, fresh, run_sft
 
 from medvlm_r1.errors import RunError
+from medvlm_r1.models import runs
 from medvlm_r1.training import checkpoint, sft
 from medvlm_r1.training.claim import Claim
 from medvlm_r1.training.optim import Optimizer
@@ -68,7 +69,7 @@ def test_the_run_goes_on_while_a_checkpoint_is_written_and_what_is_kept_is_of_it
         with torch.no_grad():
             policy.model.lm_head.weight.add_(1.0)  # the next step
         saver.keep(gate, optimizer, is_due=False)  # not done yet: nothing waits
-        assert names(tmp_path) == ["step-1.partial"] and checkpoint.models(tmp_path) == []
+        assert names(tmp_path) == ["step-1.partial"] and runs.checkpoints(tmp_path) == []
         gate.opened.set()
         saver.settle()
         assert names(tmp_path) == ["step-1"]

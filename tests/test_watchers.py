@@ -109,7 +109,7 @@ def test_marks_are_what_evaluation_counts(examples):
 def test_the_best_checkpoint_is_saved_named_and_kept_with_its_optimiser(tokenizer, examples, tmp_path):
     run = tmp_path / "run"
     train("sft", tokenizer, examples, run, said(0.2, 0.6, 0.5, 0.6, 0.4, 0.3), steps=6, save_every=2, held_out=TESTED)
-    assert [path.name for path in checkpoint.models(run)] == ["step-1", "step-2", "step-4", "step-6"]  # 1 and 2 were best in their time
+    assert [path.name for path in runs.checkpoints(run)] == ["step-1", "step-2", "step-4", "step-6"]  # 1 and 2 were best in their time
     assert runs.best(run).name == "step-2" and locate(f"{run}@best") == run / "checkpoints/step-2"
     assert locate(f"{run}@last").name == "step-6" and locate(f"{run}@4").name == "step-4"
     assert [path.name for path in checkpoint.resumable(run)] == ["step-6", "step-4", "step-2"]

@@ -15,9 +15,8 @@ from medvlm_r1.models.families import locate
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.models.runs import checkpoints
 from medvlm_r1.preflight import forecast, many, rehearsal, sifting
-from medvlm_r1.preflight import questions as preflight
 from medvlm_r1.preflight.machine import this_device
-from medvlm_r1.preflight.questions import check_apart, put, questions, require_learnable, usable
+from medvlm_r1.preflight.questions import check_apart, held_out, put, questions, require_learnable, usable
 from medvlm_r1.preflight.shape import ModelShape
 from medvlm_r1.preflight.values import Config, check
 from medvlm_r1.rewards.rubric import ByView
@@ -61,7 +60,7 @@ def run(config: Config, run_dir: Path, resume: bool = False, sinks: Sequence[Ope
         world.first(checkpoint.open_run, run_dir, config, resume)
         fresh = checkpoint.latest(run_dir) is None
         world.first(sifting.keep, run_dir, lost, fresh)
-        tests = held_out(config, policy)
+        tests = exam(config, policy)
         inputs = {"model's file": identity.of_model(locate(config.model)), "question": identity.of_questions(asked, policy.encoder)}
         if tests.prompts:
             inputs["held-out question"] = identity.of_questions([prompt.example for prompt in tests.prompts], policy.encoder)
@@ -83,10 +82,10 @@ def run(config: Config, run_dir: Path, resume: bool = False, sinks: Sequence[Ope
             return sft.train(config, policy, examples, watched)
 
 
-def held_out(config: Config, policy: Policy) -> Exam:
+def exam(config: Config, policy: Policy) -> Exam:
     """What a run is asked while it goes on: by an answer as long as one of its rollouts, or as an evaluation's."""
     most = config.sampling.max_tokens if isinstance(config, grpo.GRPOConfig) else Request.max_tokens
-    return Exam(preflight.held_out(config, policy, most), config.held_out.every, config.steps, most)
+    return Exam(held_out(config, policy, most), config.held_out.every, config.steps, most)
 
 
 def other_views(config: Config, policy: Policy) -> list[str]:

@@ -101,7 +101,7 @@ class Encoder:
 
     def let_go(self, prompt: Prompt, references: Sequence[str]) -> list[str]:
         """Keep nothing of this prompt and these images, and the rest as it is; returns the images' keys."""
-        self._ids.drop((prompt.example.images, prompt.text, prompt.opening))
+        self._ids.drop(key_of(prompt))
         return [pixels.key for reference in references if (pixels := self._pixels.drop(reference)) is not None]
 
     def read_ahead(self, examples: Sequence[Example]) -> None:
@@ -137,8 +137,7 @@ class Encoder:
         Raises DataError or ImageError, with the example's id, for what cannot be put to the model, and TooLong
         where its context has not ``room`` for so many tokens of an answer.
         """
-        key = (prompt.example.images, prompt.text, prompt.opening)
-        ids = self._ids.get(key)
+        ids = self._ids.get(key := key_of(prompt))
         if ids is None:
             ids = self._encode(prompt)
             self._ids.put(key, ids, len(ids))
@@ -266,6 +265,11 @@ class Encoder:
         least_R = torch.tensor([group.min_tokens for group in groups for _ in group.rollouts])
         early_RC = torch.arange(ids_RC.shape[1]) < least_R[:, None] if least_R.any() else None
         return TokenBatch(self.prompts([group.prompt for group in groups]), ids_RC, mask_RC, prompt_of_R, early_RC)
+
+
+def key_of(prompt: Prompt) -> tuple[tuple[str, ...], str, str]:
+    """What of a prompt its token ids depend on."""
+    return prompt.example.images, prompt.text, prompt.opening
 
 
 @cache

@@ -106,42 +106,59 @@ def load_policy(model: str, load_image: LoadImage, dtype: str | None = "float32"
     ``max_pixels`` lowers the image budget (the paper: 401408 = 512 visual tokens); without ``shared_prefix`` the model's own code runs.
     Raises ModelError naming the file that is missing, the kind that is unknown, or what lies in the place of a model.
     """
-    directory, device = locate(model), "cuda" if torch.cuda.is_available() else "cpu"
-    family, dtype = family_of(directory) if shared_prefix else None, dtype or own_dtype(folder.config_of(directory), device)
+    directory = locate(model)
+    family, dtype = family_of(directory) if shared_prefix else None, dtype or own_dtype(folder.config_of(directory), _device())
     folder.check_files(directory)
     if family is None:
-        _check_size(directory, skeleton(directory))
+        return _general(directory, load_image, dtype, max_pixels)
+    tokenizer, processor = _tokenizer(directory), _processor(family, directory)
+    if max_pixels is not None:
+        family.shrink(processor, max_pixels)
+    loaded = _weights(family.model_class, directory, dtype)
+    _check_tokenizer(directory, tokenizer, family, loaded.config)
+    _settle(directory, tokenizer, loaded)
+    told = (family.tile_tokens(loaded.config), family.processor(loaded.config))
+    return prepare(loaded, Encoder(tokenizer, processor, load_image, _context(loaded), family, *told))
+
+
+def _general(directory: Path, load_image: LoadImage, dtype: str, max_pixels: int | None) -> GeneralPolicy:
+    """A policy over the model's own forward, and a word about what that costs."""
+    _check_size(directory, skeleton(directory))
+    tokenizer = _tokenizer(directory)
+    processor = _read("processor", partial(processors.load, tokenizer=tokenizer), directory)
+    loaded = _weights(AutoModelForImageTextToText, directory, dtype)
+    _settle(directory, tokenizer, loaded)
+    kind = loaded.config.model_type
+    notice(
+        f'"{kind}" has no family of its own here: it runs by transformers\' own code, each completion with its prompt and pictures anew '
+        "(docs/models.md says what that costs)"
+    )
+    seen = {"processor": processor, "source": directory, "max_pixels": max_pixels or 0}
+    return GeneralPolicy(loaded.eval(), GeneralEncoder(tokenizer, processor.image_processor, load_image, _context(loaded), **seen))
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _context(model: Any) -> int:
+    return int(getattr(model.config.get_text_config(), "max_position_embeddings", 2**20))
+
+
+def _tokenizer(directory: Path) -> Any:
     if not any((directory / name).exists() for name in ("tokenizer.json", "vocab.json")):
         raise ModelError(f"{directory} has no tokenizer.json: a model needs a tokenizer; copy it from the model that it was trained from")
     tokenizer = _read("tokenizer", AutoTokenizer.from_pretrained, directory, trust_remote_code=False)
     chat.use_template(directory, tokenizer)
-    processor = _processor(family, directory) if family else _read("processor", partial(processors.load, tokenizer=tokenizer), directory)
-    if family and max_pixels is not None:
-        family.shrink(processor, max_pixels)
-    loaded = _weights(family.model_class if family else AutoModelForImageTextToText, directory, dtype)
-    if family:
-        _check_tokenizer(directory, tokenizer, family, loaded.config)
-    if settled := chat.use_ends(directory, tokenizer, loaded):
+    return tokenizer
+
+
+def _settle(directory: Path, tokenizer: Any, model: Any) -> None:
+    """Its ends said, on its device, and every weight of it a number."""
+    if settled := chat.use_ends(directory, tokenizer, model):
         notice(settled)
-    loaded = loaded.to(device)
-    if damaged := not_finite(loaded.named_parameters()):
+    if damaged := not_finite(model.to(_device()).named_parameters()):
         raise ModelError(f'{directory}: the weight "{damaged}" holds numbers that are not finite; take another checkpoint, or copy the weights again')
-    context = getattr(loaded.config.get_text_config(), "max_position_embeddings", 2**20)
-    if family:
-        told = (family.tile_tokens(loaded.config), family.processor(loaded.config))
-        return prepare(loaded, Encoder(tokenizer, processor, load_image, context, family, *told))
-    return _general(
-        loaded, GeneralEncoder(tokenizer, processor.image_processor, load_image, context, processor=processor, source=directory, max_pixels=max_pixels or 0)
-    )
-
-
-def _general(model: Any, encoder: GeneralEncoder) -> GeneralPolicy:
-    """A policy over the model's own forward, and a word about what that costs."""
-    notice(
-        f'"{model.config.model_type}" has no family of its own here: it runs by transformers\' own code, each completion with its prompt and pictures anew '
-        "(docs/models.md says what that costs)"
-    )
-    return GeneralPolicy(model.eval(), encoder)
 
 
 def not_finite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:

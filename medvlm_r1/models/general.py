@@ -116,7 +116,8 @@ class GeneralPolicy(Policy):
         count, length = ids_GC.shape
         logits_GCV = self.forward(continued(rows, ids_GC, mask_GC), keep=length + 1)[:, -length - 1 : -1]
         early_T = None if early_GC is None else sent(early_GC.flatten(), self.device)
-        logprob_TV = self.masked(logits_GCV.reshape(count * length, -1), temperature, early_T)
+        logits_TV = logits_GCV.reshape(count * length, -1).to(torch.float32, copy=True)  # the model's own may be wanted by its backward pass
+        logprob_TV = self.masked(logits_TV, temperature, early_T)
         chosen_T = logprob_TV.gather(1, sent(ids_GC.flatten(), self.device)[:, None])[:, 0]
         return chosen_T.view(count, length).masked_fill(~sent(mask_GC, self.device).bool(), 0.0)
 

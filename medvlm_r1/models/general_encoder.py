@@ -17,9 +17,9 @@ from PIL import Image
 from tokenizers import Encoding
 from transformers import BatchEncoding
 
-from medvlm_r1.errors import DataError, ImageError, TooLong
+from medvlm_r1.errors import DataError, TooLong
 from medvlm_r1.models import processors
-from medvlm_r1.models.encode import Encoder, pad
+from medvlm_r1.models.encode import Encoder, key_of, pad
 from medvlm_r1.models.family import Pixels
 from medvlm_r1.models.kept import Kept
 from medvlm_r1.types import Prompt, PromptBatch
@@ -112,7 +112,7 @@ class GeneralEncoder(Encoder):
 
     def let_go(self, prompt: Prompt, references: Sequence[str]) -> list[str]:
         """See Encoder.let_go."""
-        self._inputs.drop(_key(prompt))
+        self._inputs.drop(key_of(prompt))
         for reference in references:
             self._pictures.drop(reference)
         return super().let_go(prompt, references)
@@ -122,8 +122,7 @@ class GeneralEncoder(Encoder):
 
     def inputs(self, prompt: Prompt) -> Inputs:
         """All that the model's forward takes of a prompt, by name."""
-        key = _key(prompt)
-        found = self._inputs.get(key)
+        found = self._inputs.get(key := key_of(prompt))
         if found is None:
             found = self._process(prompt)
             self._inputs.put(key, found, sum(value.nbytes for value in found.values() if torch.is_tensor(value)))
@@ -152,17 +151,7 @@ class GeneralEncoder(Encoder):
             self.processor.tokenizer.cut = ""
         return {name: value for name, value in made.items() if value is not None}
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        try:
-            for reference in prompt.example.images:
-                self.picture(reference)
-            (prompt.text + prompt.opening).encode()
-        except ImageError as error:
-            raise ImageError(f'question "{prompt.example.id}": {error}') from error
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f'question "{prompt.example.id}" holds half a character, which no tokenizer takes ({error}); write the whole, or take it out'
-            ) from error
+    def _ids_with(self, prompt: Prompt, images: Sequence[str]) -> list[int]:
         ids: list[int] = self.inputs(prompt)["input_ids"][0].tolist()
         return ids
 
@@ -217,7 +206,3 @@ def within(image: Image.Image, max_pixels: int) -> Image.Image:
         return image
     scale = math.sqrt(max_pixels / (image.width * image.height))
     return image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))), Image.Resampling.BICUBIC)
-
-
-def _key(prompt: Prompt) -> str:
-    return f"{prompt.example.images}\0{prompt.text}\0{prompt.opening}"

@@ -25,8 +25,7 @@ from medvlm_r1.config import code, fingerprint, to_dict
 from medvlm_r1.console import notice
 from medvlm_r1.errors import NotFiniteError, RunError
 from medvlm_r1.files import disk_errors
-from medvlm_r1.models.runs import best
-from medvlm_r1.models.runs import checkpoints as models
+from medvlm_r1.models.runs import best, checkpoints
 from medvlm_r1.training import identity, shards
 from medvlm_r1.training.distributed import current
 from medvlm_r1.training.optim import Optimizer
@@ -129,7 +128,7 @@ def begin(policy: Policy, partial: Path) -> None:
     """An empty place for a checkpoint, with all that is small."""
     shutil.rmtree(partial, ignore_errors=True)
     (partial / "trainer").mkdir(parents=True)  # a folder of its own: vLLM loads every safetensors file beside config.json as weights
-    save_encoder(policy, partial)
+    policy.encoder.save(partial)
 
 
 def finish(final: Path, prints: dict[str, list[int]]) -> None:
@@ -138,7 +137,7 @@ def finish(final: Path, prints: dict[str, list[int]]) -> None:
     shards.note(partial, dict(sorted(prints.items())))
     shutil.rmtree(final, ignore_errors=True)
     partial.rename(final)
-    for older in models(run_dir)[:-2]:
+    for older in checkpoints(run_dir)[:-2]:
         if older != best(run_dir):
             shutil.rmtree(older / "trainer", ignore_errors=True)
 
@@ -163,7 +162,7 @@ def check_finite(policy: Policy, steps: int) -> None:
 def save_model(policy: Policy, out: Path) -> None:
     """The model with tokenizer and processor, loadable as it stands."""
     save_weights(policy, out)
-    save_encoder(policy, out)
+    policy.encoder.save(out)
 
 
 def save_weights(policy: Policy, out: Path) -> None:
@@ -182,11 +181,6 @@ def of_model(file: Path) -> bool:
     return file.parent.name != "trainer"
 
 
-def save_encoder(policy: Policy, out: Path) -> None:
-    """Tokenizer and processor."""
-    policy.encoder.save(out)
-
-
 def latest(run_dir: Path) -> Path | None:
     """The newest checkpoint that can be resumed from."""
     return next(iter(resumable(run_dir)), None)
@@ -194,7 +188,7 @@ def latest(run_dir: Path) -> Path | None:
 
 def resumable(run_dir: Path) -> list[Path]:
     """The checkpoints with an optimiser's state, newest first."""
-    return [path for path in reversed(models(run_dir)) if any((path / "trainer").glob("state*.safetensors"))]
+    return [path for path in reversed(checkpoints(run_dir)) if any((path / "trainer").glob("state*.safetensors"))]
 
 
 def resume(run_dir: Path, policy: Policy, optimizer: Optimizer) -> int:
