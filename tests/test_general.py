@@ -155,3 +155,12 @@ def test_what_needs_torchvision_is_refused_with_the_remedy(tmp_path):
         pytest.skip("torchvision is installed")
     with pytest.raises(ModelError, match="pip install torchvision"):
         load_policy(str(other_models.write("mistral3", tmp_path / "hub")), family_models.picture)
+
+
+def test_a_checkpoint_remembers_its_image_budget(tmp_path):
+    """As with a family: what was trained on small pictures is asked about small pictures."""
+    hub = other_models.write("gemma3", tmp_path / "hub")
+    assert load_policy(str(hub), family_models.picture).encoder.max_pixels == 0
+    checkpoint.save_model(load_policy(str(hub), family_models.picture, max_pixels=3000), tmp_path / "step-1")
+    encoder = load_policy(str(tmp_path / "step-1"), family_models.picture).encoder
+    assert encoder.max_pixels == 3000 and encoder.picture("tall-a").size == (44, 67)  # of 168 x 252: 3,000 / 42,336 of the area

@@ -133,7 +133,9 @@ def _general(directory: Path, load_image: LoadImage, dtype: str, max_pixels: int
         f'"{kind}" has no family of its own here: it runs by transformers\' own code, each completion with its prompt and pictures anew '
         "(docs/models.md says what that costs)"
     )
-    seen = {"processor": processor, "source": directory, "max_pixels": max_pixels or 0}
+    if max_pixels is not None:  # its checkpoints remember it, as an image processor that was shrunk does
+        loaded.config.reasoning_max_pixels = max_pixels
+    seen = {"processor": processor, "source": directory, "max_pixels": getattr(loaded.config, "reasoning_max_pixels", 0)}
     return GeneralPolicy(loaded.eval(), GeneralEncoder(tokenizer, processor.image_processor, load_image, _context(loaded), **seen))
 
 
