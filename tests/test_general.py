@@ -3,6 +3,7 @@
 import importlib
 import json
 import shutil
+import socket
 from dataclasses import replace
 
 import family_models
@@ -20,6 +21,7 @@ from medvlm_r1.models.nano import BASE_DIR
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.engines import local
+from medvlm_r1.serving.engine_process import EngineProcess
 from medvlm_r1.training import checkpoint
 from medvlm_r1.types import Completion, Rollout, RolloutGroup
 
@@ -164,3 +166,9 @@ def test_a_checkpoint_remembers_its_image_budget(tmp_path):
     checkpoint.save_model(load_policy(str(hub), family_models.picture, max_pixels=3000), tmp_path / "step-1")
     encoder = load_policy(str(tmp_path / "step-1"), family_models.picture).encoder
     assert encoder.max_pixels == 3000 and encoder.picture("tall-a").size == (44, 67)  # of 168 x 252: 3,000 / 42,336 of the area
+
+
+def test_a_server_of_its_own_refuses_it_with_the_remedy(other):
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pytest.raises(ModelError, match="--upstream"):
+        EngineProcess(other, ours)

@@ -4,21 +4,17 @@ import base64
 import json
 import shutil
 from contextlib import contextmanager
-from pathlib import Path
 
 import serving_kit
 
-import medvlm_r1
-from medvlm_r1.reading import pictures
+from medvlm_r1.reading import pictures, static_files
 from medvlm_r1.serving import app
 from medvlm_r1.serving.app import Response, Route
 from medvlm_r1.serving.file_client import Files
 from medvlm_r1.serving.guard import LOOPBACK, Guard
 from medvlm_r1.serving.measured import Measured
 
-STATIC = Path(medvlm_r1.__file__).parent / "reading" / "static"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Viewer</title><link rel="icon" href="data:,">
 <link rel="stylesheet" href="/page/viewer.css"><link rel="stylesheet" href="/try.css"></head>
 <body><main><h1>Viewer</h1><section id="viewer" aria-label="Picture"></section><p id="aloud" role="status"></p></main><script type="module" src="/try.js"></script></body></html>"""
@@ -32,7 +28,6 @@ window.places = [];
 document.querySelector("#viewer").addEventListener("place", (event) => window.places.push(event.detail));
 """
 EXPECTED = ("Failed to load resource: the server responded", "Canvas2D: Multiple readback")  # refused files, and tests that look at the canvas
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".json": "application/json"}
 PIXELS = {
     "shown": "viewer.surface.shown()",
     "drawn": "viewer.surface.context.getImageData(viewer.surface.place.x, viewer.surface.place.y, columns, rows).data",
@@ -41,14 +36,16 @@ PIXELS = {
 
 def at(path, content, kind):
     async def file() -> Response:
-        return Response(content, media_type=f"{kind}; charset=utf-8", headers={"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"})
+        return Response(
+            content, media_type=f"{kind}; charset=utf-8", headers={"Content-Security-Policy": static_files.POLICY, "X-Content-Type-Options": "nosniff"}
+        )
 
     return Route(path, file)
 
 
 def routes(files):
-    page = [at("/", PAGE, "text/html"), at("/try.css", STYLE, "text/css"), at("/try.js", SCRIPT, "text/javascript")]
-    return [*page, *(at(f"/page/{file.name}", file.read_bytes(), KINDS[file.suffix]) for file in STATIC.iterdir()), pictures.route(files)]
+    own = [at("/", PAGE, "text/html"), at("/try.css", STYLE, "text/css"), at("/try.js", SCRIPT, "text/javascript")]
+    return [*own, *(route for route in static_files.static() if route.path != "/"), pictures.route(files)]
 
 
 class Desk(serving_kit.Listening):

@@ -65,6 +65,15 @@ class ModelIdentity:
     parameters: tuple[str, ...] = (f"extraction={EXTRACTION}",)
 
 
+def asked_by(template: str, dtype: str) -> tuple[str, ...]:
+    """What every report says of how a model was asked; ``dtype``: "" where nobody knows.
+
+    >>> asked_by("think", "float32")[0], len(asked_by("think", ""))
+    ('template=think', 3)
+    """
+    return (f"template={template}", "temperature=0", f"extraction={EXTRACTION}", *([f"dtype={dtype}"] if dtype else []))
+
+
 @dataclass(frozen=True)
 class Feedback:
     """What a reader made of the answer: accepted, rejected or supplemented, with the reader's own ``answer``. ``reader`` is a pseudonym.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from medvlm_r1 import __version__
 from medvlm_r1.clinical.bundle import bundle
-from medvlm_r1.clinical.record import Confidence, ModelIdentity, Record, Shown
+from medvlm_r1.clinical.record import Confidence, ModelIdentity, Record, Shown, asked_by
 from medvlm_r1.data.images import PLACED, content_hash, kind_of, load_image, place
 from medvlm_r1.data.study import Instance, Patient, images_in, instance, patient
 from medvlm_r1.errors import ConfigError, DataError, ImageError, install
@@ -16,7 +16,6 @@ from medvlm_r1.files import output_errors
 from medvlm_r1.launch.answering import model_sha256
 from medvlm_r1.launch.asking import Model
 from medvlm_r1.models.families import locate
-from medvlm_r1.reasoning import EXTRACTION
 from medvlm_r1.rollout.answer import Answer
 from medvlm_r1.types import Example
 from medvlm_r1.wording import called
@@ -60,7 +59,6 @@ def named(references: tuple[str, ...], with_patient: bool) -> Images:
 
 def record(model: Model, shown: Images, example: Example, answer: Answer, template: str, confidence: Confidence | None = None) -> Record:
     """All that a report is made of; asked now. ``confidence``: what calibration makes of the answer's probability, if anything."""
-    parameters = (f"template={template}", "temperature=0", f"extraction={EXTRACTION}", f"dtype={model.dtype}")
     size = (f"max_pixels={model.max_pixels}",) if model.max_pixels else ()
     keys = [place(reference)[1] for reference in shown.references]
     windows = {f"window={found['center']},{found['width']}": None for found in keys if "center" in found}
@@ -72,7 +70,7 @@ def record(model: Model, shown: Images, example: Example, answer: Answer, templa
         status=answer.status,
         answer=answer.answer or "",
         answer_text=answer.answer_text,
-        model=ModelIdentity(called(model.name), __version__, model_sha256(locate(model.name)), (*parameters, *size, *windows)),
+        model=ModelIdentity(called(model.name), __version__, model_sha256(locate(model.name)), (*asked_by(template, model.dtype), *size, *windows)),
         asked_at=datetime.now(UTC).replace(microsecond=0),
         confidence=confidence,
         warnings=tuple(warned.text for warned in answer.warnings),

@@ -9,11 +9,10 @@ from PIL import Image
 
 from medvlm_r1 import __version__
 from medvlm_r1.clinical.bundle import bundle
-from medvlm_r1.clinical.record import Feedback, ModelIdentity, Record, Shown
+from medvlm_r1.clinical.record import Feedback, ModelIdentity, Record, Shown, asked_by
 from medvlm_r1.data.images import content_hash
 from medvlm_r1.errors import DataError, install
 from medvlm_r1.reading.reads import Read
-from medvlm_r1.reasoning import EXTRACTION
 from medvlm_r1.serving.calibrated import reported
 from medvlm_r1.serving.refusals import Refused
 from medvlm_r1.serving.service import Service
@@ -45,8 +44,7 @@ def record(read: Read, service: Service) -> Record:
     instance = picture.instance
     frame = (read.place.frame or 0) if instance.number_of_frames > 1 else None
     identity, _, dtype = str(service.backend.about.get("identity", service.model)).partition(" ")
-    window = f"window={read.place.center:g},{read.place.width:g}" if read.place.center is not None and read.place.width is not None else ""
-    parameters = (f"template={read.asked[0].template}", "temperature=0", f"extraction={EXTRACTION}", f"dtype={dtype}" if dtype else "", window)
+    window = (f"window={read.place.center:g},{read.place.width:g}",) if read.place.center is not None and read.place.width is not None else ()
     return Record(
         question=read.case.question,
         options=read.case.options,
@@ -54,7 +52,9 @@ def record(read: Read, service: Service) -> Record:
         status=told["status"],
         answer=told["answer"] or "",
         answer_text=told["answer_text"],
-        model=ModelIdentity(service.model, __version__, identity, tuple(filter(None, parameters))),
+        model=ModelIdentity(
+            service.model, __version__, identity, (*asked_by(read.asked[0].template or str(service.backend.about.get("template", "")), dtype), *window)
+        ),
         asked_at=datetime.fromtimestamp(int(read.shown_at), UTC),
         confidence=reported(told["confidence"], told["calibrated_on"]),
         warnings=tuple(warned["text"] for warned in told["warnings"]),

@@ -56,18 +56,31 @@ Caller = Annotated[Person, Depends(_caller)]  # a route that takes one is told w
 
 async def streamed(events: AsyncGenerator[Mapping[str, Any], None]) -> Response:
     """Server-sent events. What is wrong before the first has its status; what is wrong later is an event: no part passes for the whole."""
-    first = await anext(events)
+    chunks = _encoded(events)
+    return _stream(await anext(chunks), chunks)
 
-    async def chunks() -> AsyncGenerator[bytes, None]:
+
+async def _encoded(events: AsyncGenerator[Mapping[str, Any], None]) -> AsyncGenerator[bytes, None]:
+    is_first = True
+    try:
         async with aclosing(events):
-            yield _sse(first)
-            try:
-                async for event in events:
-                    yield _sse(event)
-            except Refused as refused:
-                yield _sse(refused.body)
+            async for event in events:
+                yield _sse(event)
+                is_first = False
+    except Refused as refused:
+        if is_first:
+            raise
+        yield _sse(refused.body)
 
-    return StreamingResponse(chunks(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+def _stream(first: bytes, chunks: AsyncGenerator[bytes, None]) -> Response:
+    async def all_of_them() -> AsyncGenerator[bytes, None]:
+        async with aclosing(chunks):
+            yield first
+            async for chunk in chunks:
+                yield chunk
+
+    return StreamingResponse(all_of_them(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 
 def build(service: Service, more: Iterable[Route] = ()) -> FastAPI:
@@ -162,8 +175,7 @@ def _add_asking(app: FastAPI, service: Service) -> None:
         if not body.stream:
             return JSONResponse(await _unless_gone(request, _whole(service, body)))
         chunks = _chunks(service, body, began)
-        first = await _unless_gone(request, anext(chunks))  # what is wrong with a request still has its status
-        return StreamingResponse(_behind(first, chunks), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        return _stream(await _unless_gone(request, anext(chunks)), chunks)  # what is wrong with a request still has its status
 
 
 async def _read(request: Request) -> ChatRequest:
@@ -249,13 +261,6 @@ def _deltas(event: Event) -> list[dict[str, Any]]:
     if event.message is None:
         return thought
     return [*thought, {"role": "assistant", "content": event.message["content"], "medical": event.message["medical"]}]
-
-
-async def _behind(first: bytes, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(chunks):
-        yield first
-        async for chunk in chunks:
-            yield chunk
 
 
 def _head(service: Service, id: str, kind: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from medvlm_r1.errors import ImageError, MedVLMError
+from medvlm_r1.errors import ImageError, MedVLMError, ModelError
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.answer import letter_place, option_probs, probs_from
@@ -54,6 +54,11 @@ class EngineProcess:
     """Answers over ``channel`` until its other end closes."""
 
     def __init__(self, policy: Policy, channel: socket.socket, slots: int = 64, keep_bytes: int = 2**28) -> None:
+        if not policy.shares_prompts:
+            raise ModelError(
+                f'"{policy.model.config.model_type}" has no family of its own, and this server writes by the shared prefix; '
+                "serve it with vLLM and give --upstream URL#MODEL, or use medvlm-r1 ask"
+            )
         self.policy, self.channel, self.engine = policy, channel, SlotEngine(policy, slots)
         self._requests: dict[int, _Request] = {}
         self._pictures: dict[str, bytes] = {}
