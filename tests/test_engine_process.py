@@ -183,3 +183,16 @@ def test_an_engine_that_ends_is_told():
 
     waited, after, ready = asyncio.run(go())
     assert waited[0].status == after[0].status == 503 and not ready
+
+
+@pytest.mark.parametrize("unfinished", [b"", b'{"do": "ask", "id"'])
+def test_an_engine_whose_front_is_killed_ends(policy, unfinished):
+    """The kernel resets what a killed process left unread; and its last line may be half a line."""
+    ours, theirs = socket.socketpair()
+    process = EngineProcess(policy, theirs)
+    reader = threading.Thread(target=process._read, daemon=True)
+    theirs.sendall(b"what the front never reads" if not unfinished else b"")
+    ours.sendall(unfinished)
+    ours.close()
+    reader.start()
+    assert process._inbox.get(timeout=5) is None

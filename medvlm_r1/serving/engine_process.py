@@ -85,10 +85,14 @@ class EngineProcess:
                 self.engine.step()  # nothing to do: it gives its memory back
 
     def _read(self) -> None:
-        with self.channel.makefile("rb") as lines:
-            while text := lines.readline(MOST_LINE_BYTES):
-                self._inbox.put(json.loads(text))
-        self._inbox.put(None)
+        try:
+            with self.channel.makefile("rb") as lines:
+                while (text := lines.readline(MOST_LINE_BYTES)).endswith(b"\n"):  # half a line is the front's last breath
+                    self._inbox.put(json.loads(text))
+        except ConnectionResetError:  # the front left words of ours unread
+            return
+        finally:
+            self._inbox.put(None)
 
     def _flush(self) -> bool:
         data, self._out = b"".join(self._out), []
