@@ -107,7 +107,7 @@ def test_hostile_dicoms_are_refused_each_by_itself():
                     found[name] = (200, "")
                 except Refused as refused:
                     found[name] = (refused.status, str(refused))
-            await files.open(png())  # and it goes on
+            await files.open(png(mode="RGBA"))  # and it goes on
         return found
 
     found = asyncio.run(go())
@@ -127,7 +127,7 @@ def test_files_that_attack_cost_themselves_and_nothing_else():
                 except Refused as refused:
                     found[name] = (refused.status, str(refused))
                 found[name] += (time.monotonic() - began,)
-            good = await files.open(png((40, 30)))
+            good = await files.open(png((40, 30), "RGBA"))
         return found, good
 
     found, good = asyncio.run(go())
@@ -146,7 +146,7 @@ def test_a_file_is_opened_as_everywhere_else_and_nothing_is_written(tmp_path, mo
     from medvlm_r1.data.images import content_hash, load_image
 
     path = tmp_path / "a.png"
-    path.write_bytes(png((40, 30), "RGB"))
+    path.write_bytes(png((40, 30), "RGBA"))
 
     async def go():
         async with opened_files() as files:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from medvlm_r1.data.foreign import errors_as
 from medvlm_r1.errors import ImageError, MedVLMError, ModelError
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
@@ -141,7 +142,8 @@ class EngineProcess:
         png = self._pictures.get(reference.partition(":")[2])
         if png is None:
             raise ImageError("the picture has gone with its request; ask again")
-        return Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB")
+        with errors_as("the picture cannot be opened ({why}); save it anew and ask again"):
+            return Image.open(io.BytesIO(png), formats=("PNG",)).convert("RGB")
 
     def _seen(self, reference: str) -> tuple[int, int] | None:
         """Width and height that a picture came to, where the family cuts it into patches of one size."""

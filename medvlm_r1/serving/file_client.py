@@ -1,6 +1,7 @@
 """The file process as the front sees it."""
 
 import asyncio
+import hashlib
 import json
 import socket
 import subprocess
@@ -9,10 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from medvlm_r1.data.study import Instance
+from medvlm_r1.serving.plain_png import plain, work_of
 from medvlm_r1.serving.refusals import Refused
 from medvlm_r1.serving.wire import Picture
 
 AT_ONCE = 4
+MOST_BYTES_HERE = 2**19  # are looked at in a millisecond or two; more is for another thread
 PATIENCE_S = 12.0  # a child ends itself before
 _STATUS = {"unsupported": 415, "large": 413, "corrupt": 400}
 _MOST_REPLY_BYTES = 2**27
@@ -21,7 +24,7 @@ _TOO_MUCH = "the picture takes too much time or memory to open; send it smaller"
 
 @dataclass
 class Files:
-    """Opens files in a process of its own; ``start`` it first."""
+    """Opens files in a process of its own, but for plain PNGs, which are passed on as they are; ``start`` it first."""
 
     _channel: socket.socket = field(init=False)
     _process: "subprocess.Popen[bytes]" = field(init=False)
@@ -42,6 +45,10 @@ class Files:
 
     async def open(self, data: bytes, place: str = "") -> Picture:
         """What the model is to see of a file. ``place``: "#frame=3" and the like. Raises Refused."""
+        if not place:
+            long = work_of(data) > MOST_BYTES_HERE
+            if picture := await asyncio.to_thread(as_it_is, data) if long else as_it_is(data):
+                return picture
         told, png = await self._asked(data, {"whole": False, "place": place}, "messages")
         known = Instance(**told["instance"]) if told["instance"] else None
         return Picture(png, told["sha256"], told["width"], told["height"], instance=known)
@@ -68,3 +75,11 @@ class Files:
                 raise Refused(400, _TOO_MUCH, param) from error
             finally:
                 writer.close()
+
+
+def as_it_is(data: bytes) -> Picture | None:
+    """A file that is a plain PNG, as the model is to see it; None for any other."""
+    found = plain(data)
+    if found is None or not found.is_whole():
+        return None
+    return Picture(found.png, hashlib.sha256(found.png).hexdigest(), found.head.width, found.head.height)

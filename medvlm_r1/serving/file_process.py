@@ -29,10 +29,10 @@ from medvlm_r1.data.stacks import load_stack
 from medvlm_r1.data.study import instance
 from medvlm_r1.data.urls import suffix_of
 from medvlm_r1.errors import ImageError
+from medvlm_r1.serving.plain_png import MOST_PIXELS
 
 MOST_SECONDS = 10
 MOST_MEMORY_BYTES = 3 * 2**29  # of one child
-MOST_PIXELS = 2**24  # of what is shown: 4096 x 4096, more than a mammogram
 NICE = 3  # the front answers first, then files are opened, then tokens are written
 _OPEN_FILES = 32
 HEAD_BYTES, ALIGNED = 4, 8  # the length before a stack's header, and a multiple of what its samples begin at
