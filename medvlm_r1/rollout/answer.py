@@ -94,6 +94,6 @@ def _letters(policy: Policy, prompt: Prompt, text: str) -> tuple[Rollout, ...]:
     """The completions that differ in nothing but the letter."""
     thought = text.rpartition("<answer>")[0] or (text.rstrip() + "\n" if "</think>" in text else "")
     before = "" if prompt.bare else f"{thought}<answer>"
-    encode = policy.encoder.tokenizer
-    rows = [tuple(encode(before + letter, add_special_tokens=False)["input_ids"]) for letter in LETTERS[: len(prompt.example.options)]]
-    return tuple(Rollout(Completion(ids, (0.0,) * len(ids), "", True), {}) for ids in rows)
+    texts = [before + letter for letter in LETTERS[: len(prompt.example.options)]]
+    rows = policy.encoder.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    return tuple(Rollout(Completion(tuple(ids), (0.0,) * len(ids), "", True), {}) for ids in rows)
