@@ -159,6 +159,30 @@ def test_a_picture_goes_with_its_question_while_others_are_asked_about(policy):
     assert held == ([f"picture:{shown('b.png').sha256}"], 1, 1)
 
 
+def test_what_waits_for_a_slot_holds_its_file_and_no_pixels(policy):
+    async def work(client):
+        first = client.ask(ask("a.png", stream=True, sampling=Sampling(1, 1.0, 400, min_tokens=399)))
+        await anext(first)
+        second = asyncio.create_task(heard(client, ask("b.png")))
+        while len(process_of[0]._pictures) < 2:
+            await asyncio.sleep(0.01)
+        await anext(first)  # the engine has gone on
+        held = list(process_of[0].policy.encoder._pixels._items), process_of[0].engine.waiting
+        await first.aclose()
+        return held, await second
+
+    process_of = []
+
+    class Known(EngineProcess):
+        def __init__(self, *args):
+            super().__init__(*args)
+            process_of.append(self)
+
+    (held, said), _, _ = talk(policy, work, slots=1, kind=Known)
+    assert held == ([f"picture:{shown('a.png').sha256}"], 1)
+    assert said[-1].end and said[-1].n_prompt_tokens > 9 and said[-1].seen == ((84, 84),)
+
+
 def test_what_cannot_be_asked_is_said(policy):
     async def work(client):
         policy.encoder.context = 80

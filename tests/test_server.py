@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -195,3 +196,20 @@ def test_below_all_that_was_measured_no_share_is_told(threshold, status):
     found = judge(told, Said(0, "", probs=(0.4, 0.3, 0.3)), measured)
     assert (found.confidence, found.calibrated_on, found.told.status) == (None, None, status)
     assert judge(told, Said(0, "", probs=(0.8, 0.1, 0.1)), measured).confidence == 0.9
+
+
+def test_a_picture_is_let_go_once_it_is_sent():
+    """Hundreds may wait for an answer, in the front, which is to stay small: none of them holds its picture's bytes."""
+    alive = []
+
+    class Forgetful(Scripted):
+        async def ask(self, ask):
+            picture, rows = weakref.ref(ask.pictures[0]), ask.sampling.n
+            del ask
+            alive.append(picture() is not None)
+            for k in range(rows):
+                yield Said(k, self.text, self.end, 7, 40, self.probs, seen=((28, 28),))
+
+    for stream in (False, True):
+        assert post(service(Forgetful()), {**question(data_url(png())), "stream": stream}).status_code == 200
+    assert alive == [False, False]

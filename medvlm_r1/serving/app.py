@@ -219,9 +219,8 @@ async def _gone(request: Request) -> None:
 
 async def _whole(service: Service, body: ChatRequest) -> dict[str, Any]:
     with service.place_for(body.n or 1):
-        ask, prompt = await service.prepare(body)
         id, ended = new_id(), dict[int, Event]()
-        async with aclosing(service.events(ask, prompt, id, readings(body))) as events:
+        async with aclosing(service.events(*await service.prepare(body), id, readings(body))) as events:
             async for event in events:
                 if event.message is not None:
                     ended[event.k] = event
@@ -232,11 +231,10 @@ async def _whole(service: Service, body: ChatRequest) -> dict[str, Any]:
 async def _chunks(service: Service, body: ChatRequest, began: float) -> AsyncGenerator[bytes, None]:
     """Server-sent events. A fault after the first is one too: no part of an answer passes for a whole one."""
     with service.place_for(body.n or 1):
-        ask, prompt = await service.prepare(body)
-        id, ended, is_first = new_id(), dict[int, Event](), True
-        head = _head(service, id, "chat.completion.chunk")
+        events_of = service.events(*await service.prepare(body), id := new_id(), readings(body))  # it alone has the pictures, until they are sent
+        ended, is_first, head = dict[int, Event](), True, _head(service, id, "chat.completion.chunk")
         try:
-            async with aclosing(service.events(ask, prompt, id, readings(body))) as events:
+            async with aclosing(events_of) as events:
                 async for event in events:
                     if is_first:
                         service.metrics.first(time.perf_counter() - began)

@@ -54,6 +54,7 @@ class EngineClient:
         number, rows = next(self._numbers), ask.sampling.n
         inbox = self._asks[number] = asyncio.Queue()
         self._writer.write(ask_line(number, ask))
+        del ask
         try:
             while rows:
                 said = await inbox.get()

@@ -130,13 +130,11 @@ class EngineProcess:
             example = replace(question("", message["question"], tuple(message["options"])), images=tuple(f"picture:{sha}" for sha in shas))
             template = message["template"] or (self.policy.template if example.options else "plain")
             request.prompt = render(example, template)
-            sampling = Sampling(**message["sampling"])
-            request.n_prompt_tokens = len(self.policy.encoder.prompt_ids(request.prompt, sampling.max_tokens))
-            request.seen = tuple(filter(None, map(self._seen, request.prompt.example.images)))
         except MedVLMError as error:
             self._fail(request, str(error), 400)
             return
-        request.number = self.engine.submit(request.prompt, sampling, lambda token: self._hear(request, token))
+        # Its pictures are prepared when it is its turn: what waits holds its files alone, and holds nobody up.
+        request.number = self.engine.submit(request.prompt, Sampling(**message["sampling"]), lambda token: self._hear(request, token))
 
     def _load(self, reference: str) -> Image.Image:
         png = self._pictures.get(reference.partition(":")[2])
@@ -154,10 +152,14 @@ class EngineProcess:
         return width * patch, height * patch
 
     def _hear(self, request: _Request, token: Token) -> None:
-        if token.end.startswith("error: "):
+        kind, is_fault, why = token.end.partition(": ")
+        if is_fault:
             if request.id in self._requests:
-                self._fail(request, token.end.removeprefix("error: "), 500)
+                self._fail(request, why, 400 if kind == "refused" else 500)
             return
+        if not request.n_prompt_tokens:
+            request.n_prompt_tokens = len(self.policy.encoder.prompt_ids(request.prompt))
+            request.seen = tuple(filter(None, map(self._seen, request.prompt.example.images)))
         ids = request.ids.setdefault(token.k, [])
         if token.end != "stop":
             ids.append(token.id)

@@ -124,6 +124,7 @@ class Service:
         """What comes of an ask. Raises Refused where nothing more will come; closing it cancels what is queued and under way."""
         splitters, until = [Splitter() for _ in range(ask.sampling.n)], time.monotonic() + self.limits.answer_s
         async with aclosing(self.backend.ask(ask)) as saying:
+            ask = ask.sent()
             while (said := await _next(saying, until, self.limits.answer_s)) is not None:
                 if said.why:
                     raise Refused(said.status, said.why)

@@ -31,7 +31,8 @@ LAST_STATES = 16  # kept of each row: a letter, the tag behind it and the end ar
 
 @dataclass(frozen=True)
 class Token:
-    """One token of row ``k`` of a request. ``end``: "" while the row goes on, else "stop", "length", or "error: …".
+    """One token of row ``k`` of a request. ``end``: "" while the row goes on, else "stop", "length", "error: …",
+    or "refused: …" of what cannot be put to the model.
 
     ``states``: of a row that has ended, what each of its last tokens was picked from, (H,).
 
@@ -138,7 +139,7 @@ class SlotEngine:
         while self._waiting and len(new) < JOIN_AT_ONCE and self._waiting[0][2].n <= free:
             request = self._waiting.popleft()
             if why := self._refusal(request[1], request[2]):
-                _fail(request, why)
+                _fail(request, f"refused: {why}")
                 continue
             free -= request[2].n
             new.append(request)
@@ -149,7 +150,7 @@ class SlotEngine:
         except torch.OutOfMemoryError:
             for request in new:
                 self.cancel(request[0])
-                _fail(request, "the memory is full; try again later")
+                _fail(request, "error: the memory is full; try again later")
         return True
 
     def _join(self, new: Sequence[tuple[int, Prompt, Sampling, Emit]]) -> None:
@@ -213,4 +214,4 @@ class SlotEngine:
 def _fail(request: tuple[int, Prompt, Sampling, Emit], why: str) -> None:
     _, _, sampling, emit = request
     for k in range(sampling.n):
-        emit(Token(k, -1, 0.0, f"error: {why}"))
+        emit(Token(k, -1, 0.0, why))

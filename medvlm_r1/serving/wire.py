@@ -6,7 +6,7 @@ The front's side of it needs no torch. An ``Ask`` goes one way; ``Said`` comes b
 import base64
 import json
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from medvlm_r1.data.study import Instance
@@ -47,6 +47,14 @@ class Ask:
     stream: bool = False
     probs: bool = True
     token_ids: bool = False
+
+    def sent(self) -> "Ask":
+        """The same without its pictures' bytes: hundreds may wait for an answer, and whoever answers has them.
+
+        >>> Ask("?", (), (Picture(b"...", "ab12", 4, 4),), None, Sampling(1, 0.0)).sent().pictures[0].png
+        b''
+        """
+        return replace(self, pictures=tuple(replace(picture, png=b"") for picture in self.pictures))
 
 
 @dataclass(frozen=True)
