@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/serving.py --json benchmarks/results/cpu2-serving.json
     .venv/bin/python benchmarks/serving.py --rounds 1 --seconds 4 --churn 8       # a short look
+    … --transformers-serve "env PYTHONPATH=WITH_TORCHVISION .venv/bin/transformers"       # and transformers' own server, behind ours
 
 Rounds of one client, of 64 clients, and of transformers' ``generate`` (one prompt at a time, pictures and tokens prepared
 beforehand) in turns; then 200 clients of which half leave at their first token. The generator writes to raw sockets, since an HTTP
@@ -28,13 +29,17 @@ import numpy as np
 from PIL import Image
 
 from medvlm_r1.data.images import load_image
+from medvlm_r1.reasoning import render
+from medvlm_r1.rollout.told import question
 
 sys.path.insert(0, str(Path(__file__).parent / "_systems"))
 
 from our_server import OurServer
-from processes import commit, environ, hardware, say, write_json
+from processes import ROOT, commit, environ, hardware, say, write_json
+from transformers_serve import TransformersServe
 
 OPTIONS = ["sagittal", "coronal", "axial"]
+BASE = ROOT / "medvlm_r1" / "models" / "nano_base"
 MANY, CROWD = 64, 200
 PARTS = ("front", "engine", "file_process")
 CLAIMS = {
@@ -63,6 +68,8 @@ class Heard:
 class Load:
     """Clients of one server. A new picture for each request: a phantom with one pixel changed."""
 
+    begin, end = b'"reasoning"', b"[DONE]"  # what text begins with, and what a whole answer ends with
+
     def __init__(self, port: int) -> None:
         self.port, self._n = port, 0
         self._base = [np.asarray(load_image(f"phantom:mri/test/{n}"))[..., 0] for n in range(8)]
@@ -74,11 +81,13 @@ class Load:
         data = io.BytesIO()
         Image.fromarray(levels).save(data, "PNG", compress_level=1)
         url = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
-        parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is the imaging plane?"}]
-        asked = {"model": "nano", "messages": [{"role": "user", "content": parts}], "medical": {"options": OPTIONS}, "stream": True, "max_tokens": 48}
-        body = json.dumps(asked).encode()
+        body = json.dumps(self.asked(url)).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
+
+    def asked(self, url: str) -> dict[str, Any]:
+        """The body of a request."""
+        return {"model": "nano", "medical": {"options": OPTIONS}, **chat(url, "What is the imaging plane?")}
 
     async def ask(self, heard: Heard, leave: bool = False) -> None:
         """One stream to its end, or to its first token where the client leaves then."""
@@ -87,7 +96,7 @@ class Load:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**22)
         try:
             writer.write(request)
-            while b"[DONE]" not in text and (part := await reader.read(65536)):
+            while self.end not in text and (part := await reader.read(65536)):
                 text = text[-4096:] + part
                 if is_first:
                     is_first, status = False, int(text[9:12])
@@ -96,13 +105,13 @@ class Load:
                         await asyncio.sleep(0.5)  # told to come again
                         return
                     heard.first_byte_s.append(time.perf_counter() - began)
-                if not has_text and b'"reasoning"' in text:
+                if not has_text and self.begin in text:
                     has_text = True
                     heard.first_s.append(time.perf_counter() - began)
                     if leave:
                         heard.cut += 1
                         return
-            heard.whole += b"[DONE]" in text
+            heard.whole += self.end in text
         finally:
             writer.close()
 
@@ -131,6 +140,31 @@ class Load:
         """Those under way, as /metrics tells."""
         page = (await self.get("/metrics")).decode()
         return next(float(line.split()[-1]) for line in page.splitlines() if line.startswith("medvlm_rows "))
+
+
+def chat(url: str, text: str) -> dict[str, Any]:
+    """What every server of OpenAI's protocol is asked."""
+    parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": text}]
+    return {"messages": [{"role": "user", "content": parts}], "stream": True, "max_tokens": 48}
+
+
+class TheirLoad(Load):
+    """Clients of transformers' server: the prompt as ours writes it, and its own marks."""
+
+    begin, end = b'"content"', b'"finish_reason":"'
+
+    def asked(self, url: str) -> dict[str, Any]:
+        return {"model": str(BASE), **chat(url, render(question("", "What is the imaging plane?", tuple(OPTIONS)), "think").text)}
+
+
+async def their_server(port: int, seconds: float) -> dict[str, Any]:
+    """Answers a second and first texts of one client and of 64."""
+    load, found = TheirLoad(port), {}
+    await load.of(1, 2.0)
+    for clients in (1, MANY):
+        heard = await load.of(clients, seconds)
+        found[str(clients)] = {"answers_s": heard.rate, "first_p50_s": statistics.median(heard.first_s), "statuses": heard.statuses}
+    return found
 
 
 async def beside(load: Load, server: OurServer, work: "asyncio.Task[Heard]") -> tuple[list[float], list[float]]:
@@ -235,6 +269,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=12.0, help="of each part of a round")
     parser.add_argument("--churn", type=float, default=60.0, help="seconds of 200 clients of which half leave")
+    parser.add_argument("--transformers-serve", metavar="COMMAND", help="how transformers is called where its server starts")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--generate", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -245,6 +280,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, OurServer("nano", Path(folder) / "log") as server:
         found = asyncio.run(measure(arguments, server, theirs))
     theirs.stop()
+    if arguments.transformers_serve:
+        with tempfile.TemporaryDirectory() as folder, TransformersServe(arguments.transformers_serve, BASE, Path(folder) / "log") as other:
+            found["transformers_serve"] = asyncio.run(their_server(other.port, arguments.seconds))
     claimed = claims(found)
     result = {
         "date": datetime.date.today().isoformat(), "command": shlex.join(["benchmarks/serving.py", *sys.argv[1:]]),

@@ -22,6 +22,7 @@ class EngineClient:
         self._numbers = itertools.count()
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
         self.started, self.ended = asyncio.Event(), asyncio.Event()
 
     @property
@@ -51,15 +52,19 @@ class EngineClient:
         if not self.ready or self._writer is None:
             yield GONE
             return
-        number, rows = next(self._numbers), ask.sampling.n
+        number, rows, writer = next(self._numbers), ask.sampling.n, self._writer
         inbox = self._asks[number] = asyncio.Queue()
-        self._writer.write(ask_line(number, ask))
-        del ask
         try:
+            async with self._sending:  # one by one, as fast as the engine reads: hundreds that come at once would lie in the writer's buffer
+                writer.write(ask_line(number, ask))
+                del ask
+                await writer.drain()
             while rows:
                 said = await inbox.get()
                 rows = 0 if said.why else rows - bool(said.end)
                 yield said
+        except ConnectionError:
+            yield GONE
         finally:
             del self._asks[number]
             if rows and self._writer is not None:
