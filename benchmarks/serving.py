@@ -167,15 +167,15 @@ async def their_server(port: int, seconds: float) -> dict[str, Any]:
     return found
 
 
-async def beside(load: Load, server: OurServer, work: "asyncio.Task[Heard]") -> tuple[list[float], list[float]]:
-    """While ``work`` is under way: the seconds of /health, ten times a second, and the front's MB, once a second."""
+async def beside(load: Load, server: OurServer, work: "asyncio.Task[Heard]") -> tuple[list[float], list[tuple[float, ...]]]:
+    """While ``work`` is under way: the seconds of /health, ten times a second, and MB of front and engine, once a second."""
     waits, sizes = [], []
     while not work.done():
         began = time.perf_counter()
         await load.get("/health")
         waits.append(time.perf_counter() - began)
         if len(waits) % 10 == 0:
-            sizes.append(server.resident_mb("front"))
+            sizes.append(tuple(map(server.resident_mb, PARTS[:2])))
         await asyncio.sleep(0.1)
     return waits, sizes
 
@@ -228,9 +228,8 @@ async def measure(arguments: argparse.Namespace, server: OurServer, theirs: Gene
         cpu_ms.append([1000 * (b - a) / many[-1].whole for a, b in zip(before, after, strict=True)])
         say(f"1 client {one[-1].rate:.1f}/s, {MANY} clients {many[-1].rate:.1f}/s, generate {alone[-1]:.1f}/s")
     front_before = server.resident_mb("front")
-    work = asyncio.create_task(load.of(CROWD, arguments.churn, leaving=0.5))
-    waits, sizes = await beside(load, server, work)
-    churn = await work
+    waits, sizes = await beside(load, server, work := asyncio.create_task(load.of(CROWD, arguments.churn, leaving=0.5)))
+    (front, engine), churn = zip(*sizes, strict=True), await work
     await asyncio.sleep(1.0)
     median = statistics.median
     return {
@@ -244,8 +243,8 @@ async def measure(arguments: argparse.Namespace, server: OurServer, theirs: Gene
         "statuses": {key: sum(h.statuses.get(key, 0) for h in (*one, *many)) for key in {k for h in (*one, *many) for k in h.statuses}},
         "churn": {"clients": CROWD, "seconds": arguments.churn, "whole": churn.whole, "cut": churn.cut, "statuses": churn.statuses},
         "health_s": {"p50": median(waits), "p99": float(np.quantile(waits, 0.99)), "n": len(waits)},
-        "front_mb": {"before": front_before, "most": max(sizes), "each_tenth": sizes[:: max(1, len(sizes) // 10)], "after": server.resident_mb("front")},
-        "engine_mb": {"before": engine_before, "after": server.resident_mb("engine")},
+        "front_mb": {"before": front_before, "most": max(front), "each_tenth": front[:: max(1, len(front) // 10)], "after": server.resident_mb("front")},
+        "engine_mb": {"before": engine_before, "most": max(engine), "after": server.resident_mb("engine")},
         "rows_left_after_1_s": await load.rows(),
     }  # fmt: skip
 

@@ -1,12 +1,15 @@
 """Through the socket: what a client of the engine process gets is what the local engine gives, and who leaves leaves nothing."""
 
 import asyncio
+import ctypes
 import hashlib
 import io
 import json
+import resource
 import socket
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,6 +194,18 @@ def test_what_cannot_be_asked_is_said(policy):
 
     (long, few, good), _, _ = talk(policy, work)
     assert [said.status for said in (*long, *few)] == [400, 400] and "the model reads 80 in all" in long[0].why and good[-1].end
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc here")
+def test_memory_that_nobody_uses_goes_back():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    held = [bytes(2000) for _ in range(30000)]
+    held[:-1] = []  # the last lies above the others, which malloc keeps therefore
+    before = resident()
+    engine_process.give_back()
+    assert before - resident() > 40e6
 
 
 def test_an_engine_that_ends_is_told():

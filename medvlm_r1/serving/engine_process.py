@@ -5,6 +5,7 @@ computed of them, stay as long as their request; the last traces go when nobody 
 """
 
 import base64
+import ctypes
 import io
 import json
 import queue
@@ -32,6 +33,7 @@ from medvlm_r1.types import Prompt
 
 REPORT_EVERY_STEPS = 20
 FIRST_TOKENS = 3  # are told at once: the first of them is a tag
+QUIET_S = 0.5  # one client's next question comes sooner, and would pay for it
 TELL_EVERY_S = 0.1  # a reader sees no difference, and telling costs the front as much as writing does the engine
 
 
@@ -108,7 +110,7 @@ class EngineProcess:
         wait = not self._requests
         while True:
             try:
-                message = self._inbox.get(block=wait)
+                message = self._next() if wait else self._inbox.get_nowait()
             except queue.Empty:
                 return True
             wait = False  # what came of the first is to be told before another is waited for
@@ -119,6 +121,14 @@ class EngineProcess:
             elif request := self._requests.get(message["id"]):
                 self.engine.cancel(request.number)
                 self._forget(request)
+
+    def _next(self) -> Mapping[str, Any] | None:
+        """Waits for whoever comes next; where nobody does for a while, free memory goes back first."""
+        try:
+            return self._inbox.get(timeout=QUIET_S)
+        except queue.Empty:
+            give_back()
+            return self._inbox.get()
 
     def _ask(self, message: Mapping[str, Any]) -> None:
         shas = [picture["sha256"] for picture in message["pictures"]]
@@ -230,3 +240,9 @@ class EngineProcess:
                 del self._held[picture["sha256"]], self._pictures[picture["sha256"]]
                 gone.append(f"picture:{picture['sha256']}")
         self.policy.let_go(request.prompt, gone)  # under steady load nobody would ever be the last
+
+
+def give_back() -> None:
+    """What malloc keeps and nobody uses goes back to the system, where it knows how (glibc)."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
