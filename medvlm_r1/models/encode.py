@@ -83,6 +83,10 @@ class Encoder:
             self._pixels.put(reference, kept, kept.patches.nbytes)
         return kept
 
+    def seen(self, prompt: Prompt) -> int:
+        """How many numbers the tower is given of a prompt's pictures."""
+        return sum(self.pixels(reference).patches.numel() for reference in prompt.example.images)
+
     def hold(self, image: Image.Image) -> str:
         """A reference to a picture that lies in no file, to be asked about next: it is forgotten as any other, and then gone."""
         kept = self._pinned(self.family.prepare(self.image_processor, image.convert("RGB"), self.tile_tokens))
