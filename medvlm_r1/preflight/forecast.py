@@ -7,11 +7,13 @@ from typing import Any
 
 from medvlm_r1.errors import ConfigError, ModelError
 from medvlm_r1.models.adapt import Trainable, adapt
-from medvlm_r1.models.families import family_of, image_budget, locate, skeleton
+from medvlm_r1.models.families import FAMILIES, family_of, image_budget, locate, skeleton
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS, Policy
+from medvlm_r1.preflight import published
 from medvlm_r1.preflight.apart import plan_alone
 from medvlm_r1.preflight.machine import Device, this_device
 from medvlm_r1.preflight.memory import MemoryPlan, Workload, plan
+from medvlm_r1.preflight.published import PUBLISHED
 from medvlm_r1.preflight.shape import KNOWN, ModelShape, Tower
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import render
@@ -221,15 +223,15 @@ def workloads(config: Config, prompts: Prompts, head_positions: int) -> list[Wor
     ]
 
 
-def before_loading(config: Config) -> tuple[Forecast, str]:
-    """A forecast without data, weights or download, and what it assumes.
+def before_loading(config: Config, device: Device | None = None) -> tuple[Forecast, str]:
+    """A forecast without data, weights or download, and what it assumes; for this machine, or another device.
 
     Raises ModelError where the model is neither here nor known.
     """
     shape, budget, source = _shape(config)
     assumed = Prompts.assumed(shape.tower, budget)
     said = f"assumes {assumed.images} images of at most {assumed.tokens - TEXT_TOKENS} tokens and {TEXT_TOKENS} tokens of text a question"
-    return forecast(config, shape, assumed, this_device()), f"{source}; {said}"
+    return forecast(config, shape, assumed, device or this_device()), f"{source}; {said}"
 
 
 def _shape(config: Config) -> tuple[ModelShape, int, str]:
@@ -237,9 +239,14 @@ def _shape(config: Config) -> tuple[ModelShape, int, str]:
     try:
         directory = locate(config.model, download=False)
     except ModelError:
+        said = f'"{config.model}" is not here: its published sizes'
+        if config.model in PUBLISHED:
+            shape = ModelShape.of(adapt(published.skeleton(config.model), config.trainable))
+            shape = replace(shape, shares_prompts=PUBLISHED[config.model]().model_type in FAMILIES)
+            return shape, shape.tower.tile * shape.tower.patch_px**2, said if shape.shares_prompts else f"{said}, estimated"
         if config.model not in KNOWN:
             raise
-        return learning(KNOWN[config.model], config.trainable), config.max_pixels or 12_845_056, f'"{config.model}" is not here: its published sizes'
+        return learning(KNOWN[config.model], config.trainable), config.max_pixels or 12_845_056, said
     is_known = family_of(directory) is not None
     source = f"{'counted' if is_known else 'estimated'} from {directory / 'config.json'}"
     return ModelShape.of(adapt(skeleton(directory), config.trainable), is_known), image_budget(directory, config.max_pixels), source
