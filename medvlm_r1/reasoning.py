@@ -29,18 +29,36 @@ TEMPLATES = {
     "think": "{question}\nThink first, then answer.",
     "direct": "{question}\nAnswer only.",
     "plain": "{question}",  # for free text, where there is no letter to ask for
+    # As other checkpoints were asked by their authors; recipes.presets says where each is read.
+    "med-r1-train": "{question} {options} Your task: 1. Think through the question step by step, enclose your reasoning process in <think>...</think> tags. "
+    "2. Then provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags. "
+    "3. No extra information or text outside of these tags.",
+    "med-r1": "{question} {options} Think through the question step by step in <think>...</think> tags. "
+    "Then provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags.",
+    "med-r1-direct": "{question} {options} Provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags.",
+    "lingshu": "\nQuestion: {question}\nOptions: \n{options}\nAnswer with the option's letter from the given choices directly.",
+    "huatuo": "{question}\n{options}\nAnswer with the option's letter from the given choices directly.",
+    "medgemma": "{question}\n{options}",
 }
+# How these write an option, and what stands between two; the others write "A) axial", one a line, behind the question.
+OPTIONS = dict.fromkeys(("med-r1-train", "med-r1", "med-r1-direct"), ("{letter}){option}", ", ")) | {
+    "lingshu": ("{letter}. {option}", "\n"), "huatuo": ("{letter}. {option}", "\n"), "medgemma": ("{letter}: {option}", "\n"),
+}  # fmt: skip
+SYSTEM = {"medgemma": "You are an expert radiologist."}
 # What a question without options is asked in place of the above; a template that is missing here asks for no letter.
 _LETTER_ASKED, _WORDS_ASKED = "the correct single-letter choice (A, B, C, D,...)", "the correct answer in a few words"
-OPEN = {name: text.replace(_LETTER_ASKED, _WORDS_ASKED) for name, text in TEMPLATES.items() if _LETTER_ASKED in text} | {
+OPEN = {name: text.replace(_LETTER_ASKED, _WORDS_ASKED).replace(" {options}", "") for name, text in TEMPLATES.items() if _LETTER_ASKED in text} | {
+    "lingshu": "{question}\nPlease answer the question concisely.",
+    "huatuo": "{question}",
+    "medgemma": "{question}",
     "think": "{question}\nThink first inside <think>...</think>, then answer in a few words inside <answer>...</answer>.",
     "direct": "{question}\nAnswer only, in a few words inside <answer>...</answer>.",
 }
 
-EVALUATED_AS = {"paper-train": "paper-eval"}  # the authors train and test with different indents
-WITHOUT_THOUGHT = {"paper-train": "paper-direct", "paper-eval": "paper-direct", "think": "direct"}
-BARE = {"paper-direct"}  # no tags are asked for
-BARE_OPEN = {"paper-direct", "plain"}  # nor here, where there are no options
+EVALUATED_AS = {"paper-train": "paper-eval", "med-r1-train": "med-r1"}  # the authors train and test with different words
+WITHOUT_THOUGHT = {"paper-train": "paper-direct", "paper-eval": "paper-direct", "think": "direct", "med-r1-train": "med-r1-direct", "med-r1": "med-r1-direct"}
+BARE = {"paper-direct", "lingshu", "huatuo", "medgemma"}  # no tags are asked for
+BARE_OPEN = BARE | {"plain"}  # nor here, where there are no options
 
 
 def render(example: Example, template: str) -> Prompt:
@@ -49,16 +67,26 @@ def render(example: Example, template: str) -> Prompt:
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> render(e, "direct").text
     'Which plane?\\nA) axial\\nB) coronal\\nAnswer only.'
+    >>> render(e, "med-r1-direct").text[:33], render(e, "medgemma").text, render(e, "medgemma").system
+    ('Which plane? A)axial, B)coronal P', 'Which plane?\\nA: axial\\nB: coronal', 'You are an expert radiologist.')
     >>> render(Example("q2", ("a.png",), "Which plane?", (), "axial", "mri"), "direct").text
     'Which plane?\\nAnswer only, in a few words inside <answer>...</answer>.'
     """
     if template not in TEMPLATES:
         raise ConfigError(f'unknown template "{template}"{nearest(template, TEMPLATES)}')
-    thinks = template in WITHOUT_THOUGHT or (False if template in WITHOUT_THOUGHT.values() else None)
+    thinks = template in WITHOUT_THOUGHT or (False if template in {*WITHOUT_THOUGHT.values(), *BARE} else None)
+    system = SYSTEM.get(template, "")
     if not example.options:
         text = OPEN.get(template, TEMPLATES[template]).replace("{question}", example.question)
-        return Prompt(example, text, bare=template in BARE_OPEN, thinks=thinks)
-    return Prompt(example, TEMPLATES[template].replace("{question}", asked(example)), bare=template in BARE, thinks=thinks)
+        return Prompt(example, text, bare=template in BARE_OPEN, thinks=thinks, system=system)
+    if template not in OPTIONS:
+        return Prompt(example, TEMPLATES[template].replace("{question}", asked(example)), bare=template in BARE, thinks=thinks, system=system)
+    before, rest = TEMPLATES[template].split("{question}")
+    middle, behind = rest.split("{options}")
+    one, between = OPTIONS[template]
+    named = between.join(one.format(letter=letter, option=option) for letter, option in zip(LETTERS, example.options, strict=False))
+    theirs = example.question + middle + named
+    return Prompt(example, before + theirs + behind, bare=template in BARE, thinks=thinks, system=system, asked=theirs)
 
 
 def asked(example: Example) -> str:

@@ -60,6 +60,8 @@ class Prompt:
     ``first``: the number of its first completion among all of this question's in the step; random numbers go by it.
     ``view``: which of a run's views it is shown under, "" for the first.
     ``max_tokens``: the most that a completion may have, for what depends on it; 0 where nobody said.
+    ``system``: what a turn before the user's says; "" leaves that to the chat template.
+    ``asked``: what of the text is the asker's, where it is not ``reasoning.asked``.
 
     >>> e = Example("q1", ("a.png",), "Which plane?", ("axial", "coronal"), "axial", "mri")
     >>> Prompt(e, "Which plane?\\nA) axial\\nB) coronal\\nAnswer only.").example.letter
@@ -74,6 +76,8 @@ class Prompt:
     first: int = 0
     max_tokens: int = 0
     view: str = ""
+    system: str = ""
+    asked: str = ""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,7 @@ def test_a_harmless_question_has_the_ids_it_always_had(encoder):
     for template in TEMPLATES:
         prompt = render(PLAIN, template)
         turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt.text}]}]
+        turns = [{"role": "system", "content": [{"type": "text", "text": prompt.system}]}] * bool(prompt.system) + turns
         text = encoder.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         text = text.replace(encoder.family.image_token, encoder.pixels("a.png").text)
         assert encoder.prompt_ids(prompt) == encoder.tokenizer(text, add_special_tokens=False)["input_ids"]

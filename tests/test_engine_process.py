@@ -118,7 +118,7 @@ def test_options_are_measured_from_the_states_that_letters_were_written_from(pol
             states = policy.hidden(policy.encoder.groups([RolloutGroup(prompt, (Rollout(given, {}),))]))
         token = Token(0, ids[-1], 0.0, end, tuple(states[-LAST_STATES:]))
         request = _Request(0, 0, prompt, {"probs": True}, ids={0: ids[:-1] if end == "stop" else ids})
-        text = process._text(request.ids[0])
+        text = policy.encoder.thoughts.said(request.ids[0], prompt)
         found = process._probs([(request, token)], [text])
         assert found[0] == pytest.approx(option_probs(policy, [prompt], [text])[0], abs=1e-5) and len(asked) == n_passes
         asked.clear()

@@ -29,7 +29,7 @@ def test_a_replica_takes_what_one_gpu_takes():
 
 def test_what_is_cut_falls_with_the_gpus_and_the_rest_stays():
     """Masters and moments take 12 bytes a parameter, gradients 4, the reference 2 but for its tower."""
-    shared = 16 * QWEN2_VL_7B.parameters + 2 * (QWEN2_VL_7B.parameters - many.vision_weights(QWEN2_VL_7B))
+    shared = 16 * QWEN2_VL_7B.parameters + 2 * (QWEN2_VL_7B.parameters - QWEN2_VL_7B.tower.weights)
     at = {size: memory(QWEN2_VL_7B, PAPER, size, CUT)["update"] for size in (8, 16)}
     assert at[8] - at[16] == pytest.approx(shared / 16, rel=1e-6)
 
@@ -45,7 +45,7 @@ def test_computing_twice_keeps_each_layers_input_and_one_layer():
 def test_a_step_by_hand():
     """Decoding reads the decoder's bfloat16 weights once a token; sending two copies of float32 gradients over 35 GB/s takes what it takes."""
     one, many_ = seconds(QWEN2_VL_2B, PAPER, 1, Layout()), seconds(QWEN2_VL_2B, PAPER, 1024, Layout())
-    assert one["rollout"] > 512 * 2 * (QWEN2_VL_2B.parameters - many.vision_weights(QWEN2_VL_2B)) / H100.read
+    assert one["rollout"] > 512 * 2 * (QWEN2_VL_2B.parameters - QWEN2_VL_2B.tower.weights) / H100.read
     assert many_["update"] - one["update"] == pytest.approx(8 * QWEN2_VL_2B.parameters / 35e9, rel=2e-3)
     assert many_["rollout"] == one["rollout"]
 

@@ -6,6 +6,7 @@ import family_models
 import hub_model
 import pytest
 import torch
+import transformers
 from conftest import picture
 from test_shared_prefix import groups_of
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
@@ -34,21 +35,22 @@ def test_a_skeleton_counts_what_the_loaded_model_has(hub_dir, policy):
     assert ModelShape.of(skeleton(hub_dir)) == ModelShape.of(loaded)
     policy.model.model.visual.requires_grad_(False)
     shape = ModelShape.of(policy.model)
-    assert not shape.vision_trains
+    assert not shape.tower.trains
     assert shape.parameters - shape.trainable == sum(p.numel() for p in policy.model.model.visual.parameters())
 
 
 def test_every_family_has_a_shape(tmp_path):
-    """By the tiny configurations: (layers, kv size, vision layers, width, heads, MLP), and parameters that do not depend on freezing."""
+    """By the tiny configurations: (layers, kv size, the tower's layers, width, heads, MLP), and parameters that do not depend on freezing."""
     shapes = {}
     for kind in family_models.TINY:
         model = skeleton(family_models.write(kind, tmp_path / kind))
         s = ModelShape.of(model)
-        shapes[kind] = (s.layers, s.kv_size, s.vision_layers, s.vision_hidden, s.vision_heads, s.vision_mlp)
+        shapes[kind] = (s.layers, s.kv_size, s.tower.layers, s.tower.hidden, s.tower.heads, s.tower.mlp)
+        assert s.tower.weights == sum(p.numel() for tower in families.FAMILIES[kind].towers(model) for p in tower.parameters())
         for tower in families.FAMILIES[kind].towers(model):
-            assert ModelShape.of(model).vision_trains  # as long as one of them learns
+            assert ModelShape.of(model).tower.trains  # as long as one of them learns
             tower.requires_grad_(False)
-        assert not ModelShape.of(model).vision_trains
+        assert ModelShape.of(model).tower == replace(s.tower, trains=False)
     assert shapes == {
         "qwen2_5_vl": (3, 32, 4, 32, 2, 48),
         "qwen3_vl": (5, 64, 4, 32, 2, 48),
@@ -62,7 +64,7 @@ def test_every_family_has_a_shape(tmp_path):
 def test_the_papers_plan_by_hand():
     n = 2_208_985_600
     made = plan(QWEN2_VL_2B, PAPER)
-    tower = 32 * (4 * 1280**2 + 2 * 1280 * 5120)
+    tower = 665_271_296
     assert (made.weights, made.gradients, made.reference) == (2 * n, 2 * (n - tower), 2 * n)  # the tower's come when the activations are gone
     assert (made.masters, made.moments) == (4 * n, 8 * n)
     assert made.certain == 16 * n
@@ -82,7 +84,7 @@ def test_float32_needs_no_masters_and_no_penalty_no_reference():
 
 
 def test_a_frozen_tower_keeps_no_activations_and_steps_nothing():
-    made = plan(replace(QWEN2_VL_2B, trainable=1_543_714_304, vision_trains=False), PAPER)
+    made = plan(replace(QWEN2_VL_2B, trainable=1_543_714_304, tower=replace(QWEN2_VL_2B.tower, trains=False)), PAPER)
     assert made.vision == 0 and made.moments == 8 * 1_543_714_304 and made.weights == 2 * 2_208_985_600
 
 
@@ -143,7 +145,7 @@ def test_the_estimate_holds_for_adapters_over_a_frozen_tower(proportioned, examp
     batch = proportioned.encoder.groups(groups_of(proportioned, examples[:2], [[150] * 2] * 2))
     measured = kept_by_autograd(proportioned.model, lambda: proportioned.logprobs(batch))
     shape, tokens = ModelShape.of(proportioned.model), int(batch.prompts.lengths_P.sum()) + batch.n_tokens
-    assert not shape.vision_trains
+    assert not shape.tower.trains
     assert tokens * decoder_bytes(shape, 4) + 4 * batch.n_tokens * shape.vocabulary == pytest.approx(measured, rel=0.1)
 
 
@@ -153,6 +155,38 @@ def test_the_prompt_pass_alone_is_estimated_closely(proportioned, examples):
     measured = kept_by_autograd(proportioned.model, lambda: proportioned.prefill(batch))
     shape = ModelShape.of(proportioned.model)
     assert measured == pytest.approx(batch.ids_PL.shape[1] * decoder_bytes(shape, 4) + sum(map(len, batch.pixels)) * vision_bytes(shape, 4), rel=0.05)
+
+
+WIDE = {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 3, "image_size": 112, "patch_size": 14}
+TEXT = {"hidden_size": 192, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 256}
+TOWERS = {  # each of 112 px, which are 64 patches
+    "smolvlm": lambda: transformers.SmolVLMConfig(text_config=TEXT | {"model_type": "llama"}, vision_config=WIDE, scale_factor=4),
+    "internvl": lambda: transformers.InternVLConfig(
+        text_config=TEXT | {"model_type": "qwen2"}, vision_config=WIDE | {"image_size": [112, 112], "patch_size": [14, 14]}, image_seq_length=16
+    ),
+    "llava": lambda: transformers.LlavaConfig(
+        text_config=TEXT | {"model_type": "llama"}, vision_config=WIDE | {"model_type": "clip_vision_model", "projection_dim": 32}, image_seq_length=64,
+        vision_feature_layer=-1,
+    ),
+    "gemma3": lambda: transformers.Gemma3Config(text_config=TEXT | {"head_dim": 32}, vision_config=WIDE, mm_tokens_per_image=4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TOWERS)
+def test_a_tower_of_one_size_keeps_what_is_estimated(kind):
+    """What autograd keeps of two tiles of 64 patches, by transformers' own modules, and the pictures as they came."""
+    torch.set_num_threads(1)
+    model = transformers.AutoModelForImageTextToText.from_config(TOWERS[kind]()).float()
+    tiles = torch.randn(2, 3, 112, 112)
+    own = (
+        families.FAMILIES[kind].embed if kind in families.FAMILIES else lambda model, tiles, _: model.model.get_image_features(pixel_values=tiles).pooler_output
+    )
+    measured = kept_by_autograd(model, lambda: own(model, tiles, torch.ones(2, 3, dtype=torch.long)))
+    shape = ModelShape.of(model)
+    assert tiles.numel() // shape.tower.patch_values == 2 * shape.tower.tile == 128
+    assert measured == pytest.approx(128 * vision_bytes(shape, 4), rel=0.05)
+    decoder = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
+    assert shape.tower.weights == sum(p.numel() for p in model.parameters() if id(p) not in decoder)
 
 
 # ---------------------------------------------------------------- the device

@@ -14,7 +14,7 @@ from PIL import Image
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.asking.run import score
 from medvlm_r1.preflight.questions import check_gold
-from medvlm_r1.reasoning import OPEN, TEMPLATES, gold, parse, parse_open, read, render
+from medvlm_r1.reasoning import OPEN, OPTIONS, TEMPLATES, WITHOUT_THOUGHT, gold, parse, parse_open, read, render
 from medvlm_r1.rewards.rubric import REWARDS, Rubric
 from medvlm_r1.rewards.text import Overlap, is_exact, is_right, words, yes_no
 from medvlm_r1.types import Completion, Example
@@ -158,8 +158,9 @@ def test_every_template_has_words_for_a_question_without_options(template):
     assert "Where is it?" in text and not re.search("letter|choice|A, B", text)
     if template in OPEN:
         asks_for_tags = "<answer>...</answer>" in text
-        assert asks_for_tags != render(WHERE, template).bare and ("<think>" in text) == (template in ("think", "paper-train", "paper-eval"))
-    assert render(PLANE, template).text == TEMPLATES[template].replace("{question}", "Which plane?\nA) axial\nB) coronal")
+        assert asks_for_tags != render(WHERE, template).bare and ("<think>" in text) == (template in WITHOUT_THOUGHT)
+    if template not in OPTIONS:
+        assert render(PLANE, template).text == TEMPLATES[template].replace("{question}", "Which plane?\nA) axial\nB) coronal")
 
 
 # ---------------------------------------------------------------- rewards

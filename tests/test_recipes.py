@@ -24,7 +24,7 @@ CARD = Device("a card of 24 GB", total=24_000_000_000, free=24_000_000_000, is_h
 
 
 def made_for(config, device=CARD):
-    return forecast(config, planning.learning(QWEN2_VL_2B, config.trainable), Prompts.assumed(config.max_pixels), device)
+    return forecast(config, planning.learning(QWEN2_VL_2B, config.trainable), Prompts.assumed(QWEN2_VL_2B.tower, config.max_pixels), device)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -17,7 +17,7 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
 from medvlm_r1.preflight.questions import check_gold
 from medvlm_r1.preflight.values import check
-from medvlm_r1.reasoning import TEMPLATES, golds, render
+from medvlm_r1.reasoning import TEMPLATES, WITHOUT_THOUGHT, golds, render
 from medvlm_r1.recipes.named import find
 from medvlm_r1.rewards import rubric
 from medvlm_r1.rewards.rubric import REWARDS, Rubric, register
@@ -33,7 +33,7 @@ from medvlm_r1.types import Completion, Example, Rollout, RolloutGroup
 
 OPTIONS = ("brain", "breast", "knee", "liver", "eye", "heart", "hip", "lung", "neck", "spine")
 QUESTION = Example("q1", ("a.png",), "Which organ?", OPTIONS[:4], "breast", "mri")
-THINKING, DIRECT = ("paper-train", "paper-eval", "think"), ("direct", "paper-direct")
+THINKING, DIRECT = WITHOUT_THOUGHT, ("direct", "paper-direct")
 
 
 def say(text):

@@ -229,10 +229,10 @@ def test_a_server_that_reads_the_prompt_otherwise_is_told_of_by_the_question(pol
         engine.generate(prompts_of(examples[:1]), GREEDY)
 
 
-def test_a_completion_is_as_old_as_its_oldest_token(policy, start, engine_of):
+def test_a_completion_is_as_old_as_its_oldest_token(policy, examples, start, engine_of):
     engine = engine_of(start())
     row = Row([7, policy.stop_ids[0]], [-0.5, -0.1], [f"{engine.run}/4", f"{engine.run}/3", f"{engine.run}/5"])
-    completion = engine._completion(row)
+    completion = engine._completion(prompts_of(examples[:1])[0], row)
     assert (completion.version, completion.finished, completion.logprobs) == (3, True, (-0.5, -0.1))
 
 

@@ -4,13 +4,14 @@ import json
 from argparse import Namespace
 from typing import Any
 
-from medvlm_r1.commands.options import Commands, add, add_recipe
+from medvlm_r1.commands.options import Commands, add, add_recipe, whole
 from medvlm_r1.commands.train import configured
 
 EXAMPLES = """
   medvlm-r1 doctor
   medvlm-r1 doctor paper                             will this recipe fit the memory that is here?
   medvlm-r1 doctor paper --set prompts_per_step=8 --json
+  medvlm-r1 doctor medvlm_r1_lora_24gb --model google/medgemma-4b-it --card 24     will it fit a card that is not here?
   medvlm-r1 doctor paper --model Qwen/Qwen2-VL-72B-Instruct --many
 """
 
@@ -20,6 +21,7 @@ def register(commands: Commands) -> None:
     sub = add(commands, "doctor", "hardware, versions and a recipe's memory plan, each with its remedy", EXAMPLES, run)
     sub.add_argument("recipe", nargs="?", help="plan the memory of this recipe")
     add_recipe(sub)
+    sub.add_argument("--card", type=whole(1), metavar="GIB", help="plan for a GPU with so much memory in the place of what is here")
     sub.add_argument("--many", action="store_true", help="and what each of 1 to 1,024 GPUs would hold, and how long a step would take, by counting")
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -29,12 +31,14 @@ def run(arguments: Namespace) -> int:
     from medvlm_r1.preflight import many
     from medvlm_r1.preflight.doctor import checks, memory_check, memory_table
     from medvlm_r1.preflight.forecast import before_loading
+    from medvlm_r1.preflight.machine import Device
 
     rows, table, memory, memory_sft = checks(), [], None, None
     if arguments.recipe:
-        forecast, assumed = before_loading(configured(arguments))
+        device = Device(f"a card of {arguments.card} GiB", arguments.card << 30, arguments.card << 30, is_host=False) if arguments.card else None
+        forecast, assumed = before_loading(configured(arguments), device)
         if supervised := _counterpart(arguments):
-            sft, _ = before_loading(supervised)
+            sft, _ = before_loading(supervised, device)
             rows.append(memory_check(sft, "memory of sft"))
             memory_sft = sft.to_dict() | {"assumed": assumed}
         rows.append(memory_check(forecast))

@@ -47,6 +47,7 @@ def add_asking(sub: argparse.ArgumentParser, or_else: str = "") -> None:
 def add_recipe(sub: argparse.ArgumentParser) -> None:
     """The options that change a recipe."""
     sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
+    sub.add_argument("--preset", choices=sorted(PRESETS), help="a published checkpoint and the words in which its authors ask; --model may name a copy of it")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value; may be repeated")
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from medvlm_r1.commands.options import Commands, add, add_recipe, whole
 from medvlm_r1.launch import sinks
+from medvlm_r1.recipes import presets
 
 TRAIN = """
   medvlm-r1 train nano                               the embedded model on the phantom, a minute on a CPU
   medvlm-r1 train paper --data questions.jsonl       Qwen2-VL-2B on your own questions
   medvlm-r1 train paper --model ./my-qwen2-vl --data questions.jsonl --set steps=100 --set optim.lr=2e-6
+  medvlm-r1 train paper --preset med-r1 --model ./med-r1-ct --data questions.jsonl     a published checkpoint, asked in its own words
   medvlm-r1 train paper --data questions.jsonl --set 'rewards={"accuracy": 1, "my.py:short": 0.5}'     a reward of your own
   medvlm-r1 train paper --data questions.jsonl --set update.loss=dapo --set update.mini_batches=4     another loss: docs/losses.md
   medvlm-r1 train paper --data questions.jsonl --set sampling.n=8 --set meter=2     does it still look at the pictures?
@@ -78,7 +80,7 @@ def configured(arguments: Namespace, kind: str = "") -> Any:
     from medvlm_r1.preflight.values import check
     from medvlm_r1.recipes.named import find
 
-    given = {key: value for key in ("model", "data") if (value := getattr(arguments, key, None))}
+    given = presets.trained(arguments.preset) | {key: value for key in ("model", "data") if (value := getattr(arguments, key, None))}
     tested = {key: value for key, name in TESTED.items() if (value := getattr(arguments, name, None))}
     config = override(changed(replace(find(arguments.recipe, kind), **given), tested), arguments.set)
     check(config)

@@ -8,8 +8,16 @@ from jinja2 import TemplateError
 
 from medvlm_r1.errors import ModelError
 from medvlm_r1.models.folder import read_json
+from medvlm_r1.types import Prompt
 
 _MARK = "medvlm-r1 was here"
+
+
+def turns(prompt: Prompt, text: str) -> list[dict[str, Any]]:
+    """What a chat template is given: this text of the user's behind the images, and a system turn where the prompt has one; else the template may add its own."""
+    content = [*({"type": "image"} for _ in prompt.example.images), {"type": "text", "text": text}]
+    system = [{"role": "system", "content": [{"type": "text", "text": prompt.system}]}] if prompt.system else []
+    return [*system, {"role": "user", "content": content}]
 
 
 def use_template(directory: Path, tokenizer: Any) -> None:

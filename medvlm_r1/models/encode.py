@@ -22,9 +22,11 @@ from PIL import Image
 
 from medvlm_r1.errors import DataError, ImageError, TooLong
 from medvlm_r1.models.budget import budget_that_fits
+from medvlm_r1.models.chat import turns
 from medvlm_r1.models.family import Family, Pixels
 from medvlm_r1.models.kept import Kept
 from medvlm_r1.models.qwen import QWEN2_VL
+from medvlm_r1.models.thoughts import Thoughts
 from medvlm_r1.reasoning import asked
 from medvlm_r1.types import Example, Prompt, PromptBatch, RolloutGroup, TokenBatch
 
@@ -78,10 +80,13 @@ class Encoder:
         """The preprocessed image behind a reference, computed once."""
         kept = self._pixels.get(reference)
         if kept is None:
-            coming = self._coming.pop(reference, None)
-            kept = coming.result() if coming else self._prepare(reference)
+            kept = coming.result() if (coming := self._coming.pop(reference, None)) else self._prepare(reference)
             self._pixels.put(reference, kept, kept.patches.nbytes)
         return kept
+
+    def seen(self, prompt: Prompt) -> int:
+        """How many numbers the tower is given of a prompt's pictures."""
+        return sum(self.pixels(reference).patches.numel() for reference in prompt.example.images)
 
     def hold(self, image: Image.Image) -> str:
         """A reference to a picture that lies in no file, to be asked about next: it is forgotten as any other, and then gone."""
@@ -125,6 +130,11 @@ class Encoder:
         """Any text that the tokenizer takes for one token of its own, whatever stands around it; overlapping ones too."""
         names = {name for name in (*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()) if len(name) > 1 and not name.isspace()}
         return re.compile(f"(?={'|'.join(map(re.escape, sorted(names)))})" if names else r"(?!)")
+
+    @cached_property
+    def thoughts(self) -> Thoughts:
+        """How the model marks its thoughts."""
+        return Thoughts.of(self.tokenizer)
 
     @property
     def pad_id(self) -> int:
@@ -177,9 +187,7 @@ class Encoder:
         return other
 
     def _templated(self, prompt: Prompt, text: str) -> str:
-        content = [{"type": "image"} for _ in prompt.example.images] + [{"type": "text", "text": text}]
-        # No system turn of ours: Qwen's chat template adds its own.
-        return str(self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True))
+        return self.thoughts.before(prompt, str(self.tokenizer.apply_chat_template(turns(prompt, text), tokenize=False, add_generation_prompt=True)))
 
     def _ids_with(self, prompt: Prompt, images: Sequence[str]) -> list[int]:
         """The token ids, with these texts in the places of the images. What the asker wrote is text, and never a token that steers."""
@@ -199,7 +207,7 @@ class Encoder:
 
     def _with_cuts(self, prompt: Prompt, cut: str) -> str:
         """The user's turn, cut behind the first sign of every control token that the asker wrote: its halves are plain text."""
-        theirs = asked(prompt.example)
+        theirs = prompt.asked or asked(prompt.example)
         before, found, after = prompt.text.partition(theirs)
         if not found:  # nobody knows what is the template's
             before, theirs, after = "", prompt.text, ""
@@ -267,9 +275,9 @@ class Encoder:
         return TokenBatch(self.prompts([group.prompt for group in groups]), ids_RC, mask_RC, prompt_of_R, early_RC)
 
 
-def key_of(prompt: Prompt) -> tuple[tuple[str, ...], str, str]:
+def key_of(prompt: Prompt) -> tuple[tuple[str, ...], str, str, str]:
     """What of a prompt its token ids depend on."""
-    return prompt.example.images, prompt.text, prompt.opening
+    return prompt.example.images, prompt.text, prompt.opening, prompt.system
 
 
 @cache

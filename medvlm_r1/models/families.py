@@ -185,10 +185,15 @@ def skeleton(directory: Path) -> Any:
         return _read("configuration", lambda path: family.model_class(family.model_class.config_class.from_pretrained(path)), directory)
 
 
-def image_budget(directory: Path) -> int:
-    """The most pixels of an image that a directory's processor lets through."""
+def image_budget(directory: Path, max_pixels: int | None = None) -> int:
+    """The most pixels of an image that a directory's processor lets through where it is told to let no more through than ``max_pixels``."""
     family = family_of(directory)
-    return family.most_pixels(_processor(family, directory)) if family else UNKNOWN_BUDGET
+    if family is None:
+        return max_pixels or UNKNOWN_BUDGET
+    processor = _processor(family, directory)
+    if max_pixels is not None:
+        family.shrink(processor, max_pixels)
+    return family.most_pixels(processor)
 
 
 def _processor(family: Family, directory: Path) -> Any:

@@ -92,6 +92,11 @@ class GeneralEncoder(Encoder):
         rows, columns = math.ceil(image.height / 14), math.ceil(image.width / 14)
         return Pixels(torch.empty(rows * columns, 0), (1, rows, columns), content)
 
+    def seen(self, prompt: Prompt) -> int:
+        """See Encoder.seen."""
+        made = [value for name, value in self.inputs(prompt).items() if name.startswith("pixel_values")]
+        return sum(part.numel() for value in made for part in (value if isinstance(value, list) else [value]))
+
     def hold(self, image: Image.Image) -> str:
         """See Encoder.hold."""
         picture = within(image.convert("RGB"), self.max_pixels)

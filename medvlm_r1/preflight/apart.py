@@ -28,4 +28,4 @@ def plan_alone(shape: ModelShape, work: Workload, budget: int) -> MemoryPlan:
     one = alone(work, budget)
     in_pass = replace(one, prompts=one.micro_prompts, generates=False)  # pictures are encoded in each pass and never before it
     found = plan(shape, one)
-    return replace(found, packed=0, embeddings=0, vision=plan(shape, in_pass).vision, pixels=work.images * work.patches * 3 * 14 * 14)
+    return replace(found, packed=0, embeddings=0, vision=plan(shape, in_pass).vision, pixels=work.images * work.patches * 3 * shape.tower.patch_px**2)

@@ -7,12 +7,14 @@ from typing import Any
 
 from medvlm_r1.errors import ConfigError, ModelError
 from medvlm_r1.models.adapt import Trainable, adapt
-from medvlm_r1.models.families import family_of, image_budget, locate, skeleton
+from medvlm_r1.models.families import FAMILIES, family_of, image_budget, locate, skeleton
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS, Policy
+from medvlm_r1.preflight import published
 from medvlm_r1.preflight.apart import plan_alone
 from medvlm_r1.preflight.machine import Device, this_device
 from medvlm_r1.preflight.memory import MemoryPlan, Workload, plan
-from medvlm_r1.preflight.shape import KNOWN, ModelShape
+from medvlm_r1.preflight.published import PUBLISHED
+from medvlm_r1.preflight.shape import KNOWN, ModelShape, Tower
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import render
 from medvlm_r1.training.grpo.trainer import GRPOConfig
@@ -30,7 +32,8 @@ TARGET_TOKENS = {"letter": 16, "trace": 256}
 class Prompts:
     """What the data ask for: tokens and image patches of a large prompt, different images in all.
 
-    >>> Prompts.assumed(max_pixels=401408)
+    >>> from medvlm_r1.preflight.shape import QWEN2_VL_2B
+    >>> Prompts.assumed(QWEN2_VL_2B.tower, max_pixels=401408)
     Prompts(tokens=768, patches=2048, images=600)
     """
 
@@ -39,10 +42,11 @@ class Prompts:
     images: int
 
     @classmethod
-    def assumed(cls, max_pixels: int) -> "Prompts":
+    def assumed(cls, tower: Tower, max_pixels: int) -> "Prompts":
         """Without data: 600 questions of 256 tokens, each with one image as large as it may be."""
-        image_tokens = min(max_pixels // 28**2, MAX_PROMPT_TOKENS - TEXT_TOKENS)
-        return cls(image_tokens + TEXT_TOKENS, 4 * image_tokens, IMAGES)
+        patches, tokens = tower.seen(max_pixels)
+        tokens = min(tokens, MAX_PROMPT_TOKENS - TEXT_TOKENS)
+        return cls(tokens + TEXT_TOKENS, min(patches, tower.merged * tokens), IMAGES)
 
     @classmethod
     def of(cls, policy: Policy, config: Config, examples: Sequence[Example]) -> "Prompts":
@@ -50,9 +54,9 @@ class Prompts:
 
         Means over the largest that can meet in a micro-batch: one large picture among small ones counts once.
         """
-        encoder = policy.encoder
-        patches = [sum(len(encoder.pixels(reference).patches) for reference in example.images) for example in examples]
-        tokens = [len(encoder.prompt_ids(render(example, config.template))) for example in examples]
+        encoder, values = policy.encoder, Tower.of(policy.model).patch_values
+        prompts = [render(example, config.template) for example in examples]
+        patches, tokens = [encoder.seen(prompt) // values for prompt in prompts], [len(encoder.prompt_ids(prompt)) for prompt in prompts]
         together = max(p for p, _ in micro_batches(config, max(tokens)))
         images = len({reference for example in examples for reference in example.images})
         return cls(_mean_of_largest(tokens, together), _mean_of_largest(patches, together), images)
@@ -219,15 +223,15 @@ def workloads(config: Config, prompts: Prompts, head_positions: int) -> list[Wor
     ]
 
 
-def before_loading(config: Config) -> tuple[Forecast, str]:
-    """A forecast without data, weights or download, and what it assumes.
+def before_loading(config: Config, device: Device | None = None) -> tuple[Forecast, str]:
+    """A forecast without data, weights or download, and what it assumes; for this machine, or another device.
 
     Raises ModelError where the model is neither here nor known.
     """
     shape, budget, source = _shape(config)
-    assumed = Prompts.assumed(config.max_pixels or budget)
-    said = f"assumes {assumed.images} images of at most {assumed.patches // 4} tokens and {TEXT_TOKENS} tokens of text a question"
-    return forecast(config, shape, assumed, this_device()), f"{source}; {said}"
+    assumed = Prompts.assumed(shape.tower, budget)
+    said = f"assumes {assumed.images} images of at most {assumed.tokens - TEXT_TOKENS} tokens and {TEXT_TOKENS} tokens of text a question"
+    return forecast(config, shape, assumed, device or this_device()), f"{source}; {said}"
 
 
 def _shape(config: Config) -> tuple[ModelShape, int, str]:
@@ -235,31 +239,36 @@ def _shape(config: Config) -> tuple[ModelShape, int, str]:
     try:
         directory = locate(config.model, download=False)
     except ModelError:
+        said = f'"{config.model}" is not here: its published sizes'
+        if config.model in PUBLISHED:
+            shape = ModelShape.of(adapt(published.skeleton(config.model), config.trainable))
+            shape = replace(shape, shares_prompts=PUBLISHED[config.model]().model_type in FAMILIES)
+            return shape, shape.tower.tile * shape.tower.patch_px**2, said if shape.shares_prompts else f"{said}, estimated"
         if config.model not in KNOWN:
             raise
-        return learning(KNOWN[config.model], config.trainable), 12_845_056, f'"{config.model}" is not here: its published sizes'
+        return learning(KNOWN[config.model], config.trainable), config.max_pixels or 12_845_056, said
     is_known = family_of(directory) is not None
     source = f"{'counted' if is_known else 'estimated'} from {directory / 'config.json'}"
-    return ModelShape.of(adapt(skeleton(directory), config.trainable), is_known), image_budget(directory), source
+    return ModelShape.of(adapt(skeleton(directory), config.trainable), is_known), image_budget(directory, config.max_pixels), source
 
 
 def learning(shape: ModelShape, trainable: Trainable) -> ModelShape:
     """A Qwen2-VL's shape with parts frozen and adapters put in, by counting: for a model that is not here.
 
-    A layer of its decoder has biases at query, key and value, and two norms; a tower hands on vectors of width 1,536 by its last matrix.
+    A layer of its decoder has biases at query, key and value, and two norms.
     """
     h, kv, m = shape.hidden, shape.kv_size, shape.mlp
     attention = {"q_proj": (h, h), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (h, h)}
     sizes = attention | {"gate_proj": (h, m), "up_proj": (h, m), "down_proj": (m, h)}
     text = shape.layers * (sum(i * o for i, o in sizes.values()) + h + 2 * kv + 2 * h) + h
-    vision = 665_271_296 + 5121 * (h - 1536)
+    vision = shape.tower.weights
     counts = {"text": text, "embeddings": shape.parameters - text - vision, "vision": vision}
     lora = trainable.lora
     adapters = lora.rank * shape.layers * sum(sum(sizes[name]) for name in lora.targets)
     learns = [part for part in counts if part not in trainable.freeze and (part == "vision" or not lora.rank)]
     return replace(
         shape, parameters=shape.parameters + adapters, trainable=sum(counts[part] for part in learns) + adapters,
-        vision_trains="vision" in learns, adapters=adapters,
+        tower=replace(shape.tower, trains="vision" in learns), adapters=adapters,
     )  # fmt: skip
 
 

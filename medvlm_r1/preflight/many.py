@@ -9,7 +9,7 @@ Legend: as preflight.memory; S the GPUs.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medvlm_r1.preflight.memory import Workload, decoder_bytes, layer_weights, plan, vision_bytes, vision_weights
+from medvlm_r1.preflight.memory import Workload, decoder_bytes, layer_weights, plan, vision_bytes
 from medvlm_r1.preflight.shape import ModelShape
 from medvlm_r1.training.distributed import Devices
 
@@ -70,17 +70,17 @@ LAYOUTS = (  # the fastest that fits is taken
 
 def ends(shape: ModelShape) -> int:
     """Weights outside the decoder's layers and the vision tower's: embeddings and head, which are put together as one."""
-    return shape.parameters - shape.adapters - shape.layers * layer_weights(shape, on_gpu=False) - vision_weights(shape)
+    return shape.parameters - shape.adapters - shape.layers * layer_weights(shape, on_gpu=False) - shape.tower.weights
 
 
 def activation_bytes(shape: ModelShape, work: Workload, recompute: bool) -> int:
     """What the backward pass needs: all of it, or each layer's input and one layer in full."""
     b, tokens, patches = work.number_bytes, work.micro_tokens, work.micro_prompts * work.patches
-    tower = vision_bytes(shape, b, work.on_gpu) if shape.vision_trains else 0
+    tower = vision_bytes(shape, b, work.on_gpu) if shape.tower.trains else 0
     if not recompute:
         return tokens * decoder_bytes(shape, b, work.on_gpu) + patches * tower
-    inputs = tokens * shape.layers * shape.hidden * b + patches * shape.vision_layers * shape.vision_hidden * b * shape.vision_trains
-    return inputs + max(tokens * decoder_bytes(shape, b, work.on_gpu) // shape.layers, patches * tower // shape.vision_layers)
+    inputs = tokens * shape.layers * shape.hidden * b + patches * shape.tower.layers * shape.tower.hidden * b * shape.tower.trains
+    return inputs + max(tokens * decoder_bytes(shape, b, work.on_gpu) // shape.layers, patches * tower // shape.tower.layers)
 
 
 def memory(shape: ModelShape, work: Workload, size: int, layout: Layout) -> dict[str, int]:
@@ -92,7 +92,7 @@ def memory(shape: ModelShape, work: Workload, size: int, layout: Layout) -> dict
     >>> from medvlm_r1.preflight.memory import PAPER
     >>> from medvlm_r1.preflight.shape import QWEN2_VL_7B
     >>> {phase: round(size / 1e9, 1) for phase, size in memory(QWEN2_VL_7B, PAPER, 8, Layout(Devices(shard=True, recompute=True))).items()}
-    {'rollout': 45.4, 'update': 31.0}
+    {'rollout': 45.4, 'update': 30.9}
     """
     b, whole = work.number_bytes, plan(shape, work)
     if not layout.devices.shard:
@@ -100,7 +100,7 @@ def memory(shape: ModelShape, work: Workload, size: int, layout: Layout) -> dict
         if layout.devices.recompute:  # where little is kept, all gradients are there before it is gone
             saved = whole.activations + whole.vision + whole.gradients - activation_bytes(shape, work, True) - b * shape.trainable
         return {phase: held - saved * (phase == "update") for phase, held in whole.sizes(on_host=False).items() if not (layout.served and phase == "rollout")}
-    tower = vision_weights(shape) * b if work.reference else 0
+    tower = shape.tower.weights * b if work.reference else 0
     held = (12 * shape.trainable + 4 * (shape.parameters - shape.trainable)) // size + (whole.reference - tower) // size + tower + whole.embeddings
     working = b * (2 * layer_weights(shape, on_gpu=False) + ends(shape))
     update = held + working + 4 * shape.trainable // size + b * ends(shape) + activation_bytes(shape, work, layout.devices.recompute) + whole.head
@@ -111,7 +111,7 @@ def memory(shape: ModelShape, work: Workload, size: int, layout: Layout) -> dict
 def seconds(shape: ModelShape, work: Workload, size: int, layout: Layout, hardware: Hardware = H100) -> dict[str, float]:
     """A step's phases. Sending overlaps with computing where weights are cut; a replica's sum of gradients follows its backward pass."""
     b, rows = work.number_bytes, work.prompts * work.rollouts
-    decoder, tower = shape.parameters - vision_weights(shape), vision_weights(shape)
+    decoder, tower = shape.parameters - shape.tower.weights, shape.tower.weights
     tokens, patches = work.prompts * work.prompt_tokens + rows * work.completion_tokens, work.prompts * work.patches
     times = 3 + work.reference + layout.devices.recompute  # passes as dear as a forward one: the backward pass counts twice
     computed = 2 * (decoder * tokens * times + tower * patches * (3 + layout.devices.recompute)) / hardware.flops

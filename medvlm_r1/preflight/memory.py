@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 
 from medvlm_r1.preflight.shape import QWEN2_VL_2B, ModelShape  # noqa: F401 - the examples are about it
 
-PATCH_VALUES = 3 * 2 * 14 * 14  # colours, frames, height, width of what the vision tower calls a patch
 HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logits, the scaled copy, the result
 
 
@@ -17,7 +16,7 @@ HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logi
 class Workload:
     """The largest step of a run: P prompts of L tokens, G rollouts of C tokens each.
 
-    ``patches`` are those of one prompt's images, ``images`` the pictures of the whole run.
+    ``patches`` are those of one prompt's images, of whatever size the tower's are; ``images`` the pictures of the whole run.
     ``redraws``: how often others may be asked in the place of all prompts.
     In an update ``micro_prompts`` with completions of ``micro_completion`` tokens go through the model together, which is the
     most that micro-batches can hold; the LM head takes ``head_positions`` at a time. Supervised training has one rollout, which
@@ -70,7 +69,7 @@ class MemoryPlan:
     moments     2,208,985,600 x 8, AdamW's two                  17.67
     reference   2,208,985,600 x 2                                4.42
     embeddings  600 x 512 x 1536 x 2, the reference's images     0.94
-    gradients   the others' than the tower's, 1,579,840,000 x 2  3.16
+    gradients   the others' than the tower's, 1,543,714,304 x 2  3.09
     activations 6,144 tokens x 2,151,968, and joined weights    13.40
     vision      8,192 patches x 1,571,120, from the rollout on  12.87
     head        441 x 151,936 x 12                               0.80
@@ -82,7 +81,7 @@ class MemoryPlan:
 
     >>> {name: round(size / 1e9, 2) for name, size in plan(QWEN2_VL_2B, PAPER).parts.items()}
     ... # doctest: +NORMALIZE_WHITESPACE
-    {'weights': 4.42, 'masters': 8.84, 'moments': 17.67, 'reference': 4.42, 'embeddings': 0.94, 'gradients': 3.16,
+    {'weights': 4.42, 'masters': 8.84, 'moments': 17.67, 'reference': 4.42, 'embeddings': 0.94, 'gradients': 3.09,
      'activations': 13.4, 'vision': 12.87, 'head': 0.8, 'packed': 1.72, 'cache': 0.41, 'stepped': 8.84, 'pixels': 2.89}
     """
 
@@ -128,7 +127,7 @@ class MemoryPlan:
 
         >>> phase, size = plan(QWEN2_VL_2B, PAPER).peak(on_host=False)
         >>> phase, round(size / 1e9, 2)
-        ('update', 68.24)
+        ('update', 68.16)
         """
         return max(self.sizes(on_host).items(), key=lambda item: item[1])
 
@@ -136,9 +135,9 @@ class MemoryPlan:
 def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
     """The memory plan of a model under a workload: sizes of what is kept, not what one operation borrows meanwhile."""
     b, rows = work.number_bytes, work.prompts * work.rollouts
-    image_tokens = work.patches // 4
+    image_tokens = work.patches // shape.tower.merged
     cached = 2 * work.prompts * work.prompt_tokens + rows * work.completion_tokens  # a prompt's as computed, and as decoding reads them
-    tower = vision_bytes(shape, b, work.on_gpu) if shape.vision_trains else 0
+    tower = vision_bytes(shape, b, work.on_gpu) if shape.tower.trains else 0
     positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.micro_completion)
     activations = work.micro_tokens * decoder_bytes(shape, b, work.on_gpu) + b * shape.layers * shape.hidden * (shape.hidden + 2 * shape.kv_size)
     vision, head = work.seen * work.patches * tower, HEAD_BYTES * positions * shape.vocabulary
@@ -147,7 +146,7 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
         masters=4 * shape.trainable if b < 4 else 0,
         moments=8 * shape.trainable,
         reference=b * (shape.trainable - shape.adapters) if work.reference else 0,  # what learns is copied, the rest shared
-        embeddings=b * work.images * image_tokens * shape.hidden if work.reference or not shape.vision_trains else 0,
+        embeddings=b * work.images * image_tokens * shape.hidden if work.reference or not shape.tower.trains else 0,
         gradients=gradients(shape, work, activations + head, vision),
         activations=activations,  # and the joined weights of query, key and value
         vision=vision,
@@ -155,7 +154,7 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
         packed=b * shape.layers * layer_weights(shape, work.on_gpu) if work.generates else 0,
         cache=cached * 2 * b * shape.kv_size * shape.layers if work.generates else 0,
         stepped=4 * shape.trainable,
-        pixels=(b if work.on_gpu else 4) * work.images * work.patches * PATCH_VALUES,
+        pixels=(b if work.on_gpu else 4) * work.images * work.patches * shape.tower.patch_values,
     )
 
 
@@ -168,23 +167,14 @@ def gradients(shape: ModelShape, work: Workload, activations: int, vision: int) 
     >>> step = Workload(4, 4, 376, 150, 1024, 600, 4, 150, 441)  # of 3,904 tokens, one micro-batch
     >>> gradients(QWEN2_VL_2B, step, 10**10, 10**10) == 2 * 151936 * 1536  # the head's
     True
-    >>> round(gradients(QWEN2_VL_2B, PAPER, 10**10, 10**10) / 1e9, 2), gradients(QWEN2_VL_2B, step, 10**9, 10**10) + 10**9 == 2 * 1_579_840_000
-    (3.16, True)
+    >>> round(gradients(QWEN2_VL_2B, PAPER, 10**10, 10**10) / 1e9, 2), gradients(QWEN2_VL_2B, step, 10**9, 10**10) + 10**9 == 2 * 1_543_714_304
+    (3.09, True)
     """
-    b, rest = work.number_bytes, shape.trainable - vision_weights(shape) * shape.vision_trains
+    b, rest = work.number_bytes, shape.trainable - shape.tower.weights * shape.tower.trains
     if work.micro_prompts < work.prompts:
         return b * (rest if work.generates else shape.trainable)
     first = min(rest, shape.vocabulary * shape.hidden)
     return max(b * first, b * rest - activations, b * shape.trainable - activations - vision)
-
-
-def vision_weights(shape: ModelShape) -> int:
-    """Of a tower's matrices.
-
-    >>> round(vision_weights(QWEN2_VL_2B) / 1e6)
-    629
-    """
-    return shape.vision_layers * (4 * shape.vision_hidden**2 + 2 * shape.vision_hidden * shape.vision_mlp)
 
 
 def layer_weights(shape: ModelShape, on_gpu: bool) -> int:
@@ -224,14 +214,17 @@ def decoder_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
 def vision_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     """What autograd keeps of one patch in the vision tower.
 
-    A block keeps, of its width: two norms' inputs and outputs, query, key and value before and after the rotation
-    (the value once), attention's output twice; of the MLP's width: before, gate of and after the GELU, on a GPU before and after.
-    Then the patch itself, and the merger's norm and GELU.
+    A block keeps, of its width: two norms' inputs and outputs, query, key and value, attention's output; where positions are turned
+    query and key once more and the output twice, where a block's branches are scaled each branch too; of the MLP's width: what is before
+    and after the GELU, and a quick GELU's gate, but where a GPU has one kernel for it. Then the patch itself, and what the projector's matrices take; behind blocks that see
+    one size a last norm.
 
     >>> (2 * (11 * 1280 + 3 * 5120) + 4 * 16) * 32 + 2 * (1176 + 4 * 1280) == vision_bytes(QWEN2_VL_2B, 2)
     True
     >>> vision_bytes(QWEN2_VL_2B, 2), vision_bytes(QWEN2_VL_2B, 2, on_gpu=True)
     (1898800, 1571120)
     """
-    block = b * (11 * shape.vision_hidden + (2 if on_gpu else 3) * shape.vision_mlp) + 4 * shape.vision_heads
-    return block * shape.vision_layers + b * (PATCH_VALUES + 4 * shape.vision_hidden)
+    tower = shape.tower
+    block = b * (tower.kept * tower.hidden + tower.kept_mlp[on_gpu] * tower.mlp) + 4 * tower.heads
+    last = 2 * tower.hidden if tower.tile else 0
+    return block * tower.layers + b * (tower.patch_values + last + tower.projected // tower.merged)

@@ -45,8 +45,7 @@ class Answer:
 def ask(policy: Policy, example: Example, template: str, max_tokens: int, seen: Callable[[str], None] | None = None) -> Answer:
     """Ask greedily; ``seen`` is called with all that is written so far. Raises EngineError where there is no answer."""
     prompt = render(example, template)
-    decode = policy.encoder.tokenizer.decode
-    engine = local(policy, seen=(lambda ids: seen(decode(ids, skip_special_tokens=False))) if seen else None)
+    engine = local(policy, seen=(lambda ids: seen(policy.encoder.thoughts.said(ids, prompt, whole=False))) if seen else None)
     completion = Guarded(engine, policy.encoder).generate([prompt], Sampling(1, 0.0, max_tokens))[0][0]
     if completion.error:
         raise EngineError(completion.error)
@@ -94,6 +93,7 @@ def _letters(policy: Policy, prompt: Prompt, text: str) -> tuple[Rollout, ...]:
     """The completions that differ in nothing but the letter."""
     thought = text.rpartition("<answer>")[0] or (text.rstrip() + "\n" if "</think>" in text else "")
     before = "" if prompt.bare else f"{thought}<answer>"
+    before = policy.encoder.thoughts.behind(before, prompt)
     texts = [before + letter for letter in LETTERS[: len(prompt.example.options)]]
     rows = policy.encoder.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     return tuple(Rollout(Completion(tuple(ids), (0.0,) * len(ids), "", True), {}) for ids in rows)

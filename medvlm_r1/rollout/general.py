@@ -74,7 +74,7 @@ class GeneralEngine:
         )
         with _nothing_of_its_own(policy.model):
             policy.model.generate(**placed, generation_config=settings, logits_processor=LogitsProcessorList([drawn]))
-        return [written(policy.encoder.tokenizer, policy.stop_ids, *row, policy.version) for row in drawn.rows()]
+        return [written(policy.encoder, prompt, policy.stop_ids, *row, policy.version) for row in drawn.rows()]
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from medvlm_r1.files import utf8
+from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.kept import Kept
 from medvlm_r1.models.packed import Packed
 from medvlm_r1.models.policy import Policy
@@ -58,7 +58,8 @@ class LocalEngine:
         writing = self._writing(batch := self.policy.encoder.prompts(prompts), sampling)
         writing.seen = self.seen
         rows = writing.write(batch, torch.from_numpy(np.stack(noise)))
-        completions = [written(self.policy.encoder.tokenizer, self.policy.stop_ids, *row, self.policy.version) for row in rows]
+        asked = (prompt for prompt in prompts for _ in range(sampling.n))
+        completions = [written(self.policy.encoder, prompt, self.policy.stop_ids, *row, self.policy.version) for prompt, row in zip(asked, rows, strict=True)]
         return (completions[at : at + sampling.n] for at in range(0, len(completions), sampling.n))
 
     def _writing(self, batch: PromptBatch, sampling: Sampling) -> Writing:
@@ -79,10 +80,10 @@ class LocalEngine:
         return layers
 
 
-def written(tokenizer: Any, stop_ids: Sequence[int], ids: Sequence[int], logprobs: Sequence[float], version: int) -> Completion:
+def written(encoder: Encoder, prompt: Prompt, stop_ids: Sequence[int], ids: Sequence[int], logprobs: Sequence[float], version: int) -> Completion:
     """A completion of these tokens; what stopped it is no part of its text."""
     finished = ids[-1] in stop_ids
-    text = tokenizer.decode(list(ids[:-1] if finished else ids), skip_special_tokens=False)
+    text = encoder.thoughts.said(ids[:-1] if finished else ids, prompt)
     return Completion(tuple(ids), tuple(logprobs), text, finished, version=version)
 
 

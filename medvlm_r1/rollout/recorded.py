@@ -89,7 +89,10 @@ class Recorded:
     def key(self, prompt: Prompt, images: Sequence[str], sampling: Sampling, k: int) -> str:
         """32 hex digits. How many completions are drawn beside this one does not matter."""
         settings = {name: value for name, value in asdict(sampling).items() if name != "n"}
-        text = json.dumps([self.identity, prompt.example.id, prompt.text, prompt.opening, images, settings, prompt.first + k], ensure_ascii=False)
+        text = json.dumps(
+            [self.identity, prompt.example.id, prompt.text, prompt.opening, images, settings, prompt.first + k, *filter(None, [prompt.system])],
+            ensure_ascii=False,
+        )
         return digest(text)[:32]
 
     def _keep(self, completions: dict[str, Completion]) -> None:

@@ -70,7 +70,8 @@ class RemoteEngine:
         except ImageError as error:
             return [Completion((), (), "", False, str(error))] * sampling.n
         content = [{"type": "image_url", "image_url": {"url": url}} for url in images] + [{"type": "text", "text": prompt.text}]
-        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        turns: list[dict[str, Any]] = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        turns.append({"role": "user", "content": content})
         opening: dict[str, Any] = {}
         if prompt.opening:  # what vLLM and SGLang understand; a server that does not would begin anew
             turns.append({"role": "assistant", "content": prompt.opening})

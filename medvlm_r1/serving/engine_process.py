@@ -182,21 +182,17 @@ class EngineProcess:
         """What row ``k`` has written since; half a character waits for its rest."""
         if (now := time.monotonic()) - request.told_at.get(k, 0.0) < TELL_EVERY_S and request.told[k]:
             return
-        text, told = self._text(request.ids[k]), request.told[k]
+        text, told = self.policy.encoder.thoughts.said(request.ids[k], request.prompt, whole=False), request.told[k]
         if len(text) > told and not text.endswith("\ufffd"):
             request.told[k] = len(text)
             request.told_at[k] = now if len(request.ids[k]) >= FIRST_TOKENS else 0.0
             self._say(request, Said(k, text[told:]))
 
-    def _text(self, ids: Sequence[int]) -> str:
-        text: str = self.policy.encoder.tokenizer.decode(ids, skip_special_tokens=False)
-        return text
-
     def _finish(self) -> None:
         """Measure the options of all rows that have just ended, together, and tell of them."""
         ended = [(request, token) for request, token in self._ended if request.id in self._requests]
         self._ended = []
-        texts = [self._text(request.ids[token.k]) for request, token in ended]
+        texts = [self.policy.encoder.thoughts.said(request.ids[token.k], request.prompt) for request, token in ended]
         probs = self._probs(ended, texts)
         for n, ((request, token), text) in enumerate(zip(ended, texts, strict=True)):
             ids = (*request.ids[token.k], *([token.id] if token.end == "stop" else []))

@@ -94,7 +94,7 @@ def target(policy: Policy, config: SFTConfig, example: Example) -> RolloutGroup:
     """The completion to learn, as a group of one."""
     if config.target == "trace" and not example.reasoning:
         raise DataError(f'example "{example.id}" has no reasoning to learn from; set target=letter')
-    text = gold(example, example.reasoning if config.target == "trace" else None)
-    ids = policy.encoder.tokenizer(text, add_special_tokens=False)["input_ids"] + [policy.stop_ids[0]]
+    text, prompt = gold(example, example.reasoning if config.target == "trace" else None), render(example, config.template)
+    ids = policy.encoder.tokenizer(policy.encoder.thoughts.behind(text, prompt), add_special_tokens=False)["input_ids"] + [policy.stop_ids[0]]
     completion = Completion(tuple(ids), (0.0,) * len(ids), text, finished=True)
-    return RolloutGroup(render(example, config.template), (Rollout(completion, {}),))
+    return RolloutGroup(prompt, (Rollout(completion, {}),))

@@ -52,7 +52,7 @@ class VLLMEngine:
         threads = ThreadPoolExecutor(max(1, min(len(prompts), self.pool.width)))
         try:
             coming = [threads.submit(self.pool.run, self._asking(prompt, sampling)) for prompt in prompts]
-            return [[self._completion(row) for row in each.result()] for each in coming]
+            return [[self._completion(prompt, row) for row in each.result()] for prompt, each in zip(prompts, coming, strict=True)]
         finally:
             threads.shutdown(cancel_futures=True)
 
@@ -99,7 +99,7 @@ class VLLMEngine:
             raise Fault(f'its weights are "{strange}" and none of this run: it was started again, or another run uses it', 200)
         return found
 
-    def _completion(self, row: Row) -> Completion:
+    def _completion(self, prompt: Prompt, row: Row) -> Completion:
         versions = [version for text in row.labels if (version := version_of(self.run, text)) is not None]
         with self._encoding:
-            return written(self.encoder.tokenizer, self.stop_ids, row.ids, row.logprobs, min(versions))
+            return written(self.encoder, prompt, self.stop_ids, row.ids, row.logprobs, min(versions))
