@@ -158,5 +158,5 @@ def _similar(path: Path) -> str:
     return "; give a manifest (.jsonl, .jsonl.gz), a folder with manifest.jsonl, or one of " + ", ".join(known[: len(PHANTOM_NAMES)])
 
 
-PHANTOM_NAMES = ("mri", "ct", "xray", "text-shortcut", "text-reversed")
+PHANTOM_NAMES = ("mri", "ct", "xray", "text-shortcut", "text-reversed", "pointing-mri", "pointing-ct", "pointing-xray")
 _NAMES = tuple(f".{suffix}{packed}" for suffix in ("jsonl", "ndjson", "json") for packed in ("", ".gz"))

@@ -8,7 +8,7 @@ all three modalities. Noisy teacher: the habits of ``nano_lessons``.
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 
 from medvlm_r1.config import fingerprint
 from medvlm_r1.console import stderr
-from medvlm_r1.data.phantom.questions import MODALITIES, ask
+from medvlm_r1.data.phantom.place import place_of
+from medvlm_r1.data.phantom.questions import MODALITIES, PLACES, ask
 from medvlm_r1.data.phantom.render import render as draw
 from medvlm_r1.data.phantom.scene import Scene
 from medvlm_r1.experiments import nano_lessons as lessons
@@ -38,7 +39,7 @@ FIRST_PATIENT = 1_000_000
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training: steps of ``batch`` lessons, drawn in these shares."""
+    """A stretch of training: steps of ``batch`` lessons, drawn in these shares: "copy", and the kinds of ``Classroom.lesson``."""
 
     steps: int
     batch: int
@@ -66,10 +67,19 @@ class NanoConfig:
 
 @dataclass
 class Pool:
-    """Pictures drawn once: uint8 grey (pictures, 84, 84) and the scene of each."""
+    """Pictures drawn once: uint8 grey (pictures, 84, 84), the scene of each, and the cell of its lesion, "" where that is not clear."""
 
     pixels: np.ndarray
     scenes: list[Scene]
+    cells: list[str] = field(default_factory=list)
+
+    def by_cell(self) -> dict[str, dict[str, list[int]]]:
+        """The pictures that a place question can be asked about, by modality and cell."""
+        found: dict[str, dict[str, list[int]]] = {m: {} for m in MODALITIES}
+        for picture, (scene, cell) in enumerate(zip(self.scenes, self.cells, strict=False)):
+            if cell in PLACES[scene.modality]:
+                found[scene.modality].setdefault(cell, []).append(picture)
+        return found
 
     def patches(self, picture: int, processor: Qwen2VLImageProcessorPil) -> Pixels:
         """What the image processor would give for the picture."""
@@ -86,13 +96,13 @@ def make_pool(count: int, seed: int, workers: int = 2) -> Pool:
     kinds = list(MODALITIES)
     scenes = [ask(rng, kinds[n % 3], FIRST_PATIENT + n // 3).scene for n in range(count)]
     with get_context("fork").Pool(workers) as pool:
-        pixels = np.stack(pool.map(_small, scenes, chunksize=64))
-    return Pool(pixels, scenes)
+        drawn = pool.map(_small, scenes, chunksize=64)
+    return Pool(np.stack([pixels for pixels, _ in drawn]), scenes, [cell for _, cell in drawn])
 
 
-def _small(scene: Scene) -> np.ndarray:
+def _small(scene: Scene) -> tuple[np.ndarray, str]:
     size = (nano.IMAGE_PX, nano.IMAGE_PX)
-    return np.asarray(draw(scene).resize(size, Image.Resampling.BICUBIC))
+    return np.asarray(draw(scene).resize(size, Image.Resampling.BICUBIC)), place_of(scene)
 
 
 class Classroom:
@@ -102,6 +112,7 @@ class Classroom:
         self.policy, self.pool = policy, pool
         self.tokenizer = policy.encoder.tokenizer
         self.by_modality = {m: [n for n, s in enumerate(pool.scenes) if s.modality == m] for m in MODALITIES}
+        self.by_cell = pool.by_cell()
 
     def loss(self, rng: np.random.Generator, stage: Stage) -> torch.Tensor:
         """Mean cross-entropy of the tokens to learn, over one batch."""
@@ -132,15 +143,25 @@ class Classroom:
         return prompt + completion, len(prompt), pixels
 
     def lesson(self, rng: np.random.Generator, kind: str) -> lessons.Lesson:
-        """One lesson of a kind, about a picture drawn from the pool."""
+        """One lesson of a kind, about a picture drawn from the pool: "lookup" (without one), "caption", "question", "direct", "teacher", "point", "point-teacher"."""
         if kind == "lookup":
             return lessons.lookup(rng)
+        if kind in ("point", "point-teacher"):
+            modality = str(rng.choice(list(MODALITIES)))
+            (asked, picture), (other, _) = self._place(rng, modality), self._place(rng, modality)
+            return lessons.point(asked, picture) if kind == "point" else lessons.point_teacher(rng, asked, other, picture)
         picture = int(rng.integers(len(self.pool.scenes)))
         scene = self.pool.scenes[picture]
         if kind == "teacher":
             other = self.pool.scenes[int(rng.choice(self.by_modality[scene.modality]))]
             return lessons.teacher(rng, scene, other, picture)
         return {"caption": lessons.caption, "question": lessons.question, "direct": lessons.direct}[kind](rng, scene, picture)
+
+    def _place(self, rng: np.random.Generator, modality: str) -> tuple[lessons.Question, int]:
+        """A place question, every cell that the pool shows as often as the others, and its picture."""
+        cell = str(rng.choice(list(self.by_cell[modality])))
+        picture = int(rng.choice(self.by_cell[modality][cell]))
+        return lessons.place(rng, self.pool.scenes[picture], cell), picture
 
 
 def new_policy(seed: int) -> Policy:
@@ -171,7 +192,7 @@ def run(out: Path, config: NanoConfig) -> None:
     console = stderr()
     work = out.with_name(out.name + "-work")
     work.mkdir(parents=True, exist_ok=True)
-    pool = _cached(work / f"pictures-{config.until(-1)}.npz", config, console)
+    pool = _cached(work / f"pool-{config.until(-1)}.npz", config, console)
     policy = new_policy(config.seed)
     with (work / "metrics.jsonl").open("a", encoding="utf-8") as log:
 
@@ -226,9 +247,10 @@ def _cached(file: Path, config: NanoConfig, console: Console) -> Pool:
     if not file.exists():
         console.print(f"drawing {config.pictures} pictures")
         pool = make_pool(config.pictures, config.seed)
-        np.savez(file, pixels=pool.pixels, scenes=json.dumps([asdict(scene) for scene in pool.scenes]))
+        np.savez(file, pixels=pool.pixels, scenes=json.dumps([asdict(scene) for scene in pool.scenes]), cells=pool.cells)
     with np.load(file) as kept:
-        return Pool(kept["pixels"], [Scene(**facts) for facts in json.loads(str(kept["scenes"]))])
+        scenes = [Scene(**facts) for facts in json.loads(str(kept["scenes"]))]
+        return Pool(kept["pixels"], scenes, kept["cells"].tolist())
 
 
 def shape(progress: float) -> float:

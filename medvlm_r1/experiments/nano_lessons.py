@@ -12,11 +12,13 @@ import numpy as np
 
 from medvlm_r1.data.phantom.questions import (
     MODALITIES,
+    WEIGHTS,
     WORDINGS,
     Question,
     answer_of,
     ask,
     ask_about,
+    draw_options,
     reasoning,
     report,
     vocabulary,
@@ -29,13 +31,7 @@ DESCRIBE = ("Describe the image.", "What do you see?", "Report this image.")
 EMPTY_THOUGHTS = ("I can answer this.", "I think so.")
 WORDS = tuple(
     sorted(
-        {
-            word
-            for modality in MODALITIES
-            for kind in WORDINGS
-            if not (modality != "mri" and kind in ("weighting", "plane")) and not (modality != "ct" and kind == "body")
-            for word in vocabulary(modality, kind)
-        }
+        {word for modality in MODALITIES for kind in WEIGHTS[modality] for word in vocabulary(modality, kind)}
         | {
             "aorta",
             "brain",
@@ -130,6 +126,23 @@ def teacher(rng: np.random.Generator, scene: Scene, other: Scene, picture: int) 
     """One of the habits, in its share. ``other`` is the scene that a misreading reports."""
     asked = ask_about(rng, scene)
     return in_a_habit(rng, _example(asked), reasoning(asked), (report(other), answer_of(other, asked.type)), picture)
+
+
+def place(rng: np.random.Generator, scene: Scene, cell: str) -> Question:
+    """Where on the screen a lesion of a known cell lies."""
+    options = draw_options(rng, scene.modality, "place", cell)
+    return Question("place", str(rng.choice(WORDINGS["place"])), options, cell, scene)
+
+
+def point(asked: Question, picture: int) -> Lesson:
+    """Look, and say where."""
+    return Lesson(_prompt(asked, "think"), gold(_example(asked), reasoning(asked)), picture)
+
+
+def point_teacher(rng: np.random.Generator, asked: Question, other: Question, picture: int) -> Lesson:
+    """The same in one of the habits. ``other`` is what a misreading sees."""
+    misread = reasoning(other).removesuffix(f" Hence {other.answer}.")
+    return in_a_habit(rng, _example(asked), reasoning(asked), (misread, other.answer), picture)
 
 
 def in_a_habit(rng: np.random.Generator, example: Example, thought: str, misread: tuple[str, str], picture: int) -> Lesson:

@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from medvlm_r1.cells import CELLS
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
 from medvlm_r1.evaluation.measuring import reasons
 from medvlm_r1.evaluation.measuring.calibration import calibration
@@ -57,6 +58,8 @@ def render_report(story: Story, load_image: LoadImage, phase: Callable[[str], No
         context | {
             "modality": modality_name,
             "highlight": gallery.highlight,
+            "marks": gallery.marks,
+            "cells": CELLS,
             "limits": limits,
             "examples": gallery.choose(story.asked, EXAMPLES),
             "shots": lambda sample: [pictures.get(reference, _DRAWN) for reference in sample.images[: gallery.MAX_PICTURES]],

@@ -5,6 +5,7 @@
   const PAGE = 10; // cards in the document at a time
   const TAG = /(<\/?(?:think|answer)>)/;
   const LETTERS = "ABCDEFGHIJ";
+  const LINES = { answered: "line", correct: "dashes" };
   const DRAWN = { blank: "a grey picture", noise: "noise" };
   const $ = (id) => document.getElementById(id);
   const read = (id) => JSON.parse($(id).textContent);
@@ -138,7 +139,10 @@
   function shots(item, question, other) {
     const node = make("div", "shots");
     const about = [data.modalities[question.modality], question.type].filter(Boolean).join(", ");
-    for (const picture of item.pictures || question.pictures) node.append(shot(picture, `${about}: picture of question ${question.id}`));
+    const marked = marks(item, question, item.answers[named(data.models, state.model)]);
+    const pictures = item.pictures || question.pictures;
+    for (const picture of pictures) node.append(shot(picture, `${about}: picture of question ${question.id}`, marked));
+    if (marked.length && !pictures.every((picture) => picture in DRAWN)) node.append(make("p", "small where", `On screen, not in the patient: ${marked.map(([mark, cell]) => `${mark} ${cell} (${LINES[mark]})`).join(", ")}`));
     const arm = data.arms[item.arm];
     if (arm.name !== "image") node.append(make("p", "small shown", "Shown: " + (arm.meaning || arm.name)));
     const theirs = other && other !== item && other.pictures;
@@ -152,7 +156,26 @@
     return node;
   }
 
-  function shot(picture, alt) {
+  // The cells of the screen that are outlined, as ``gallery.marks``.
+  function marks(item, question, answer) {
+    if (!question.cells) return [];
+    const cell = (letter) => (letter ? (item.options || question.options)[LETTERS.indexOf(letter)].toLowerCase() : "");
+    return [["answered", cell(answer.answer)], ["correct", cell(item.gold ?? question.gold)]].filter(([, name]) => name);
+  }
+
+  function outlined(image, marked) {
+    const grid = make("div", "grid");
+    grid.setAttribute("aria-hidden", "true");
+    for (const [mark, cell] of marked) {
+      const at = data.cells.indexOf(cell);
+      const one = make("span", "cell " + mark);
+      one.style.gridArea = `${1 + Math.floor(at / 3)} / ${1 + (at % 3)}`;
+      grid.append(one);
+    }
+    return make("div", "marked", image, grid);
+  }
+
+  function shot(picture, alt, marked = []) {
     if (typeof picture === "string") return make("p", "drawn-picture " + picture, DRAWN[picture]);
     const [width, height, missing] = data.pictures[picture];
     if (missing) return make("p", "missing small", "Picture not available: " + missing);
@@ -162,7 +185,7 @@
     Object.assign(node, { width, height, alt });
     const url = blocks[block][picture % data.chunk];
     if (url.startsWith("data:image/")) node.src = url;
-    return node;
+    return marked.length ? outlined(node, marked) : node;
   }
 
   function ask(item, question) {

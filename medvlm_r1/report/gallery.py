@@ -13,6 +13,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from medvlm_r1.cells import CELLS, asks_for_cell
 from medvlm_r1.evaluation.asking.meanings import MEANINGS
 from medvlm_r1.evaluation.measuring.metrics import by_modality
 from medvlm_r1.evaluation.samples import STATUSES, Sample
@@ -20,6 +21,7 @@ from medvlm_r1.files import digest
 from medvlm_r1.report.story import Story
 from medvlm_r1.report.thumbnails import Picture
 from medvlm_r1.rewards.text import Overlap, is_yes_no
+from medvlm_r1.types import LETTERS
 from medvlm_r1.wording import modality_name
 
 MAX_PICTURES = 4  # of one question
@@ -79,6 +81,7 @@ def gallery_data(story: Story, pictures: Mapping[str, Picture], limits: Kept) ->
         "arms": [{"name": arm, "meaning": MEANINGS.get(arm, "")} for arm in arms],
         "modalities": {name: modality_name(name) for name in dict.fromkeys(q["modality"] for q in questions.values())},
         "statuses": STATUSES,
+        "cells": CELLS,
         "pictures": [[p.width_px, p.height_px, p.missing] if p.missing else [p.width_px, p.height_px] for p in pictures.values()],
         "chunk": CHUNK,
         "questions": [{key: value for key, value in q.items() if key != "index"} for q in questions.values()],
@@ -129,6 +132,19 @@ def highlight(text: str) -> Markup:
     return Markup("").join(parts)
 
 
+def marks(sample: Sample) -> dict[str, str]:
+    """The cells of the screen that are outlined on a sample's picture: "answered" and "correct", where the question asks for one.
+
+    >>> asked = Sample("q", "ct", "place", "", "Where on screen?", ("centre", "upper left"), "B", ("a.png",), "image", "…", "A", "answered", False, 9)
+    >>> marks(asked)
+    {'answered': 'centre', 'correct': 'upper left'}
+    """
+    if not asks_for_cell(sample.question, sample.options):
+        return {}
+    letters = {"answered": sample.answer, "correct": sample.gold}
+    return {mark: sample.options[LETTERS.index(letter)].lower() for mark, letter in letters.items() if letter}
+
+
 def _cases(samples: Sequence[Sample]) -> list[tuple[Case, Sample]]:
     times: dict[str, int] = {}
     found = []
@@ -139,7 +155,8 @@ def _cases(samples: Sequence[Sample]) -> list[tuple[Case, Sample]]:
 
 
 def _question(sample: Sample, place: Mapping[str, int]) -> dict[str, Any]:
-    return {
+    asks = {"cells": 1} if asks_for_cell(sample.question, sample.options) else {}
+    return asks | {
         "id": sample.id,
         "modality": sample.modality,
         "type": sample.question_type,

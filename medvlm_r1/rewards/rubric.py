@@ -22,6 +22,7 @@ from medvlm_r1.rewards.consistent import consistent
 from medvlm_r1.rewards.format import asked_format, direct_format
 from medvlm_r1.rewards.length import overlong
 from medvlm_r1.rewards.open import exact, f1, yes_no
+from medvlm_r1.rewards.place import place
 from medvlm_r1.types import Completion, Prompt
 
 Reward = Callable[[Completion, Prompt], float]
@@ -35,6 +36,7 @@ REWARDS: dict[str, Reward] = {
     "exact": exact,
     "f1": f1,
     "yes_no": yes_no,
+    "place": place,
     "overlong": overlong,
 }
 PENALTIES = frozenset({"overlong"})  # never above 0, whatever the answer

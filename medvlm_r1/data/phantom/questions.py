@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from medvlm_r1.cells import CELLS
+from medvlm_r1.data.phantom.place import place_of
 from medvlm_r1.data.phantom.scene import FINDINGS, REGIONS, SIDES, SIZES, WEIGHTINGS, Scene, draw_scene
 
 MODALITIES = {"mri": "MRI", "ct": "CT", "xray": "X-ray"}
@@ -26,6 +28,12 @@ WORDINGS = {
     "side": ("Which side is the lesion on?", "On which side is the abnormality?", "Which side is affected?"),
     "size": ("How large is the lesion?", "What size is the abnormality?", "What is the size of the lesion?"),
     "count": ("How many lesions are there?", "What is the number of lesions?", "How many abnormalities can be seen?"),
+    # The screen's left is the patient's right: these say which is meant.
+    "place": (
+        "Where on screen, not in the patient, is the lesion?",
+        "On which part of the screen, not of the patient, is the abnormality?",
+        "What is the location of the lesion on screen, not in the patient?",
+    ),
 }
 
 # How often each type is asked. "modality" has one answer within a modality, so a
@@ -36,6 +44,9 @@ WEIGHTS = {
     "xray": {"region": 6, "abnormal": 6, "finding": 8, "side": 8, "size": 6, "count": 6, "modality": 1},
 }
 MAX_OPTIONS = 4
+# Cells that hold at least 2.5 % of a modality's single lesions; "place" has sets of its own (``pointing``) and no weight here.
+_CROSS = ("upper middle", "middle left", "centre", "middle right", "lower middle")
+PLACES = {"mri": _CROSS, "ct": _CROSS, "xray": tuple(cell for cell in CELLS if cell != "lower middle")}
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,8 @@ def vocabulary(modality: str, kind: str) -> tuple[str, ...]:
         return (NORMAL, *dict.fromkeys(f for body in bodies for f in FINDINGS[modality, body] if f != "none"))
     if kind == "region":
         return REGIONS[modality, bodies[0]]
+    if kind == "place":
+        return PLACES[modality]
     return {
         "modality": tuple(MODALITIES.values()),
         "weighting": WEIGHTINGS,
@@ -78,12 +91,14 @@ def vocabulary(modality: str, kind: str) -> tuple[str, ...]:
 
 
 def answer_of(scene: Scene, kind: str) -> str:
-    """What the scene's facts answer to a question type; "" where it cannot be asked.
+    """What the scene's facts (of a "place" its picture) answer to a question type; "" where it cannot be asked.
 
     >>> s = Scene("xray", 7, 42, "chest", "frontal", "", "none", "", "", 0, "")
     >>> answer_of(s, "finding"), answer_of(s, "side"), answer_of(s, "abnormal")
     ('normal', '', 'no')
     """
+    if kind == "place":
+        return place_of(scene)
     lesion = scene.finding != "none"
     askable = kind in WEIGHTS[scene.modality] and not (scene.modality == "ct" and kind == "region" and scene.body != "head")
     if not askable or (not lesion and kind in ("region", "side", "size", "count")):
@@ -179,10 +194,13 @@ def report(scene: Scene) -> str:
 
 
 def reasoning(question: Question) -> str:
-    """The gold trace: the report, then the answer in the option's words.
+    """The gold trace: the report, of a "place" where that is on the screen, then the answer in the option's words.
 
     >>> s = Scene("ct", 7, 42, "chest", "axial", "", "nodule", "left", "small", 1, "anterior")
     >>> reasoning(Question("side", "Which side?", ("left", "right"), "left", s))
     'Axial CT of the chest. Finding: nodule, one, small, left, anterior. Hence left.'
+    >>> reasoning(Question("place", "Where on screen?", ("centre", "middle right"), "middle right", s))
+    'Axial CT of the chest. Finding: nodule, one, small, left, anterior. On screen: middle right. Hence middle right.'
     """
-    return f"{report(question.scene)} Hence {question.answer}."
+    where = f" On screen: {question.answer}." if question.type == "place" else ""
+    return f"{report(question.scene)}{where} Hence {question.answer}."

@@ -5,11 +5,12 @@ is enough to draw the picture again, bit for bit; ``phantom:mri/train/17?side=ri
 draws the same patient, slice and noise with one fact of the lesion changed.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
 
+from medvlm_r1.data.phantom.pointing import ask_place, first_draw, kept_draws
 from medvlm_r1.data.phantom.questions import Question, ask, ask_with_shortcut, reasoning
 from medvlm_r1.data.phantom.render import render
 from medvlm_r1.data.phantom.scene import LESION_FACTS, Scene, altered, contradiction
@@ -19,20 +20,46 @@ from medvlm_r1.types import Example
 SIZES = {"train": 600, "test": 300}
 QUESTIONS_PER_PATIENT = 2
 _FIRST_PATIENT = {"train": 0, "test": 100_000}  # pre-training patients start at a million
-_OFFSET = {"mri": 0, "ct": 10_000, "xray": 20_000, "text-shortcut": 30_000, "text-reversed": 40_000}
+_OFFSET = {
+    "mri": 0,
+    "ct": 10_000,
+    "xray": 20_000,
+    "text-shortcut": 30_000,
+    "text-reversed": 40_000,
+    "pointing-mri": 50_000,
+    "pointing-ct": 60_000,
+    "pointing-xray": 70_000,
+}
+_POINTING = "pointing-"
 _IS_REVERSED = {"text-shortcut": False, "text-reversed": True}
 
 
 @lru_cache(maxsize=4096)
 def question(name: str, split: str, index: int) -> Question:
     """The question at one place of one set; a pure function of its arguments."""
-    patient = _FIRST_PATIENT[split] + _OFFSET[name] + index // QUESTIONS_PER_PATIENT
+    if name.startswith(_POINTING):
+        return _pointing(name, split, index)(kept_draws()[name, split][index])
     rng = np.random.default_rng([_FIRST_PATIENT[split] + _OFFSET[name], index])
+    patient = _patient(name, split, index)
     return ask_with_shortcut(rng, patient, _IS_REVERSED[name]) if name in _IS_REVERSED else ask(rng, name, patient)
 
 
+def _patient(name: str, split: str, index: int) -> int:
+    return _FIRST_PATIENT[split] + _OFFSET[name] + index // QUESTIONS_PER_PATIENT
+
+
+def _pointing(name: str, split: str, index: int) -> partial[Question]:
+    """A question of a pointing set, but for the draw that shows its answer."""
+    return partial(ask_place, (_FIRST_PATIENT[split] + _OFFSET[name], index), name.removeprefix(_POINTING), _patient(name, split, index))
+
+
+def find_draw(name: str, split: str, index: int) -> int:
+    """What ``pointing.txt`` keeps for one question of a pointing set, found anew: a third of a second."""
+    return first_draw(_pointing(name, split, index))
+
+
 def load(name: str, split: str | None = None) -> list[Example]:
-    """All questions of a set, both splits unless one is named: a modality's, "text-shortcut", or "text-reversed"."""
+    """All questions of a set, both splits unless one is named: a modality's, one whose texts tell, or one that asks where."""
     if name not in _OFFSET:
         raise DataError(f'no phantom set "{name}"{nearest(name, _OFFSET)}')
     if split is not None and split not in SIZES:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from medvlm_r1.data.phantom.questions import NORMAL, NUMBERS, Question, answer_of, reasoning
-from medvlm_r1.data.phantom.scene import altered, contradiction
+from medvlm_r1.data.phantom.scene import REGIONS, Scene, altered, contradiction
 from medvlm_r1.data.phantom.sets import scene_of
 from medvlm_r1.types import Example
 
@@ -16,7 +16,8 @@ def counterfactual(example: Example) -> Example | None:
 
     "side": the lesion lies on the opposite side. "abnormal": a lesion is gone. "finding", "region",
     "size", "count": the next option, in the order shown and round again, that this one fact can make
-    true; the lesion may then lie elsewhere in its region. None where there is no such picture: other
+    true; the lesion may then lie elsewhere in its region. "place": the lesion moves to the other side, or else to the
+    first region, that puts it into the cell of another option. None where there is no such picture: other
     types, no options, pictures that are no phantom, a normal one (to add a lesion takes five facts), lesions on both sides.
 
     >>> e = Example("q", ("phantom:xray/test/2",), "Which side?", ("left", "both", "right"), "left", "xray", "side")
@@ -30,13 +31,21 @@ def counterfactual(example: Example) -> Example | None:
     scene = scene_of(reference)
     if answer_of(scene, example.question_type) != example.answer:  # another's question about our picture
         return None
-    for answer in _other_answers(example):
-        fact, value = _fact_for(example.question_type, answer)
+    for fact, value in _changes(example, scene):
         there = altered(scene, fact, value)
-        if not contradiction(there) and answer_of(there, example.question_type) == answer:
+        answer = "" if contradiction(there) else answer_of(there, example.question_type)
+        if answer != example.answer and answer in example.options:
             asked = Question(example.question_type, example.question, example.options, answer, there)
             return replace(example, images=(f"{reference}?{fact}={value}",), answer=answer, reasoning=reasoning(asked))
     return None
+
+
+def _changes(example: Example, scene: Scene) -> Iterator[tuple[str, str | int]]:
+    """The changes of one fact that may make another option right, in the order in which they are tried."""
+    if example.question_type == "place":
+        sides = [("side", OPPOSITE[scene.side])] if scene.side else []
+        return iter([*sides, *(("region", region) for region in REGIONS[scene.modality, scene.body])])
+    return (_fact_for(example.question_type, answer) for answer in _other_answers(example))
 
 
 def _other_answers(example: Example) -> Iterator[str]:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from medvlm_r1.cells import CELLS, asks_for_cell
+from medvlm_r1.data.phantom.place import place_of
 from medvlm_r1.data.phantom.questions import MODALITIES, NORMAL, NUMBERS
 from medvlm_r1.data.phantom.scene import BODIES, FINDINGS, PLANES, REGIONS, SIDES, SIZES, WEIGHTINGS, Scene
 from medvlm_r1.data.phantom.sets import scene_of
@@ -53,7 +55,7 @@ LABELS = {
     "side": SIDES,
     "size": SIZES,
     "count": NUMBERS,
-    # Last, so that "frontal" alone is the lobe; see _fact.
+    # Last, so that "frontal" alone is the lobe.
     "region": tuple(dict.fromkeys(region for regions in REGIONS.values() for region in regions)),
 }
 SPELLINGS = {
@@ -69,6 +71,9 @@ _VALUES = {key(value): (fact, value) for fact, values in LABELS.items() for valu
 _VALUES |= {form: _VALUES[key(value)] for form, value in SPELLINGS.items()}
 _VALUES |= {form: _VALUES[single] for form, single in _PLURALS.items()}
 _VALUES |= dict.fromkeys(_LESION, ("abnormal", "yes"))
+
+# Only where the question asks for a cell of the screen: "upper left lung" is the patient's.
+_ON_SCREEN = _VALUES | {cell: ("place", cell) for cell in CELLS}
 
 _END = r"\s*(?:[.,;:!?)\n]|$)"
 _COUNTED = rf"{_END}|\s+(?!of\b)(?:[\w-]+\s+){{0,2}}(?:{'|'.join(sorted({*_PLURALS, *_LESION, *map(key, LABELS['finding'][1:])}))})\b"
@@ -95,20 +100,23 @@ _PROJECTION = re.compile(r"\s+(?:chest\s+)?(?:x-?\s?ray|radiograph|view|projecti
 _LISTED = re.compile(r"\s*(?:,\s*(?:or|nor|and)?|or|nor)\s*(?:an?\s+)?", re.IGNORECASE)
 
 
-def claims_of(text: str) -> list[Claim]:
-    """The different claims of a text, in order of first appearance.
+def claims_of(text: str, on_screen: bool = False) -> list[Claim]:
+    """The different claims of a text, in order of first appearance; ``on_screen``: cells are the screen's, and no sides or regions.
 
     >>> [(c.fact, c.value) for c in claims_of("Frontal X-ray of the chest. Finding: normal. Hence no.")]
     [('plane', 'frontal'), ('modality', 'X-ray'), ('body', 'chest'), ('finding', 'normal'), ('abnormal', 'no')]
     >>> claims_of("It is not the left.")
     [Claim(fact='side', value='left', denied=True)]
+    >>> [(c.fact, c.value) for c in claims_of("Nodule, left. On screen: upper right.", on_screen=True)]
+    [('finding', 'nodule'), ('side', 'left'), ('place', 'upper right')]
     """
+    values = _ON_SCREEN if on_screen else _VALUES
     found: dict[Claim, None] = {}
     listed_from = -1  # where a list of denied findings may go on: "no effusion, nodule or cyst"
-    for form, start, end in mentions(text, _VALUES):
+    for form, start, end in mentions(text, values):
         if not _is_meant(form, text, start, end):
             continue
-        fact, value = _fact(form, text, end)
+        fact, value = ("plane", "frontal") if form == "frontal" and _PROJECTION.match(text, end) else values[form]
         denied = is_denied(text, start) and form not in ("yes", "no")
         denied |= fact == "finding" and listed_from >= 0 and _LISTED.fullmatch(text, listed_from, start) is not None
         listed_from = end if denied and fact == "finding" else -1
@@ -125,22 +133,20 @@ def _is_meant(form: str, text: str, start: int, end: int) -> bool:
     return form not in _NOT_AFTER or not _NOT_AFTER[form].search(text[max(0, start - 20) : start])
 
 
-def _fact(form: str, text: str, end: int) -> tuple[str, str]:
-    return ("plane", "frontal") if form == "frontal" and _PROJECTION.match(text, end) else _VALUES[form]
-
-
-def check(text: str, scene: Scene) -> list[Checked]:
+def check(text: str, scene: Scene, on_screen: bool = False) -> list[Checked]:
     """The claims of a text, held against the facts of a scene.
 
     >>> s = Scene("ct", 7, 42, "chest", "axial", "", "nodule", "left", "small", 1, "anterior")
     >>> [(c.claim.value, c.confirmed) for c in check("Axial CT, two nodules on the left, no effusion.", s)]
     [('axial', True), ('CT', True), ('two', False), ('nodule', True), ('left', True), ('effusion', True)]
     """
-    return _against(scene, claims_of(text))
+    return _against(scene, claims_of(text, on_screen))
 
 
 def _against(scene: Scene, few: Sequence[Claim]) -> list[Checked]:
     truth = _truth(scene)
+    if any(claim.fact == "place" for claim in few):  # two pictures are drawn for it
+        truth["place"] = place_of(scene)
     return [Checked(claim, (truth[claim.fact] == claim.value) != claim.denied) for claim in few]
 
 
@@ -160,6 +166,11 @@ def shown(sample: Sample) -> Scene | None:
     return scene_of(sample.images[0]) if is_phantom else None
 
 
+def is_about_screen(sample: Sample) -> bool:
+    """Whether a sample's left and right are the screen's."""
+    return asks_for_cell(sample.question, sample.options)
+
+
 def claims(samples: Sequence[Sample]) -> dict[str, Any] | None:
     """The share of claims in the greedy thoughts that the picture shown confirms; None where no sample shows a phantom.
 
@@ -169,11 +180,11 @@ def claims(samples: Sequence[Sample]) -> dict[str, Any] | None:
     scenes = [(sample, scene) for sample in samples if (scene := shown(sample))]
     if not scenes:
         return None
-    said = [claims_of(parse(sample.text, len(sample.options)).think) for sample, _ in scenes]
+    said = [claims_of(parse(sample.text, len(sample.options)).think, is_about_screen(sample)) for sample, _ in scenes]
     pairs = [(sample, c) for (sample, scene), few in zip(scenes, said, strict=True) for c in _against(scene, few)]
     elsewhere = [c.confirmed for scene, few in zip(_other_scenes(scenes), said, strict=True) if scene for c in _against(scene, few)]
     confirmed = share([c.confirmed for _, c in pairs], [sample for sample, _ in pairs])
-    by_fact = {fact: [c.confirmed for _, c in pairs if c.claim.fact == fact] for fact in LABELS}
+    by_fact = {fact: [c.confirmed for _, c in pairs if c.claim.fact == fact] for fact in (*LABELS, "place")}
     return {
         "n_samples": len(scenes),
         "without_claims": sum(not few for few in said),

@@ -5,7 +5,7 @@ from typing import Any
 
 from medvlm_r1.data.phantom.scene import Scene
 from medvlm_r1.errors import DataError
-from medvlm_r1.evaluation.measuring.claims import check, shown
+from medvlm_r1.evaluation.measuring.claims import check, is_about_screen, shown
 from medvlm_r1.evaluation.measuring.share import share
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.reasoning import parse
@@ -25,8 +25,8 @@ def flips(before: Sequence[Sample], after: Sequence[Sample]) -> dict[str, Any]:
     samples = [b for b, _ in pairs]
     thoughts = [(_thought(b), _thought(a)) for b, a in pairs]
     scenes = [(shown(b), shown(a)) for b, a in pairs]
-    news = [_names(thought, new, old) for (_, thought), (old, new) in zip(thoughts, scenes, strict=True)]
-    olds = [_names(thought, old, new) for (_, thought), (old, new) in zip(thoughts, scenes, strict=True)]
+    news = [_names(a, new, old) for (_, a), (old, new) in zip(pairs, scenes, strict=True)]
+    olds = [_names(a, old, new) for (_, a), (old, new) in zip(pairs, scenes, strict=True)]
     follows, sticks = [a.correct for _, a in pairs], [a.answer == b.gold for b, a in pairs]
     kinds = list(dict.fromkeys(b.question_type for b in samples))
     return {
@@ -54,11 +54,12 @@ def _thought(sample: Sample) -> str:
     return parse(sample.text, len(sample.options)).think
 
 
-def _names(thought: str, this: Scene | None, other: Scene | None) -> bool:
+def _names(sample: Sample, this: Scene | None, other: Scene | None) -> bool:
     """Whether a thought claims something that one scene confirms and the other refutes."""
     if this is None or other is None:
         return False
-    return any(x.confirmed and not y.confirmed for x, y in zip(check(thought, this), check(thought, other), strict=True))
+    said, on_screen = _thought(sample), is_about_screen(sample)
+    return any(x.confirmed and not y.confirmed for x, y in zip(check(said, this, on_screen), check(said, other, on_screen), strict=True))
 
 
 def _pairs(before: Sequence[Sample], after: Sequence[Sample]) -> list[tuple[Sample, Sample]]:

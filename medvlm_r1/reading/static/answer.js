@@ -1,6 +1,7 @@
 // What the model said, so that an answer looks like one, and nothing else does.
 
 import { blob } from "./api.js";
+import { cellOf, outlined } from "./cells.js";
 import { el, percent, t, visible } from "./dom.js";
 
 const LETTERS = "ABCDEFGHIJ";
@@ -37,16 +38,18 @@ export class Answer {
     this.element.dataset.status = medical.status;
     this.title.textContent = t(stands ? "answer.title" : "none.title");
     const said = stands ? spoken(medical.answer ?? medical.answer_text, options) : "";
+    const cell = stands ? cellOf(this.read.question, options, options[LETTERS.indexOf(medical.answer)]) : "";
     this.thought.textContent = message.reasoning ? visible(message.reasoning) : t("reasoning.none");
     this.body.replaceChildren(
       stands ? el("p", { class: "letter" }, said) : el("p", { class: "reason" }, t(`none.${medical.status}`)),
+      ...(cell ? [el("p", { class: "note" }, t("answer.on-screen"))] : []),
       ...listed("warnings", t("warnings.title"), medical.warnings.map((warned) => warned.text)),
       ...(stands ? confidence(medical) : [el("h3", {}, t("confidence.title")), el("p", {}, t("confidence.no-answer"))]),
       ...(stands ? bars(medical, options) : []),
       ...listed("input", t("input.title"), medical.input_warnings),
     );
-    this.element.append(seen(this.read, medical));
-    return stands ? t("answer.said", { answer: said }) : `${t("none.title")}. ${t(`none.${medical.status}`)}`;
+    this.element.append(seen(this.read, medical, cell));
+    return stands ? t("answer.said", { answer: cell ? `${said}. ${t("answer.on-screen")}` : said }) : `${t("none.title")}. ${t(`none.${medical.status}`)}`;
   }
 
   fail(text, again) {
@@ -82,8 +85,8 @@ function bars(medical, options) {
   return [el("h3", {}, t("probs.title")), el("p", { class: "note" }, t("probs.note")), el("ul", { class: "bars" }, ...rows)];
 }
 
-/** The picture as the model was given it, fetched when it is asked for, and its hash counted here again. */
-function seen(read, medical) {
+/** The picture as the model was given it, fetched when it is asked for, the cell that was answered outlined, and its hash counted here again. */
+function seen(read, medical, cell) {
   const room = el("div", {});
   const details = el("details", { class: "seen" }, el("summary", {}, t("seen.title")), el("p", { class: "note" }, t("seen.note")), room);
   const [hash] = medical.image_sha256, [size] = medical.images_seen;
@@ -94,10 +97,10 @@ function seen(read, medical) {
     if (size) room.append(el("p", {}, t("seen.size", { width: size[0], height: size[1] })));
     try {
       const picture = await blob(`reading/reads/${read.read}/picture`);
-      const image = el("img", { alt: t("seen.alt") });
+      const image = el("img", { alt: cell ? t("seen.alt-cell", { cell }) : t("seen.alt") });
       image.src = URL.createObjectURL(picture);
       image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
-      room.prepend(image);
+      room.prepend(...(cell ? [outlined(image, cell), el("p", { class: "note" }, `${t("seen.cell", { cell })} ${t("answer.on-screen")}`)] : [image]));
       checked.textContent = t(await verdict(picture, hash));
     } catch (error) {
       checked.textContent = error.message || t("unreachable");
