@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import picture
 from test_shared_prefix import groups_of
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from medvlm_r1.models import families, nano
 from medvlm_r1.models.adapt import LoRA, Trainable, adapt
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare, skeleton
-from medvlm_r1.preflight.forecast import largest_micro_batches
+from medvlm_r1.preflight.forecast import Prompts, largest_micro_batches
 from medvlm_r1.preflight.machine import host_memory
 from medvlm_r1.preflight.memory import PAPER, decoder_bytes, plan, vision_bytes
 from medvlm_r1.preflight.shape import QWEN2_VL_2B, ModelShape
@@ -40,11 +40,12 @@ def test_a_skeleton_counts_what_the_loaded_model_has(hub_dir, policy):
 
 def test_every_family_has_a_shape(tmp_path):
     """By the tiny configurations: (layers, kv size, vision layers, width, heads, MLP), and parameters that do not depend on freezing."""
-    shapes = {}
+    shapes, tiles = {}, {}
     for kind in family_models.TINY:
         model = skeleton(family_models.write(kind, tmp_path / kind))
         s = ModelShape.of(model)
         shapes[kind] = (s.layers, s.kv_size, s.vision_layers, s.vision_hidden, s.vision_heads, s.vision_mlp)
+        tiles[kind] = (s.tile_patches, s.patch_values, s.patch_tokens)
         for tower in families.FAMILIES[kind].towers(model):
             assert ModelShape.of(model).vision_trains  # as long as one of them learns
             tower.requires_grad_(False)
@@ -56,6 +57,16 @@ def test_every_family_has_a_shape(tmp_path):
         "idefics3": (3, 32, 2, 32, 2, 48),
         "internvl": (3, 32, 2, 32, 2, 48),
         "llava": (3, 32, 2, 32, 2, 48),
+        "gemma3": (3, 64, 2, 32, 2, 48),
+    }
+    assert tiles == {  # patches of a tile, numbers and tokens of a patch
+        "qwen2_5_vl": (1, 1176, 0.25),
+        "qwen3_vl": (1, 1536, 0.25),
+        "smolvlm": (16, 588, 0.25),
+        "idefics3": (16, 588, 0.25),
+        "internvl": (16, 588, 0.25),
+        "llava": (16, 588, 1.0),
+        "gemma3": (64, 588, 0.25),
     }
 
 
@@ -153,6 +164,49 @@ def test_the_prompt_pass_alone_is_estimated_closely(proportioned, examples):
     measured = kept_by_autograd(proportioned.model, lambda: proportioned.prefill(batch))
     shape = ModelShape.of(proportioned.model)
     assert measured == pytest.approx(batch.ids_PL.shape[1] * decoder_bytes(shape, 4) + sum(map(len, batch.pixels)) * vision_bytes(shape, 4), rel=0.05)
+
+
+def medgemma():
+    """google/medgemma-4b-it as its configuration says."""
+    text = {
+        "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+        "sliding_window": 1024, "query_pre_attn_scalar": 256, "vocab_size": 262_208,
+    }  # fmt: skip
+    vision = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 896, "patch_size": 14}
+    with torch.device("meta"):
+        return ModelShape.of(Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision | {"vision_use_head": False})))
+
+
+def test_medgemma_is_counted():
+    """Its weights are those that are published; a picture is 4,096 patches and 256 tokens, whatever the budget."""
+    shape = medgemma()
+    assert shape.parameters == 4_300_079_472
+    assert (shape.query, shape.kv_size, shape.norms_behind, shape.head_norms) == (2048, 1024, True, True)
+    assert Prompts.assumed(401_408, shape) == Prompts.assumed(896 * 896, shape) == Prompts(256 + 256, 4096, 600)
+    made = plan(shape, replace(PAPER, prompt_tokens=512, patches=4096))
+    assert made.pixels == 600 * 3 * 896 * 896 * 2 and made.embeddings == 600 * 256 * 2560 * 2
+    layer = 2 * (4 * 2560 + 3 * 2048 + 3 * 1024 + 3 * 10240) + 4 * 8 + 8 + 2 * 2 * 2560 + 8 + 8 * (2048 + 1024)
+    assert decoder_bytes(shape, 2, on_gpu=True) == 34 * layer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_is_what_a_pass_of_gemma_keeps(tmp_path, dtype):
+    """Four norms, norms of heads, a wider key than its heads' share; a tower without rotation whose patches are averaged. Pixels and mask are odds and ends."""
+    torch.set_num_threads(1)
+    encoder = families.load_policy(str(family_models.write("gemma3", tmp_path)), family_models.picture).encoder
+    config = Gemma3Config.from_pretrained(tmp_path)
+    config.text_config.update({"hidden_size": 256, "intermediate_size": 1024, "num_key_value_heads": 1})
+    config.vision_config.update({"hidden_size": 64, "intermediate_size": 240})
+    policy = prepare(Gemma3ForConditionalGeneration(config).to(dtype), encoder)
+    batch, b = encoder.groups(groups_of(policy, family_models.examples()[:1], [[1]])).prompts, dtype.itemsize
+    shape, measured = ModelShape.of(policy.model), {}
+    for learns in (True, False):
+        for tower in encoder.family.towers(policy.model):
+            tower.requires_grad_(learns)
+        measured[learns] = kept_by_autograd(policy.model, lambda: policy.prompt_hidden(batch))
+    joined = 3 * b * 256 * (shape.query + 2 * shape.kv_size)  # each layer's query, key and value
+    assert measured[False] == pytest.approx(batch.ids_PL.shape[1] * decoder_bytes(shape, b) + joined, rel=0.1)
+    assert measured[True] - measured[False] == pytest.approx(shape.tile_patches * vision_bytes(shape, b), rel=0.1)
 
 
 # ---------------------------------------------------------------- the device

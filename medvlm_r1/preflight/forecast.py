@@ -12,7 +12,7 @@ from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS, Policy
 from medvlm_r1.preflight.apart import plan_alone
 from medvlm_r1.preflight.machine import Device, this_device
 from medvlm_r1.preflight.memory import MemoryPlan, Workload, plan
-from medvlm_r1.preflight.shape import KNOWN, ModelShape
+from medvlm_r1.preflight.shape import KNOWN, QWEN2_VL_2B, ModelShape, patches_of
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import render
 from medvlm_r1.training.grpo.trainer import GRPOConfig
@@ -39,10 +39,14 @@ class Prompts:
     images: int
 
     @classmethod
-    def assumed(cls, max_pixels: int) -> "Prompts":
-        """Without data: 600 questions of 256 tokens, each with one image as large as it may be."""
-        image_tokens = min(max_pixels // 28**2, MAX_PROMPT_TOKENS - TEXT_TOKENS)
-        return cls(image_tokens + TEXT_TOKENS, 4 * image_tokens, IMAGES)
+    def assumed(cls, max_pixels: int, shape: ModelShape = QWEN2_VL_2B) -> "Prompts":
+        """Without data: 600 questions of 256 tokens, each with one image as large as it may be; one of several tiles is seen whole, too."""
+        if shape.tile_patches == 1:
+            image_tokens = min(max_pixels // 28**2, MAX_PROMPT_TOKENS - TEXT_TOKENS)
+            return cls(image_tokens + TEXT_TOKENS, 4 * image_tokens, IMAGES)
+        tiles = max(1, max_pixels // (shape.tile_patches * shape.patch_values // 3))
+        patches = (tiles + (tiles > 1)) * shape.tile_patches
+        return cls(int(patches * shape.patch_tokens) + TEXT_TOKENS, patches, IMAGES)
 
     @classmethod
     def of(cls, policy: Policy, config: Config, examples: Sequence[Example]) -> "Prompts":
@@ -50,8 +54,8 @@ class Prompts:
 
         Means over the largest that can meet in a micro-batch: one large picture among small ones counts once.
         """
-        encoder = policy.encoder
-        patches = [sum(len(encoder.pixels(reference).patches) for reference in example.images) for example in examples]
+        encoder, tile = policy.encoder, patches_of(policy.model.config)[0] if policy.shares_prompts else 1
+        patches = [tile * sum(len(encoder.pixels(reference).patches) for reference in example.images) for example in examples]
         tokens = [len(encoder.prompt_ids(render(example, config.template))) for example in examples]
         together = max(p for p, _ in micro_batches(config, max(tokens)))
         images = len({reference for example in examples for reference in example.images})
@@ -225,8 +229,8 @@ def before_loading(config: Config) -> tuple[Forecast, str]:
     Raises ModelError where the model is neither here nor known.
     """
     shape, budget, source = _shape(config)
-    assumed = Prompts.assumed(config.max_pixels or budget)
-    said = f"assumes {assumed.images} images of at most {assumed.patches // 4} tokens and {TEXT_TOKENS} tokens of text a question"
+    assumed = Prompts.assumed(min(config.max_pixels or budget, budget), shape)
+    said = f"assumes {assumed.images} images of at most {assumed.tokens - TEXT_TOKENS} tokens and {TEXT_TOKENS} tokens of text a question"
     return forecast(config, shape, assumed, this_device()), f"{source}; {said}"
 
 

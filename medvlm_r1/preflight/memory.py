@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 
 from medvlm_r1.preflight.shape import QWEN2_VL_2B, ModelShape  # noqa: F401 - the examples are about it
 
-PATCH_VALUES = 3 * 2 * 14 * 14  # colours, frames, height, width of what the vision tower calls a patch
 HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logits, the scaled copy, the result
 
 
@@ -17,7 +16,7 @@ HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logi
 class Workload:
     """The largest step of a run: P prompts of L tokens, G rollouts of C tokens each.
 
-    ``patches`` are those of one prompt's images, ``images`` the pictures of the whole run.
+    ``patches`` are those of one prompt's images as the tower has them, ``images`` the pictures of the whole run.
     ``redraws``: how often others may be asked in the place of all prompts.
     In an update ``micro_prompts`` with completions of ``micro_completion`` tokens go through the model together, which is the
     most that micro-batches can hold; the LM head takes ``head_positions`` at a time. Supervised training has one rollout, which
@@ -136,11 +135,11 @@ class MemoryPlan:
 def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
     """The memory plan of a model under a workload: sizes of what is kept, not what one operation borrows meanwhile."""
     b, rows = work.number_bytes, work.prompts * work.rollouts
-    image_tokens = work.patches // 4
+    image_tokens = int(work.patches * shape.patch_tokens)
     cached = 2 * work.prompts * work.prompt_tokens + rows * work.completion_tokens  # a prompt's as computed, and as decoding reads them
     tower = vision_bytes(shape, b, work.on_gpu) if shape.vision_trains else 0
     positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.micro_completion)
-    activations = work.micro_tokens * decoder_bytes(shape, b, work.on_gpu) + b * shape.layers * shape.hidden * (shape.hidden + 2 * shape.kv_size)
+    activations = work.micro_tokens * decoder_bytes(shape, b, work.on_gpu) + b * shape.layers * shape.hidden * (shape.query + 2 * shape.kv_size)
     vision, head = work.seen * work.patches * tower, HEAD_BYTES * positions * shape.vocabulary
     return MemoryPlan(
         weights=b * shape.parameters,
@@ -155,7 +154,7 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
         packed=b * shape.layers * layer_weights(shape, work.on_gpu) if work.generates else 0,
         cache=cached * 2 * b * shape.kv_size * shape.layers if work.generates else 0,
         stepped=4 * shape.trainable,
-        pixels=(b if work.on_gpu else 4) * work.images * work.patches * PATCH_VALUES,
+        pixels=(b if work.on_gpu else 4) * work.images * work.patches * shape.patch_values,
     )
 
 
@@ -195,8 +194,8 @@ def layer_weights(shape: ModelShape, on_gpu: bool) -> int:
     >>> layer_weights(QWEN2_VL_2B, on_gpu=True) == 1536 * (1536 + 2 * 256) + 2 * 1536 * 8960
     True
     """
-    joined = shape.hidden * (shape.hidden + 2 * shape.kv_size + 2 * shape.mlp)
-    return joined if on_gpu else joined + shape.hidden * (shape.hidden + shape.mlp)
+    joined = shape.hidden * (shape.query + 2 * shape.kv_size + 2 * shape.mlp)
+    return joined if on_gpu else joined + shape.hidden * (shape.query + shape.mlp)
 
 
 def decoder_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
@@ -209,15 +208,20 @@ def decoder_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     On a GPU norms and gate are one kernel each. A layer keeps the norms' inputs as they are and what they gave, each
     row's scale, query, key and value before and after the rotation (the value once), the attention's output; gate, up, product.
 
+    A norm behind a half keeps its input, and on a CPU what it normed, as norms of 1 + weight do, in float32; norms of heads are no kernel anywhere.
+
     >>> (1536 * (2 * 4 + 6 * 2) + 2 * (2 * 256 + 4 * 8960) + 4 * 12) * 28 == decoder_bytes(QWEN2_VL_2B, 2)
     True
     >>> (2 * (7 * 1536 + 3 * 256 + 3 * 8960) + 4 * 12 + 8) * 28 == decoder_bytes(QWEN2_VL_2B, 2, on_gpu=True)
     True
     """
     if on_gpu:
-        layer = b * (7 * shape.hidden + 3 * shape.kv_size + 3 * shape.mlp) + 4 * shape.heads + 8
+        layer = b * (4 * shape.hidden + 3 * shape.query + 3 * shape.kv_size + 3 * shape.mlp) + 4 * shape.heads + 8
+        layer += (2 * b * shape.hidden + 8) * shape.norms_behind
     else:
-        layer = shape.hidden * (8 + 6 * b) + b * (2 * shape.kv_size + 4 * shape.mlp) + 4 * shape.heads
+        layer = shape.hidden * (8 + 4 * b) + b * (2 * shape.query + 2 * shape.kv_size + 4 * shape.mlp) + 4 * shape.heads
+        layer += shape.hidden * (16 + 2 * (4 - b)) * shape.norms_behind
+    layer += (shape.query + shape.kv_size) * (8 if shape.norms_behind else 4 + b) * shape.head_norms
     return layer * shape.layers
 
 
@@ -225,7 +229,7 @@ def vision_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     """What autograd keeps of one patch in the vision tower.
 
     A block keeps, of its width: two norms' inputs and outputs, query, key and value before and after the rotation
-    (the value once), attention's output twice; of the MLP's width: before, gate of and after the GELU, on a GPU before and after.
+    (the value once, and all where tiles have none), attention's output twice; of the MLP's width: before, gate of and after the GELU, on a GPU and where tiles are seen before and after.
     Then the patch itself, and the merger's norm and GELU.
 
     >>> (2 * (11 * 1280 + 3 * 5120) + 4 * 16) * 32 + 2 * (1176 + 4 * 1280) == vision_bytes(QWEN2_VL_2B, 2)
@@ -233,5 +237,6 @@ def vision_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     >>> vision_bytes(QWEN2_VL_2B, 2), vision_bytes(QWEN2_VL_2B, 2, on_gpu=True)
     (1898800, 1571120)
     """
-    block = b * (11 * shape.vision_hidden + (2 if on_gpu else 3) * shape.vision_mlp) + 4 * shape.vision_heads
-    return block * shape.vision_layers + b * (PATCH_VALUES + 4 * shape.vision_hidden)
+    width, wide = (9, 2) if shape.tile_patches > 1 else (11, 2 if on_gpu else 3)
+    block = b * (width * shape.vision_hidden + wide * shape.vision_mlp) + 4 * shape.vision_heads
+    return block * shape.vision_layers + b * (shape.patch_values + 4 * shape.vision_hidden)
