@@ -166,15 +166,16 @@ def test_the_prompt_pass_alone_is_estimated_closely(proportioned, examples):
     assert measured == pytest.approx(batch.ids_PL.shape[1] * decoder_bytes(shape, 4) + sum(map(len, batch.pixels)) * vision_bytes(shape, 4), rel=0.05)
 
 
-def medgemma():
-    """google/medgemma-4b-it as its configuration says."""
+def medgemma(trainable=Trainable()):  # noqa: B008
+    """The shape of google/medgemma-4b-it as its configuration says."""
     text = {
         "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
         "sliding_window": 1024, "query_pre_attn_scalar": 256, "vocab_size": 262_208,
     }  # fmt: skip
     vision = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16, "image_size": 896, "patch_size": 14}
     with torch.device("meta"):
-        return ModelShape.of(Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision | {"vision_use_head": False})))
+        model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision | {"vision_use_head": False}))
+    return ModelShape.of(adapt(model, trainable))
 
 
 def test_medgemma_is_counted():

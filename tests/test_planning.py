@@ -7,6 +7,7 @@ from dataclasses import replace
 import hub_model
 import pytest
 from huggingface_hub import constants
+from test_memory import medgemma
 
 from medvlm_r1.config import override
 from medvlm_r1.errors import ConfigError
@@ -35,6 +36,18 @@ def on(device, config=None, **changes):
 
 def test_the_paper_recipe_is_the_paper_workload():
     assert on(gpu(80)).work == PAPER
+
+
+def test_medgemma_is_planned_for_24_48_and_80_gb():
+    """Adapters over a frozen tower: as the recipe is, and on 24 GB with fewer tokens in a micro-batch. All of it takes more than any of them has."""
+    adapters, prompts = find("medvlm_r1_lora_24gb")(), Prompts(512, 4096, 600)
+    shape = medgemma(adapters.trainable)
+    assert [forecast(adapters, shape, prompts, gpu(size)).fits for size in (24, 48, 80)] == [False, True, True]
+    assert forecast(adapters, shape, prompts, gpu(80)).peak / GIB == pytest.approx(27.7, abs=0.1)
+    smaller = replace(adapters, update=replace(adapters.update, tokens_per_micro_batch=2560))
+    assert forecast(smaller, shape, prompts, gpu(24)).fits
+    assert "64.1 GiB" in forecast(GRPOConfig(), medgemma(), prompts, gpu(48)).impossible()
+    assert forecast(GRPOConfig(), medgemma(), prompts, gpu(80)).peak / GIB == pytest.approx(119.6, abs=0.1)
 
 
 def test_supervised_training_generates_nothing_and_goes_through_micro_batches():
