@@ -166,7 +166,7 @@ def test_the_prompt_pass_alone_is_estimated_closely(proportioned, examples):
     assert measured == pytest.approx(batch.ids_PL.shape[1] * decoder_bytes(shape, 4) + sum(map(len, batch.pixels)) * vision_bytes(shape, 4), rel=0.05)
 
 
-def medgemma(trainable=Trainable()):  # noqa: B008
+def medgemma(trainable=Trainable()):
     """The shape of google/medgemma-4b-it as its configuration says."""
     text = {
         "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,

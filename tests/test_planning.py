@@ -40,7 +40,7 @@ def test_the_paper_recipe_is_the_paper_workload():
 
 def test_medgemma_is_planned_for_24_48_and_80_gb():
     """Adapters over a frozen tower: as the recipe is, and on 24 GB with fewer tokens in a micro-batch. All of it takes more than any of them has."""
-    adapters, prompts = find("medvlm_r1_lora_24gb")(), Prompts(512, 4096, 600)
+    adapters, prompts = find("medvlm_r1_lora_24gb"), Prompts(512, 4096, 600)
     shape = medgemma(adapters.trainable)
     assert [forecast(adapters, shape, prompts, gpu(size)).fits for size in (24, 48, 80)] == [False, True, True]
     assert forecast(adapters, shape, prompts, gpu(80)).peak / GIB == pytest.approx(27.7, abs=0.1)
