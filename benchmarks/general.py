@@ -1,8 +1,9 @@
 """What it costs to run a model by transformers' own code: a GRPO step of the same model with a shared prefix and without, in turns.
 
-    .venv/bin/python benchmarks/general.py [--repeats 5] [--json FILE]
+    .venv/bin/python benchmarks/general.py [--kind gemma3] [--repeats 5] [--json FILE]
 
-The embedded model, 8 questions, 8 rollouts each, as long as the demo's. benchmarks/README.md says what is measured.
+The embedded model, or a tiny one of another kind with random weights (tests/family_models.py); 8 questions, 8 rollouts each, as long as
+the demo's. benchmarks/README.md says what is measured.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import shlex
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -41,8 +43,17 @@ def step(policy: Any, prompts: Any, seed: int) -> dict[str, float]:
     return {"rollout": between - began, "update": time.perf_counter() - between, "step": time.perf_counter() - began}
 
 
+def tiny(kind: str, folder: Path) -> str:
+    """A checkpoint with random weights, as the tests of families make it."""
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    import family_models
+
+    return str(family_models.checkpoint_of(kind, folder))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kind", default="nano")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -54,7 +65,9 @@ def main() -> None:
     from medvlm_r1.models.families import load_policy
     from medvlm_r1.reasoning import render
 
-    policies = {name: load_policy("nano", load_image, shared_prefix=shared) for name, shared in PATHS.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        model = args.kind if args.kind == "nano" else tiny(args.kind, Path(folder))
+        policies = {name: load_policy(model, load_image, shared_prefix=shared) for name, shared in PATHS.items()}
     prompts = [render(example, "think") for example in load_dataset("phantom:mri?split=train").head(8)]
     found: dict[str, list[dict[str, float]]] = {name: [] for name in PATHS}
     for n in range(args.repeats + 1):  # the first warms up
@@ -65,7 +78,7 @@ def main() -> None:
     say(f"seconds {medians}; the general path takes {ratio} times as long")
     if args.json:
         about = {"hardware": hardware(), "date": datetime.date.today().isoformat(), "commit": commit(), "command": shlex.join(["python", *sys.argv])}
-        write_json(args.json, {"seconds": medians, "ratio": ratio, "repeats": args.repeats, **about})
+        write_json(args.json, {"kind": args.kind, "seconds": medians, "ratio": ratio, "repeats": args.repeats, **about})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 All weights are noise, biases, norms and tables of positions too: a layer that forgets one of them gives other numbers.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import (
+    Gemma3Config,
     GenerationConfig,
     Idefics3Config,
     InternVLConfig,
@@ -22,7 +24,8 @@ from transformers import (
 )
 
 from medvlm_r1.models import nano
-from medvlm_r1.models.families import FAMILIES
+from medvlm_r1.models.families import FAMILIES, load_policy
+from medvlm_r1.training import checkpoint
 from medvlm_r1.types import Example
 
 TEXTS = ["Which plane is this?\nA) axial\nB) coronal\nThink first, then answer.<think>Ears.</think>\n<answer>B</answer>"] * 4
@@ -36,6 +39,11 @@ INTERNVL_CHAT = (
     "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{% for part in turn.content %}"
     "{% if part.type == 'image' %}<IMG_CONTEXT>\n{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+GEMMA_CHAT = (
+    "<bos>{% for turn in messages %}<start_of_turn>{{ 'model' if turn.role == 'assistant' else turn.role }}\n{% for part in turn.content %}"
+    "{% if part.type == 'image' %}<start_of_image>{% else %}{{ part.text | trim }}{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096}
 
@@ -120,6 +128,19 @@ def llava(ids: dict[str, int]) -> LlavaConfig:
     )  # fmt: skip
 
 
+def gemma3(ids: dict[str, int]) -> Gemma3Config:
+    """Layers that see 24 tokens, fewer than any prompt has and more than a picture, around one that sees all; scores that are divided by no head's root."""
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    turns = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}}
+    return Gemma3Config(
+        text_config=TEXT | ids["text"] | {
+            "num_hidden_layers": 3, "head_dim": 32, "sliding_window": 24, "layer_types": kinds, "query_pre_attn_scalar": 24, "rope_parameters": turns,
+        },
+        vision_config=TOWER | {"image_size": 112, "patch_size": 14}, mm_tokens_per_image=16, image_token_index=ids["<image_soft_token>"],
+        boi_token_index=ids["<start_of_image>"], eoi_token_index=ids["<end_of_image>"], tie_word_embeddings=True,
+    )  # fmt: skip
+
+
 def rope(sections: list[int]) -> dict:
     return {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
 
@@ -144,6 +165,12 @@ TINY = {
         FAMILIES["llava"].image_processor_class(size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}),
         ("<image>",),
         INTERNVL_CHAT.replace("<IMG_CONTEXT>", "<image>"),
+    ),
+    "gemma3": Tiny(
+        gemma3,
+        FAMILIES["gemma3"].image_processor_class(size={"height": 112, "width": 112}),
+        ("<image_soft_token>", "<start_of_image>", "<end_of_image>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
+        GEMMA_CHAT,
     ),
 }
 
@@ -171,6 +198,22 @@ def write(kind: str, out: Path) -> Path:
     return out
 
 
+NAMED = {
+    "internvl": {
+        "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>", "video_token": "<|video_pad|>",
+    },
+    "gemma3": {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"},
+}  # fmt: skip
+
+
+def checkpoint_of(kind: str, folder: Path) -> Path:
+    """A checkpoint of ours whose tokenizer says, as a hub's does, what its special tokens are for: any path loads it."""
+    checkpoint.save_model(load_policy(str(write(kind, folder / "hub")), picture), out := folder / "step-1")
+    file = out / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_specific_special_tokens": NAMED.get(kind, {})}))
+    return out
+
+
 def inputs(policy: Any, prompt_ids: list[int], references: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """What transformers' own processor hands to its model beside the ids."""
     pixels = [policy.encoder.pixels(reference) for reference in references]
@@ -180,4 +223,6 @@ def inputs(policy: Any, prompt_ids: list[int], references: tuple[str, ...]) -> d
         ids = torch.tensor([prompt_ids])
         grid = torch.tensor([image.grid_thw for image in pixels])
         return {"pixel_values": patches, "image_grid_thw": grid, "mm_token_type_ids": (ids == policy.encoder.image_id).int()}
+    if kind == "gemma3":
+        return {"pixel_values": patches, "token_type_ids": (torch.tensor([prompt_ids]) == policy.encoder.image_id).long()}
     return {"pixel_values": patches if kind in ("internvl", "llava") else patches[None]}

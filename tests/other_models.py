@@ -44,15 +44,6 @@ def _text(ids: dict[str, int], **more: Any) -> dict[str, Any]:
     return TEXT | {"vocab_size": ids["vocabulary"], "bos_token_id": None, "eos_token_id": ids["<|im_end|>"], "pad_token_id": ids["<|endoftext|>"]} | more
 
 
-def gemma3(ids: dict[str, int]) -> Any:
-    """A window of 8 tokens in one layer, all of them in the other."""
-    text = _text(ids, head_dim=16, sliding_window=8, layer_types=["sliding_attention", "full_attention"], query_pre_attn_scalar=16)
-    return transformers.Gemma3Config(
-        text_config=text, vision_config=TOWER | {"image_size": 56, "patch_size": 14}, mm_tokens_per_image=4, image_token_index=ids["<image_soft_token>"],
-        boi_token_index=ids["<start_of_image>"], eoi_token_index=ids["<end_of_image>"], tie_word_embeddings=True,
-    )  # fmt: skip
-
-
 def llava_next(ids: dict[str, int]) -> Any:
     return transformers.LlavaNextConfig(
         text_config=_text(ids, model_type="llama"), vision_config=TOWER | {"model_type": "clip_vision_model", "image_size": 56, "patch_size": 14, "projection_dim": 32},
@@ -164,10 +155,6 @@ CLIP = TOWER | {"model_type": "clip_vision_model", "image_size": 56, "patch_size
 SIGLIP = TOWER | {"model_type": "siglip_vision_model", "image_size": 56, "patch_size": 14, "vision_use_head": False}
 QWEN_NAMES = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>", "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>"}
 OTHERS = {
-    "gemma3": Other(
-        gemma3, ("Gemma3ImageProcessorPil", PLAIN), "<start_of_image>",
-        {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}, {"image_seq_length": 4}, "Gemma3Processor",
-    ),
     "llava_next": Other(
         llava_next, ("LlavaNextImageProcessorPil", SQUARE | {"image_grid_pinpoints": [[56, 112], [112, 56], [112, 112]]}), "<image>", {"image_token": "<image>"},
         {"patch_size": 14, "vision_feature_select_strategy": "default", "num_additional_image_tokens": 1}, "LlavaNextProcessor",

@@ -1,7 +1,6 @@
 """The path for any model: the same values as the fast one where a family has both, and the contracts of all others."""
 
 import importlib
-import json
 import shutil
 import socket
 from dataclasses import replace
@@ -25,11 +24,6 @@ from medvlm_r1.serving.engine_process import EngineProcess
 from medvlm_r1.training import checkpoint
 from medvlm_r1.types import Completion, Rollout, RolloutGroup
 
-NAMED = {
-    "internvl": {
-        "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>", "video_token": "<|video_pad|>",
-    },
-}  # fmt: skip
 LENGTHS_PG = [[5, 9, 1], [4], [12, 3], [2, 6]]
 
 
@@ -41,20 +35,11 @@ def both(request, tmp_path_factory):
         pytest.importorskip("num2words")  # its processor writes numbers in words
     folder = BASE_DIR
     if request.param != "nano":
-        folder = tmp_path_factory.mktemp(request.param)
-        checkpoint.save_model(load_policy(str(family_models.write(request.param, folder / "hub")), family_models.picture), folder / "step-1")
-        folder = folder / "step-1"
-        name_tokens(folder, NAMED.get(request.param, {}))
+        folder = family_models.checkpoint_of(request.param, tmp_path_factory.mktemp(request.param))
     fast, general = (load_policy(str(folder), family_models.picture, shared_prefix=shared) for shared in (True, False))
     assert set(fast.banned_ids) <= set(general.banned_ids)
     general.banned_ids = fast.banned_ids  # the tiny tokenizers hold Qwen's tokens beside their own
     return fast, general
-
-
-def name_tokens(folder, names):
-    """What a hub's tokenizer calls its special tokens."""
-    file = folder / "tokenizer_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_specific_special_tokens": names}))
 
 
 def groups(policy):
@@ -122,7 +107,7 @@ def test_any_kind_writes_what_its_log_probabilities_say(other, sampling):
         torch.testing.assert_close(row[: len(completion.logprobs)], torch.tensor(completion.logprobs), atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["gemma3", "qwen3_5"])
+@pytest.mark.parametrize("kind", ["aya_vision", "qwen3_5"])
 def test_the_whole_recipe_with_resume_and_evaluation(kind, tmp_path, manifest):
     torch.set_num_threads(1)
     hub = other_models.write(kind, tmp_path / "hub")
@@ -161,7 +146,7 @@ def test_what_needs_torchvision_is_refused_with_the_remedy(tmp_path):
 
 def test_a_checkpoint_remembers_its_image_budget(tmp_path):
     """As with a family: what was trained on small pictures is asked about small pictures."""
-    hub = other_models.write("gemma3", tmp_path / "hub")
+    hub = other_models.write("paligemma", tmp_path / "hub")
     assert load_policy(str(hub), family_models.picture).encoder.max_pixels == 0
     checkpoint.save_model(load_policy(str(hub), family_models.picture, max_pixels=3000), tmp_path / "step-1")
     encoder = load_policy(str(tmp_path / "step-1"), family_models.picture).encoder

@@ -9,13 +9,14 @@ import torch
 import transformers
 from conftest import picture
 from test_shared_prefix import groups_of
-from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from medvlm_r1.models import families, nano
 from medvlm_r1.models.adapt import LoRA, Trainable, adapt
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare, skeleton
-from medvlm_r1.preflight.forecast import largest_micro_batches
+from medvlm_r1.preflight import published
+from medvlm_r1.preflight.forecast import Prompts, largest_micro_batches
 from medvlm_r1.preflight.machine import host_memory
 from medvlm_r1.preflight.memory import PAPER, decoder_bytes, plan, vision_bytes
 from medvlm_r1.preflight.shape import QWEN2_VL_2B, ModelShape
@@ -41,11 +42,12 @@ def test_a_skeleton_counts_what_the_loaded_model_has(hub_dir, policy):
 
 def test_every_family_has_a_shape(tmp_path):
     """By the tiny configurations: (layers, kv size, the tower's layers, width, heads, MLP), and parameters that do not depend on freezing."""
-    shapes = {}
+    shapes, tiles = {}, {}
     for kind in family_models.TINY:
         model = skeleton(family_models.write(kind, tmp_path / kind))
         s = ModelShape.of(model)
         shapes[kind] = (s.layers, s.kv_size, s.tower.layers, s.tower.hidden, s.tower.heads, s.tower.mlp)
+        tiles[kind] = (s.tower.tile, s.tower.patch_values, s.tower.merged)
         assert s.tower.weights == sum(p.numel() for tower in families.FAMILIES[kind].towers(model) for p in tower.parameters())
         for tower in families.FAMILIES[kind].towers(model):
             assert ModelShape.of(model).tower.trains  # as long as one of them learns
@@ -58,6 +60,16 @@ def test_every_family_has_a_shape(tmp_path):
         "idefics3": (3, 32, 2, 32, 2, 48),
         "internvl": (3, 32, 2, 32, 2, 48),
         "llava": (3, 32, 2, 32, 2, 48),
+        "gemma3": (3, 64, 2, 32, 2, 48),
+    }
+    assert tiles == {  # patches of a tile, numbers of a patch, patches of a token
+        "qwen2_5_vl": (0, 1176, 4),
+        "qwen3_vl": (0, 1536, 4),
+        "smolvlm": (16, 588, 4),
+        "idefics3": (16, 588, 4),
+        "internvl": (16, 588, 4),
+        "llava": (16, 588, 1),
+        "gemma3": (64, 588, 4),
     }
 
 
@@ -187,6 +199,43 @@ def test_a_tower_of_one_size_keeps_what_is_estimated(kind):
     assert measured == pytest.approx(128 * vision_bytes(shape, 4), rel=0.05)
     decoder = {id(p) for part in (model.get_decoder(), model.get_output_embeddings()) for p in part.parameters()}
     assert shape.tower.weights == sum(p.numel() for p in model.parameters() if id(p) not in decoder)
+
+
+def medgemma(trainable=Trainable()):
+    """The shape of google/medgemma-4b-it as its configuration says."""
+    return ModelShape.of(adapt(published.skeleton("google/medgemma-4b-it"), trainable))
+
+
+def test_medgemma_is_counted():
+    """Its weights are those that are published; a picture is 4,096 patches and 256 tokens, whatever the budget."""
+    shape = medgemma()
+    assert shape.parameters == 4_300_079_472
+    assert (shape.query, shape.kv_size, shape.norms_behind, shape.head_norms) == (2048, 1024, True, True)
+    assert Prompts.assumed(shape.tower, 401_408) == Prompts.assumed(shape.tower, 896 * 896) == Prompts(256 + 256, 4096, 600)
+    made = plan(shape, replace(PAPER, prompt_tokens=512, patches=4096))
+    assert made.pixels == 600 * 3 * 896 * 896 * 2 and made.embeddings == 600 * 256 * 2560 * 2
+    layer = 2 * (4 * 2560 + 3 * 2048 + 3 * 1024 + 3 * 10240) + 4 * 8 + 8 + 2 * 2 * 2560 + 8 + 8 * (2048 + 1024)
+    assert decoder_bytes(shape, 2, on_gpu=True) == 34 * layer
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_estimate_is_what_a_pass_of_gemma_keeps(tmp_path, dtype):
+    """Four norms, norms of heads, a wider key than its heads' share; a tower without rotation whose patches are averaged. Pixels and mask are odds and ends."""
+    torch.set_num_threads(1)
+    encoder = families.load_policy(str(family_models.write("gemma3", tmp_path)), family_models.picture).encoder
+    config = Gemma3Config.from_pretrained(tmp_path)
+    config.text_config.update({"hidden_size": 256, "intermediate_size": 1024, "num_key_value_heads": 1})
+    config.vision_config.update({"hidden_size": 64, "intermediate_size": 240})
+    policy = prepare(Gemma3ForConditionalGeneration(config).to(dtype), encoder)
+    batch, b = encoder.groups(groups_of(policy, family_models.examples()[:1], [[1]])).prompts, dtype.itemsize
+    shape, measured = ModelShape.of(policy.model), {}
+    for learns in (True, False):
+        for tower in encoder.family.towers(policy.model):
+            tower.requires_grad_(learns)
+        measured[learns] = kept_by_autograd(policy.model, lambda: policy.prompt_hidden(batch))
+    joined = 3 * b * 256 * (shape.query + 2 * shape.kv_size)  # each layer's query, key and value
+    assert measured[False] == pytest.approx(batch.ids_PL.shape[1] * decoder_bytes(shape, b) + joined, rel=0.1)
+    assert measured[True] - measured[False] == pytest.approx(shape.tower.tile * vision_bytes(shape, b), rel=0.1)
 
 
 # ---------------------------------------------------------------- the device

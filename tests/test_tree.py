@@ -16,10 +16,26 @@ TREES = {
 }
 
 
+SIGHTS = {"all": (0, False), "a window": (3, False), "whole pictures": (0, True), "both": (3, True), "a window as wide as a row": (15, True)}
+
+
+def with_sight(prompts, completions, prompt_of, window, whole):
+    """Pictures of four tokens behind the first of each prompt that has room for one."""
+    prompts, completions, prompt_of_R = (torch.tensor(x, dtype=torch.long) for x in (prompts, completions, prompt_of))
+    rows, pictures = Rows(prompts), None
+    if whole:
+        pictures = torch.where((rows.place_T > 0) & (rows.place_T < 5) & (prompts[rows.row_T] > 4), rows.row_T, -1)
+    return Tree(rows, Rows(completions), prompt_of_R, (window,), pictures)
+
+
+@pytest.fixture(params=SIGHTS.values(), ids=SIGHTS)
+def sight(request):
+    return request.param
+
+
 @pytest.fixture(params=TREES.values(), ids=TREES)
-def tree(request):
-    prompts, completions, prompt_of_R = (torch.tensor(x, dtype=torch.long) for x in request.param)
-    return Tree(Rows(prompts), Rows(completions), prompt_of_R)
+def tree(request, sight):
+    return with_sight(*request.param, *sight)
 
 
 @pytest.fixture
@@ -42,6 +58,15 @@ def test_sees_by_hand():
     assert tree.sees.int().tolist() == [[int(cell == "1") for cell in row] for row in rows]
 
 
+def test_a_window_goes_by_the_places_in_a_completion_and_its_prompt():
+    """A picture at the places 1 to 4 of 6, completions of 3 and 2: each token sees itself, two before it, and all that comes of its own picture."""
+    rows = [
+        "1..........", "11111......", "11111......", ".1111......", "..111......", "...111.....",
+        "....111....", ".....111...", "......111..", "....11...1.", ".....1...11",
+    ]  # fmt: skip
+    assert with_sight([6], [3, 2], [0, 0], 3, True).sees.int().tolist() == [[int(cell == "1") for cell in row] for row in rows]
+
+
 def test_the_padded_form_is_exact(tree, qkv):
     weights = torch.randn(tree.total, Q * D, generator=torch.Generator().manual_seed(1))
     ours, theirs = tree.attend(0, *qkv), dense(tree, *qkv)
@@ -54,7 +79,7 @@ def test_the_padded_form_is_exact(tree, qkv):
 def test_flex_attention_has_the_same_mask(tree, qkv):
     """What a GPU runs, here without a compiler and so without gradients."""
     qkv = [x.detach() for x in qkv]
-    torch.testing.assert_close(tree.masked(*qkv, flex_attention), dense(tree, *qkv), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(tree.masked(*qkv, flex_attention, tree._window(0)), dense(tree, *qkv), atol=1e-6, rtol=1e-5)
 
 
 def test_padding_and_its_inverse_are_each_others_gradient():

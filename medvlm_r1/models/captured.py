@@ -13,7 +13,7 @@ from functools import partial
 import torch
 
 from medvlm_r1.models.decoder import Attention
-from medvlm_r1.models.decoding import KeysValues, by_head, padding_of, product
+from medvlm_r1.models.decoding import KeysValues, by_head, lengths_of, padding_of, product, too_far
 from medvlm_r1.models.fused import fused
 from medvlm_r1.models.tree import Rows
 
@@ -63,10 +63,11 @@ class Captured:
 
     sizes: Sizes
     padding: torch.Tensor
+    length: torch.Tensor  # (P·K, 1, 1), of each prompt
     at: torch.Tensor  # place of the next token, on the device
 
-    def __init__(self, queries: int) -> None:
-        self.queries = queries  # heads
+    def __init__(self, queries: int, windows: tuple[int, ...] = ()) -> None:
+        self.queries, self.windows = queries, windows  # heads; how far each layer looks (models.sight)
         self.layers: list[torch.Tensor] = []  # each (rows, D), cut as ``Sizes.parts``
 
     def fill(self, prompts: Sequence[KeysValues], rows: Rows, group: int, max_tokens: int) -> None:
@@ -76,6 +77,7 @@ class Captured:
             tokens = -(-max_tokens // ALIGNED) * ALIGNED
             self._make(key, Sizes(len(rows.lengths_N), group, rows.longest, tokens, self.queries, *key.shape[1:]), len(prompts))
         self.padding.copy_(padding_of(rows, key.shape[1]))
+        self.length.copy_(lengths_of(rows, key.shape[1]))
         self.at.zero_()
         for layer, halves in zip(self.layers, prompts, strict=True):
             _queries, *parts = layer.split(self.sizes.parts)
@@ -89,18 +91,33 @@ class Captured:
         self.layers = [torch.zeros(sum(sizes.parts), sizes.head, dtype=dtype, device=device) for _ in range(layers)]
         self.at = torch.zeros(1, dtype=torch.long, device=device)
         self.padding = torch.zeros(sizes.prompts * sizes.keys, 1, sizes.room, dtype=torch.bool, device=device)
-        self.places_C = torch.arange(sizes.tokens, device=device)
+        self.length = torch.zeros(sizes.prompts * sizes.keys, 1, 1, dtype=torch.long, device=device)
+        self.places_C, self.places_L = (torch.arange(count, device=device) for count in (sizes.tokens, sizes.room))
         self.place_RN, self.pace_RN = (x.to(device) for x in sizes.places())
         self.scale_N1 = torch.ones(sizes.queries + 2 * sizes.keys, 1, device=device)
         self.scale_N1[: sizes.queries] = sizes.head**-0.5
 
     def attentions(self) -> list[Attention]:
         """Each layer's. No number of a layer is in it, so that one compiled layer serves all."""
-        place_RN, later_C = self.place_RN + self.pace_RN * self.at, self.places_C > self.at
-        return [partial(self._attend, layer, place_RN, later_C) for layer in self.layers]
+        place_RN, windows = self.place_RN + self.pace_RN * self.at, self.windows or (0,) * len(self.layers)
+        hidden = {window: self._hidden(window) for window in set(windows)}
+        return [partial(self._attend, layer, place_RN, hidden[window]) for layer, window in zip(self.layers, windows, strict=True)]
+
+    def _hidden(self, window: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What of the prompts (P·K, 1, L), and of the completions (C,), the next tokens do not see."""
+        later_C = self.places_C > self.at
+        if not window:
+            return self.padding, later_C
+        return self.padding | too_far(self.places_L, self.length + self.at, window), later_C | too_far(self.places_C, self.at, window)
 
     def _attend(
-        self, layer: torch.Tensor, place_RN: torch.Tensor, later_C: torch.Tensor, q_RQD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor
+        self,
+        layer: torch.Tensor,
+        place_RN: torch.Tensor,
+        hidden: tuple[torch.Tensor, torch.Tensor],
+        q_RQD: torch.Tensor,
+        k_RKD: torch.Tensor,
+        v_RKD: torch.Tensor,
     ) -> torch.Tensor:
         """Store the new token's heads, then attend: (R, Q·D)."""
         s = self.sizes
@@ -110,7 +127,7 @@ class Captured:
         trunks, rows, share = s.prompts * s.keys, s.prompts * s.keys * s.group, s.queries // s.keys
         prompt_scores = product(q.view(trunks, -1, s.head), prompt_keys.view(trunks, s.room, s.head).transpose(1, 2))
         own_scores = product(q.view(rows, share, s.head), keys.view(rows, s.tokens, s.head).transpose(1, 2))
-        both = shares(prompt_scores, own_scores, self.padding, later_C, layer.dtype)
+        both = shares(prompt_scores, own_scores, *hidden, layer.dtype)
         width = s.room + s.tokens
         # Strided by hand: a compiler would make two tensors of two slices, by two kernels.
         prompt_share = both.as_strided((trunks, s.group * share, s.room), (s.group * share * width, width, 1))

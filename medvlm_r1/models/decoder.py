@@ -21,6 +21,8 @@ import torch.nn.functional as F
 
 from medvlm_r1.models import lora
 from medvlm_r1.models.fused import fused
+from medvlm_r1.models.norms import SANDWICH, Norms, computed, normed
+from medvlm_r1.models.sight import FULL, WINDOW, kinds
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(layer number, q (T, Q, D), k (T, K, D), v (T, K, D)) to (T, Q·D)."""
@@ -33,7 +35,7 @@ Through = Callable[[torch.Tensor, "Rotary", Attention, torch.Tensor | None], tor
 
 
 class Layer(Protocol):
-    """A decoder layer's weights: two maps around the attention, each with its norm."""
+    """A decoder layer's weights: two maps around the attention, each with its norms."""
 
     @property
     def heads(self) -> "Heads": ...
@@ -45,7 +47,7 @@ class Layer(Protocol):
     def out(self, attended_TH: torch.Tensor) -> torch.Tensor: ...
 
     def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
-        """Normed and through the gated MLP: (T, H)."""
+        """Normed, through the gated MLP, and normed again where the layer has a norm there: (T, H)."""
         ...
 
 
@@ -53,20 +55,24 @@ class Layer(Protocol):
 class Heads:
     """How many heads a decoder has.
 
+    factor: of the queries, where scores are not divided by the root of the head size, as every attention here does.
+
     >>> from types import SimpleNamespace
     >>> Heads.of(SimpleNamespace(num_attention_heads=12, num_key_value_heads=2, hidden_size=1536))
-    Heads(query=12, key=2, size=128)
+    Heads(query=12, key=2, size=128, factor=1.0)
     """
 
     query: int
     key: int
     size: int
+    factor: float = 1.0
 
     @staticmethod
     def of(config: Any) -> "Heads":
         """From a text configuration of transformers."""
         query = config.num_attention_heads
-        return Heads(query, config.num_key_value_heads, getattr(config, "head_dim", None) or config.hidden_size // query)
+        size = getattr(config, "head_dim", None) or config.hidden_size // query
+        return Heads(query, config.num_key_value_heads, size, (size / (getattr(config, "query_pre_attn_scalar", None) or size)) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,28 @@ def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor
 
 
 @dataclass(frozen=True)
+class Turns:
+    """The rotary positions of all layers; those of one kind share theirs.
+
+    >>> turns = Turns({"a": Rotary.of(torch.zeros(3, 2), torch.ones(3, 2))}, ("a", "a"))
+    >>> len(turns), len(turns.at(torch.tensor([2]))), turns[0] is turns[1]
+    (3, 1, True)
+    """
+
+    of_kind: dict[str, Rotary]
+    kind_of_layer: tuple[str, ...]
+
+    def at(self, places: torch.Tensor) -> "Turns":
+        return Turns({kind: rotary.at(places) for kind, rotary in self.of_kind.items()}, self.kind_of_layer)
+
+    def __getitem__(self, layer: int) -> Rotary:
+        return self.of_kind[self.kind_of_layer[layer]]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.of_kind.values())).cos_T1D)
+
+
+@dataclass(frozen=True)
 class Added:
     """What some tokens get added to their state behind each of the first layers (DeepStack, arXiv 2406.04334); never behind the last.
 
@@ -134,7 +162,7 @@ class Added:
 def run(
     layers: Sequence[Through],
     x_TH: torch.Tensor,
-    rotary: Rotary,
+    turns: Turns,
     attend: Attend,
     wanted: torch.Tensor | None = None,
     added: Added | None = None,
@@ -146,7 +174,7 @@ def run(
     for n, layer in enumerate(layers):
         if added is not None:
             x_TH = added.behind(n - 1, x_TH)
-        x_TH = layer(x_TH, rotary, partial(attend, n), wanted if n == len(layers) - 1 else None)
+        x_TH = layer(x_TH, turns[n], partial(attend, n), wanted if n == len(layers) - 1 else None)
     return x_TH
 
 
@@ -197,24 +225,27 @@ PARTS = {
     "mlp": {"gate_proj", "up_proj", "down_proj", "act_fn"},
 }
 OPTIONAL = {"q_norm", "k_norm", "rotary_emb"}
+UNUSUAL = ("attn_logit_softcapping", "final_logit_softcapping", "use_bidirectional_attention")
 
 
 def strange(text: Any) -> str | None:
-    """What in a decoder of transformers ``run`` would not compute; None where it is of LLaMA's kind, with or without Qwen3's norms."""
-    windows = ["sliding_attention"] if getattr(text.config, "sliding_window", None) else []
-    if set(getattr(text.config, "layer_types", None) or windows) - {"full_attention"}:
-        return "attention that does not see every earlier token"
+    """What in a decoder of transformers ``run`` would not compute; None where it is of LLaMA's kind or of Gemma's."""
+    if other := sorted(set(kinds(text.config)) - {FULL, WINDOW}):
+        return f"its attention is {other[0]}"
+    if unusual := next((f"{name} = {value}" for name in UNUSUAL if (value := getattr(text.config, name, None))), None):
+        return unusual
     for layer in text.layers:
         for path, names in PARTS.items():
             module = layer.get_submodule(path)
-            other = ({name for name, _ in module.named_children()} - OPTIONAL) ^ names
-            if other:
-                return f"{type(module).__name__} differs in {', '.join(sorted(other))}"
-        for norm in (layer.input_layernorm, layer.post_attention_layernorm):
-            if not hasattr(norm, "variance_epsilon"):  # one that scales by 1 + weight calls it otherwise
-                return f"{type(norm).__name__} is no RMSNorm of LLaMA's kind"
-        if not math.isclose(layer.self_attn.scaling, layer.self_attn.head_dim**-0.5):
-            return f"{type(layer.self_attn).__name__} scales its scores by {layer.self_attn.scaling}"
+            other = sorted(({name for name, _ in module.named_children()} - OPTIONAL) ^ names)
+            if other and set(other) != SANDWICH:
+                return f"{type(module).__name__} differs in {', '.join(other)}"
+        for norm in Norms.of(layer):
+            if not (norm is None or computed(norm)):
+                return f"{type(norm).__name__} is no RMSNorm of LLaMA's kind or of Gemma's"
+        heads, scaling = Heads.of(text.config), layer.self_attn.scaling
+        if not math.isclose(scaling, heads.factor * heads.size**-0.5):
+            return f"{type(layer.self_attn).__name__} scales its scores by {scaling}"
     return None
 
 
@@ -232,7 +263,7 @@ class Live:
         return Heads.of(self.layer.self_attn.config)
 
     def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
-        attention, x_TH = self.layer.self_attn, normed(x_TH, self.layer.input_layernorm)
+        attention, x_TH = self.layer.self_attn, normed(x_TH, Norms.of(self.layer).before_attention)
         parts = [attention.q_proj, attention.k_proj, attention.v_proj]
         bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
         flat = F.linear(x_TH, torch.cat([lora.base(part).weight for part in parts]), bias)
@@ -241,32 +272,23 @@ class Live:
         return norm_heads(attention, self.heads, flat.unflatten(1, (-1, self.heads.size)))
 
     def out(self, attended_TH: torch.Tensor) -> torch.Tensor:
-        return self.layer.self_attn.o_proj(attended_TH)
+        return normed(self.layer.self_attn.o_proj(attended_TH), Norms.of(self.layer).behind_attention)
 
     def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
-        mlp, x_TH = self.layer.mlp, normed(x_TH, self.layer.post_attention_layernorm)
-        return mlp.down_proj(gated(mlp.gate_proj(x_TH), mlp.up_proj(x_TH), mlp.act_fn))
-
-
-def normed(x_TH: torch.Tensor, norm: Any) -> torch.Tensor:
-    """A norm of transformers (RMSNorm; Zhang and Sennrich 2019, arXiv 1910.07467) where gradients flow.
-
-    On a GPU in one kernel instead of eight, which keeps no float32 copy for the backward pass. On a CPU the module itself is faster.
-    """
-    return rms_norm(x_TH, norm) if x_TH.is_cuda else norm(x_TH)
-
-
-def rms_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
-    """What a norm module of transformers computes, in one call."""
-    return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
+        mlp, norms = self.layer.mlp, Norms.of(self.layer)
+        x_TH = normed(x_TH, norms.before_mlp)
+        return normed(mlp.down_proj(gated(mlp.gate_proj(x_TH), mlp.up_proj(x_TH), mlp.act_fn)), norms.behind_mlp)
 
 
 def norm_heads(attention: Any, heads: Heads, qkv: torch.Tensor) -> torch.Tensor:
-    """Qwen3 norms each query and key head; the others do not."""
-    if not hasattr(attention, "q_norm"):
+    """Qwen3 and Gemma 3 norm each query and key head; the others do not."""
+    has_norms = hasattr(attention, "q_norm")
+    if not has_norms and heads.factor == 1:
         return qkv
     q, k, v = qkv.split([heads.query, heads.key, heads.key], 1)
-    return torch.cat([attention.q_norm(q), attention.k_norm(k), v], 1)
+    if has_norms:
+        q, k = attention.q_norm(q), attention.k_norm(k)
+    return torch.cat([q if heads.factor == 1 else q * heads.factor, k, v], 1)
 
 
 @fused

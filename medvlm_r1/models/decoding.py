@@ -2,6 +2,7 @@
 
 The rows under way are a grid of P prompts by G completions, so that the G
 queries of a prompt meet its keys in one product. A grid shrinks as rows end.
+A layer with a window (models.sight) keeps all keys and values, and looks at those within.
 
 Legend: P prompts, G completions of each, R = P·G rows; L longest prompt; C most
 completion tokens; Q query heads, K key heads, S = Q/K queries a key head; D head size.
@@ -16,6 +17,7 @@ import torch
 
 from medvlm_r1.models.decoder import Attention
 from medvlm_r1.models.fused import fused
+from medvlm_r1.models.sent import sent
 from medvlm_r1.models.tree import Rows
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -40,7 +42,11 @@ class Decoding:
     prompts: list[KeysValues]
     own: list[KeysValues]
     padding: torch.Tensor | None
+    length: torch.Tensor  # (P·K, 1, 1), of each prompt
     t: int  # place of the next token
+
+    def __init__(self, windows: tuple[int, ...] = ()) -> None:
+        self.windows = windows
 
     def fill(self, prompts: Sequence[KeysValues], rows: Rows, group: int, max_tokens: int) -> None:
         """Start from ``prompts``: each layer's keys and values of all prompt tokens, flat: (T, K, D)."""
@@ -53,18 +59,30 @@ class Decoding:
         self.own = [(key.new_zeros(own, dtype=self.dtype), key.new_zeros(own, dtype=self.dtype)) for _ in prompts]
         padding = padding_of(rows, key.shape[1])
         self.padding = padding if bool(padding.any()) else None
+        self.length = lengths_of(rows, key.shape[1])
 
     def attentions(self) -> list[Attention]:
         """Each layer's."""
-        return [partial(self._attend, prompt, own) for prompt, own in zip(self.prompts, self.own, strict=True)]
+        windows = self.windows or (0,) * len(self.own)
+        hidden = {window: self._hidden(window) for window in set(windows)}
+        return [partial(self._attend, hidden[window], *layer) for window, *layer in zip(windows, self.prompts, self.own, strict=True)]
 
-    def _attend(self, prompt: KeysValues, own: KeysValues, q_RQD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, window: int) -> tuple[torch.Tensor | None, int]:
+        """What of the prompts (P·K, 1, L) the next tokens do not see, None where they see all; and the first token of a completion that they do."""
+        if not window:
+            return self.padding, 0
+        far = too_far(torch.arange(self.prompts[0][0].shape[1], device=self.length.device), self.length + self.t, window)
+        return far if self.padding is None else far | self.padding, max(0, self.t + 1 - window)
+
+    def _attend(
+        self, hidden: tuple[torch.Tensor | None, int], prompt: KeysValues, own: KeysValues, q_RQD: torch.Tensor, k_RKD: torch.Tensor, v_RKD: torch.Tensor
+    ) -> torch.Tensor:
         """Store the new keys and values, then attend: (R, Q·D)."""
-        prompt_keys, prompt_values = prompt
-        keys, values = (self._stored(*pair) for pair in zip(own, (k_RKD, v_RKD), strict=True))
+        (prompt_keys, prompt_values), (hidden_L, first) = prompt, hidden
+        keys, values = (self._stored(*pair)[:, first:] for pair in zip(own, (k_RKD, v_RKD), strict=True))
         q = self._gridded(q_RQD) * q_RQD.shape[2] ** -0.5
         q_prompt = q.view(len(prompt_keys), -1, q.shape[2])
-        prompt_share, own_share = shares(product(q_prompt, prompt_keys.transpose(1, 2)), product(q, keys.transpose(1, 2)), self.padding)
+        prompt_share, own_share = shares(product(q_prompt, prompt_keys.transpose(1, 2)), product(q, keys.transpose(1, 2)), hidden_L)
         out = torch.bmm(prompt_share.to(q.dtype), prompt_values).view_as(q) + torch.bmm(own_share.to(q.dtype), values)
         prompts, group, heads = self.grid
         return out.view(prompts, heads, group, -1).transpose(1, 2).reshape(len(q_RQD), -1).to(q_RQD.dtype)
@@ -94,6 +112,7 @@ class Decoding:
         self.prompts = [(keys[trunks], values[trunks]) for keys, values in self.prompts]
         self.own = [(keys[rows], values[rows]) for keys, values in self.own]
         self.padding = None if self.padding is None else self.padding[trunks]
+        self.length = self.length[trunks]
 
 
 def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -109,6 +128,20 @@ def by_head(half_TKD: torch.Tensor, rows: Rows) -> torch.Tensor:
 def padding_of(rows: Rows, key_heads: int) -> torch.Tensor:
     """(P·K, 1, L): where a prompt has no token."""
     return ~rows.mask.repeat_interleave(key_heads, 0)[:, None]
+
+
+def lengths_of(rows: Rows, key_heads: int) -> torch.Tensor:
+    """(P·K, 1, 1): how many tokens each prompt has."""
+    return sent(rows.lengths_N.repeat_interleave(key_heads)[:, None, None], rows.device)
+
+
+def too_far(keys: torch.Tensor, query: torch.Tensor, window: int) -> torch.Tensor:
+    """Which places a token does not see any more, by its own place.
+
+    >>> too_far(torch.arange(5), torch.tensor([5]), window=3).tolist()  # it sees itself and the two before it
+    [True, True, True, False, False]
+    """
+    return keys <= query - window
 
 
 @fused

@@ -174,7 +174,7 @@ class Encoder:
 
     def sent_ids(self, prompt: Prompt) -> list[int]:
         """``prompt_ids`` as a server takes them, which puts its own tokens in the place of one placeholder an image."""
-        return self._ids_with(prompt, [self.family.image_token] * len(prompt.example.images))
+        return self._ids_with(prompt, [self.family.written] * len(prompt.example.images))
 
     def sent_image(self, reference: str) -> Image.Image:
         """The picture as a server takes it to see the same patches."""
@@ -192,11 +192,11 @@ class Encoder:
     def _ids_with(self, prompt: Prompt, images: Sequence[str]) -> list[int]:
         """The token ids, with these texts in the places of the images. What the asker wrote is text, and never a token that steers."""
         cut = self._cut_sign(prompt)
-        first, *parts = self._templated(prompt, self._with_cuts(prompt, cut)).split(self.family.image_token)
+        first, *parts = self._templated(prompt, self._with_cuts(prompt, cut)).split(self.family.written)
         if len(parts) != len(images):
             raise DataError(
                 f'example "{prompt.example.id}" has {len(images)} images and its prompt {len(parts)} times '
-                f'"{self.family.image_token}"; take it out of the text, or use the chat template of the model\'s source'
+                f'"{self.family.written}"; take it out of the text, or use the chat template of the model\'s source'
             )
         text = first + "".join(image + part for image, part in zip(images, parts, strict=True)) + prompt.opening
         return [id for piece in text.split(cut) for id in self.tokenizer(piece, add_special_tokens=False)["input_ids"]]

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from medvlm_r1.console import notice
 from medvlm_r1.errors import ModelError
-from medvlm_r1.models import chat, decoder, folder, llava, nano, processors, qwen, runs, tiles
+from medvlm_r1.models import chat, decoder, folder, gemma, llava, nano, processors, qwen, runs, tiles
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Family
 from medvlm_r1.models.general import GeneralPolicy
@@ -34,6 +34,7 @@ FAMILIES = {
     "idefics3": tiles.IDEFICS3,
     "internvl": tiles.INTERNVL,
     "llava": llava.LLAVA,
+    "gemma3": gemma.GEMMA3,
 }
 UNKNOWN_BUDGET = 896 * 896  # pixels of a picture, where a processor does not say: MedGemma's
 OTHER_LAYOUTS = {
@@ -242,7 +243,7 @@ def _check_tokenizer(directory: Path, tokenizer: Any, family: Family, config: An
             f'{directory}: the tokenizer has {len(tokenizer)} tokens and "{family.image_token}" is {image_id}, config.json says '
             f"{config.text_config.vocab_size} and {config.image_token_id}; copy both from one source"
         )
-    chat.check_template(directory, tokenizer, family.image_token)
+    chat.check_template(directory, tokenizer, family.written)
 
 
 def prepare(model: Any, encoder: Encoder) -> Policy:

@@ -53,8 +53,8 @@ def counted(ids: Sequence[int], image_id: int, grids: Sequence[Grid], merge: int
     return torch.arange(len(ids)).expand(3, -1)
 
 
-def turned(text: Any, positions_3T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines (T, D) of the decoder's rotary positions."""
+def turned(text: Any, positions_3T: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and sines (T, D) of the decoder's rotary positions, the same in layers of every kind."""
     cos, sin = text.rotary_emb(next(text.parameters()), positions_3T[:1])
     return cos[0], sin[0]
 
@@ -63,17 +63,19 @@ def turned(text: Any, positions_3T: torch.Tensor) -> tuple[torch.Tensor, torch.T
 class Family:
     """A kind of vision-language model that transformers knows; its decoder's layers are those of models.decoder.
 
-    image_token: what the chat template writes for an image, and what stands where its embeddings go.
+    image_token: what stands where an image's embeddings go.
     banned: tokens that no completion may contain: a sampled placeholder would ask for an image.
     text, vision: modules of ``model.model``: the decoder, and all that turns an image into embeddings.
     prepare: (image processor, picture, tokens of a tile) to Pixels.
     embed: (model, patches of N images, grid_N3) to each image's (I, F, H).
     positions: (ids, image id, grids, patches that merge along a side) to (3, L).
-    rotary: (decoder, positions_3T) to cosines and sines (T, D).
+    rotary: (decoder, positions_3T, a layer's kind of attention) to cosines and sines (T, D).
     adapt: changes a fresh model in place to compute the same faster.
     most_pixels, shrink: reads and lowers the most pixels of an image that a processor lets through.
     tile_tokens: from the configuration, where the picture alone does not tell how many tokens it takes.
     processor: from the configuration, what transformers' processor must be told to write the same prompt; nothing for Qwen's.
+    placeholder: what the chat template writes for an image, where that is not the image token.
+    whole_pictures: see models.sight.
     fitted: (image processor, picture, grid) to a picture that any processor of the family leaves as it is; else as it came.
 
     >>> from medvlm_r1.models.qwen import QWEN2_VL
@@ -92,11 +94,18 @@ class Family:
     most_pixels: Callable[[Any], int]
     shrink: Callable[[Any, int], None]
     positions: Callable[[Sequence[int], int, Sequence[Grid], int], torch.Tensor] = counted
-    rotary: Callable[[Any, torch.Tensor], tuple[torch.Tensor, torch.Tensor]] = turned
+    rotary: Callable[[Any, torch.Tensor, str], tuple[torch.Tensor, torch.Tensor]] = turned
     adapt: Callable[[Any], None] = lambda model: None
     tile_tokens: Callable[[Any], int] = lambda config: 0
     processor: Callable[[Any], dict[str, Any]] = lambda config: {}
+    placeholder: str = ""
+    whole_pictures: bool = False
     fitted: Callable[[Any, Image.Image, Grid], Image.Image] = lambda processor, image, grid: image
+
+    @property
+    def written(self) -> str:
+        """What the chat template writes for an image."""
+        return self.placeholder or self.image_token
 
     def decoder(self, model: Any) -> Any:
         """The text decoder's module of transformers, which holds the weights."""

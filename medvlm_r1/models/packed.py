@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from medvlm_r1.models import lora
-from medvlm_r1.models.decoder import Attention, Heads, Layer, Rotary, gated, halves, norm_heads, rms_norm
+from medvlm_r1.models.decoder import Attention, Heads, Layer, Rotary, gated, halves, norm_heads
+from medvlm_r1.models.norms import Norms, rms_norm
 
 
 class Packed:
@@ -17,7 +18,7 @@ class Packed:
     def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.attention, self.heads, self.act = attention, Heads.of(attention.config), mlp.act_fn
-        self.norms = (layer.input_layernorm, layer.post_attention_layernorm)
+        self.norms = Norms.of(layer)
         self._qkv = Matrix([attention.q_proj, attention.k_proj, attention.v_proj])
         self._out = Matrix([attention.o_proj])
         self._gate_up = Matrix([mlp.gate_proj, mlp.up_proj])
@@ -32,15 +33,15 @@ class Packed:
             matrix.load(rows)
 
     def qkv(self, x_TH: torch.Tensor) -> torch.Tensor:
-        return norm_heads(self.attention, self.heads, self._qkv(rms_norm(x_TH, self.norms[0])).unflatten(1, (-1, self.heads.size)))
+        return norm_heads(self.attention, self.heads, self._qkv(rms_norm(x_TH, self.norms.before_attention)).unflatten(1, (-1, self.heads.size)))
 
     def out(self, attended_TH: torch.Tensor) -> torch.Tensor:
         # Wide, so that a compiler adds it to the state where that is normed, not in the product, for which it would copy the state first.
-        return self._out(attended_TH).float()
+        return rms_norm(self._out(attended_TH), self.norms.behind_attention).float()
 
     def mlp(self, x_TH: torch.Tensor) -> torch.Tensor:
-        gate_TM, up_TM = self._gate_up(rms_norm(x_TH, self.norms[1])).chunk(2, 1)
-        return self._down(gated(gate_TM, up_TM, self.act))
+        gate_TM, up_TM = self._gate_up(rms_norm(x_TH, self.norms.before_mlp)).chunk(2, 1)
+        return rms_norm(self._down(gated(gate_TM, up_TM, self.act)), self.norms.behind_mlp)
 
 
 class Matrix:

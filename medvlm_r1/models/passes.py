@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from medvlm_r1.models.sent import sent_together
+from medvlm_r1.models.sight import PLAIN, Sight, pictures
 from medvlm_r1.models.tree import Rows, Tree
 from medvlm_r1.types import PromptBatch, TokenBatch
 
@@ -46,41 +47,46 @@ class Scored(Pass):
     early_N: torch.Tensor | None = None
 
 
-def over_prompts(batch: PromptBatch, image_id: int, device: torch.device, at_least: int = 0, last_alone: bool = False) -> Pass:
+def over_prompts(batch: PromptBatch, image_id: int, device: torch.device, sight: Sight = PLAIN, at_least: int = 0, last_alone: bool = False) -> Pass:
     """``at_least``: how far keys are to be padded; ``last_alone``: no state but each prompt's last is wanted."""
     known = batch.placed.get(key := (device, at_least, last_alone))
     if known is None:
         rows = Rows(batch.lengths_P, at_least, device)
         ids_T, positions_3T = _prompt_tokens(batch)
+        tree = Tree.of_prompts(rows, sight.windows, _pictures(ids_T, image_id, rows, sight))
         parts = [ids_T, positions_3T, _places(ids_T, image_id, batch), rows.last_N]
         ids_T, positions_3T, places_I, last_P = sent_together(parts, device)
-        known = _keep(batch, key, Pass(batch, Tree.of_prompts(rows), ids_T, positions_3T, places_I, last_P if last_alone else None))
+        known = _keep(batch, key, Pass(batch, tree, ids_T, positions_3T, places_I, last_P if last_alone else None))
     return known
 
 
-def over_completions(batch: TokenBatch, image_id: int, device: torch.device) -> Scored:
+def over_completions(batch: TokenBatch, image_id: int, device: torch.device, sight: Sight = PLAIN) -> Scored:
     """Prompts once, then every completion but for its last token, which predicts nothing."""
     known = batch.placed.get(device)
     if known is not None:
         return known
     ids_T, positions_3T = _prompt_tokens(batch.prompts)
     real_RC, after_RC = batch.mask_RC.bool(), batch.mask_RC[:, 1:].bool()
+    prompts, completions = (Rows(lengths, device=device) for lengths in (batch.prompts.lengths_P, after_RC.sum(1)))
+    tree = Tree(prompts, completions, batch.prompt_of_R, sight.windows, _pictures(ids_T, image_id, prompts, sight))
     steps_RC = batch.prompts.next_position_P[batch.prompt_of_R, None] + torch.arange(after_RC.shape[1])
     ids_T = torch.cat([ids_T, batch.ids_RC[:, :-1][after_RC]])
     positions_3T = torch.cat([positions_3T, steps_RC[after_RC].expand(3, -1)], 1)
-    prompts, completions = (Rows(lengths, device=device) for lengths in (batch.prompts.lengths_P, after_RC.sum(1)))
     wanted_W = torch.cat([prompts.last_N, torch.arange(prompts.total, len(ids_T))])
     predictor_N = predecessors(batch.prompt_of_R, len(prompts.lengths_N), completions)
     parts = [ids_T, positions_3T, _places(ids_T, image_id, batch.prompts), wanted_W, predictor_N, batch.ids_RC[real_RC], real_RC.flatten().nonzero()[:, 0]]
     if batch.early_RC is not None:
         parts.append(batch.early_RC[real_RC])
-    tree = Tree(prompts, completions, batch.prompt_of_R)
     return _keep(batch, device, Scored(batch.prompts, tree, *sent_together(parts, device)))
 
 
 def _keep(batch: PromptBatch | TokenBatch, key: Hashable, made: T) -> T:
     batch.placed[key] = made
     return made
+
+
+def _pictures(ids_T: torch.Tensor, image_id: int, prompts: Rows, sight: Sight) -> torch.Tensor | None:
+    return pictures(ids_T == image_id, prompts.row_T) if sight.whole_pictures else None
 
 
 def _places(ids_T: torch.Tensor, image_id: int, prompts: PromptBatch) -> torch.Tensor:

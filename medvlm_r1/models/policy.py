@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from medvlm_r1.models import adapt, decoder, passes
+from medvlm_r1.models import adapt, decoder, norms, passes, sight
 from medvlm_r1.models.decoding import Cache, KeysValues
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.head import logprob_of
@@ -101,6 +101,11 @@ class Policy(Written):
     def tokens_of(self, group: RolloutGroup) -> int:
         """Tokens of a pass over one group: its prompt once and all completions."""
         return len(self.encoder.prompt_ids(group.prompt)) + sum(len(rollout.completion.token_ids) for rollout in group.rollouts)
+
+    @cached_property
+    def sight(self) -> sight.Sight:
+        """Who sees whom in each layer."""
+        return sight.Sight(sight.windows(self.text.config), self.encoder.family.whole_pictures)
 
     @cached_property
     def widest(self) -> int:
@@ -199,7 +204,7 @@ class Policy(Written):
     @_of_the_whole
     def prefill(self, batch: PromptBatch, at_least: int = 0) -> Prefilled:
         """Run the prompts, each once; ``at_least``: how far their keys are to be padded."""
-        over, layers = passes.over_prompts(batch, self.encoder.image_id, self.device, at_least, last_alone=True), []
+        over, layers = passes.over_prompts(batch, self.encoder.image_id, self.device, self.sight, at_least, last_alone=True), []
 
         def attend(layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             layers.append((k, v))
@@ -211,12 +216,12 @@ class Policy(Written):
     @_of_the_whole
     def prompt_hidden(self, batch: PromptBatch) -> torch.Tensor:
         """Hidden states (T, H) of all prompt tokens, prompt by prompt."""
-        over = passes.over_prompts(batch, self.encoder.image_id, self.device)
+        over = passes.over_prompts(batch, self.encoder.image_id, self.device, self.sight)
         return self._run(over, over.tree.attend)
 
     def hidden(self, batch: TokenBatch) -> torch.Tensor:
         """Hidden states (N, H) from which each real completion token is predicted, row by row."""
-        over = passes.over_completions(batch, self.encoder.image_id, self.device)
+        over = passes.over_completions(batch, self.encoder.image_id, self.device, self.sight)
         return self._run(over, over.tree.attend).index_select(0, over.predictor_N)
 
     def _embed(self, over: Pass) -> tuple[torch.Tensor, decoder.Added | None]:
@@ -231,16 +236,18 @@ class Policy(Written):
     def _run(self, over: Pass, attend: decoder.Attend) -> torch.Tensor:
         layers = [layer.through for layer in self.text.layers]
         embeds_TH, added = self._embed(over)
-        return decoder.normed(decoder.run(layers, embeds_TH, self.rotary(over.positions_3T), attend, over.wanted_W, added), self.text.norm)
+        return norms.normed(decoder.run(layers, embeds_TH, self.rotary(over.positions_3T), attend, over.wanted_W, added), self.text.norm)
 
-    def rotary(self, positions_3T: torch.Tensor) -> decoder.Rotary:
+    def rotary(self, positions_3T: torch.Tensor) -> decoder.Turns:
         """The model's own turns at these positions."""
-        return decoder.Rotary.of(*self.encoder.family.rotary(self.text, positions_3T))
+        of_layer = sight.kinds(self.text.config)
+        turned = {kind: self.encoder.family.rotary(self.text, positions_3T, kind) for kind in dict.fromkeys(of_layer)}
+        return decoder.Turns({kind: decoder.Rotary.of(*both) for kind, both in turned.items()}, of_layer)
 
     @_of_the_whole
     def logprobs(self, batch: TokenBatch, temperature: float = 1.0) -> torch.Tensor:
         """Log-probability (R, C) of every completion token as it was sampled, zero at padding; natural logarithm."""
-        over, hidden_NH = passes.over_completions(batch, self.encoder.image_id, self.device), self.hidden(batch)
+        over, hidden_NH = passes.over_completions(batch, self.encoder.image_id, self.device, self.sight), self.hidden(batch)
         tokens = [hidden_NH, over.target_N, *([] if over.early_N is None else [over.early_N])]
         chunk = max(1, HEAD_CHUNK_ELEMENTS // self.model.lm_head.out_features)
         logprob_N = torch.cat(
@@ -279,10 +286,10 @@ class Policy(Written):
         """The layers for ``decode``; to be loaded."""
         return [Packed(layer) for layer in self.text.layers]
 
-    def decode(self, ids_R: torch.Tensor, rotary: decoder.Rotary, layers: list[Packed], cache: Cache) -> torch.Tensor:
+    def decode(self, ids_R: torch.Tensor, turns: decoder.Turns, layers: list[Packed], cache: Cache) -> torch.Tensor:
         """One token further for every row: hidden state (R, H)."""
         state_RH = self.model.get_input_embeddings()(ids_R)
         added_RH = torch.zeros_like(state_RH)
-        for layer, attention in zip(layers, cache.attentions(), strict=True):
-            state_RH, added_RH = layer(state_RH, added_RH, rotary, attention)
-        return decoder.rms_norm(state_RH + added_RH, self.text.norm)
+        for n, (layer, attention) in enumerate(zip(layers, cache.attentions(), strict=True)):
+            state_RH, added_RH = layer(state_RH, added_RH, turns[n], attention)
+        return norms.rms_norm(state_RH + added_RH, self.text.norm)

@@ -94,7 +94,7 @@ def mrope(ids: Sequence[int], image_id: int, grids: Sequence[Grid], merge: int) 
     return torch.cat(columns, 1)
 
 
-def mixed(text: Any, positions_3T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def mixed(text: Any, positions_3T: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines (T, D), in the model's own way of mixing time, height and width."""
     cos, sin = text.rotary_emb(next(text.parameters()), positions_3T[:, None])
     return cos[0], sin[0]

@@ -7,6 +7,10 @@ of its own prompt and its completion up to itself.
     prompts        completions
     p0 p0 p0 p1 p1 a0 a0 b0 c1 c1      a0, b0 continue p0; c1 continues p1
 
+Where a layer has a window (models.sight), what is too far back is not seen:
+by the places in a completion and its own prompt, whatever lies between them in
+the row. Where pictures are seen whole, their tokens see later ones of the same.
+
 On a GPU this is one FlexAttention mask over the row. Elsewhere prompts and
 completions are padded for the attention alone; nothing else ever sees padding.
 
@@ -73,6 +77,11 @@ class Rows:
         return torch.arange(len(self.lengths_N)).repeat_interleave(self.lengths_N)
 
     @cached_property
+    def place_T(self) -> torch.Tensor:
+        """The place of each token in its row, on the host."""
+        return torch.arange(self.total) - (self.lengths_N.cumsum(0) - self.lengths_N)[self.row_T]
+
+    @cached_property
     def _cells_T(self) -> torch.Tensor | None:
         """Where each token lies in the padded form; None where nothing needs padding."""
         return None if self.total == len(self.lengths_N) * self.longest else sent(self._mask.flatten().nonzero()[:, 0], self.device)
@@ -126,11 +135,13 @@ class Tree:
     prompts: Rows
     completions: Rows
     prompt_of_R: torch.Tensor  # on the host
+    windows: tuple[int, ...] = ()  # of each layer (models.sight)
+    picture_T: torch.Tensor | None = None  # of each prompt token, on the host, where pictures are seen whole (models.sight)
 
     @staticmethod
-    def of_prompts(prompts: Rows) -> "Tree":
+    def of_prompts(prompts: Rows, windows: tuple[int, ...] = (), picture_T: torch.Tensor | None = None) -> "Tree":
         """Trunks without branches."""
-        return Tree(prompts, Rows(prompts.lengths_N[:0], device=prompts.device), prompts.lengths_N[:0])
+        return Tree(prompts, Rows(prompts.lengths_N[:0], device=prompts.device), prompts.lengths_N[:0], windows, picture_T)
 
     @property
     def total(self) -> int:
@@ -147,37 +158,69 @@ class Tree:
         return torch.cat([torch.full_like(self.prompts.row_T, -1), self.completions.row_T])
 
     @cached_property
+    def depth_T(self) -> torch.Tensor:
+        """The place of each token in its prompt and completion, on the host."""
+        before_R = self.prompts.lengths_N[self.prompt_of_R]
+        return torch.cat([self.prompts.place_T, before_R[self.completions.row_T] + self.completions.place_T])
+
+    @property
     def sees(self) -> torch.Tensor:
-        """The whole mask (T, T), to look at and to test with."""
+        """The whole mask (T, T) of the first layer, to look at and to test with."""
         at = torch.arange(self.total)
-        return visible(self.group_T, self.branch_T)(at, at, at[:, None], at)
+        picture_T = None if self.picture_T is None else self._padded_picture_T
+        return visible(self.group_T, self.branch_T, self.depth_T, picture_T, self._window(0))(at, at, at[:, None], at)
+
+    def _window(self, layer: int) -> int:
+        """Of a layer; 0 where everything lies within."""
+        window = self.windows[layer] if self.windows else 0
+        return window if window < self._deepest else 0
+
+    @cached_property
+    def _deepest(self) -> int:
+        return int(self.depth_T.max()) + 1
+
+    @cached_property
+    def _sizes(self) -> set[int]:
+        """All that ``_window`` says."""
+        return {self._window(layer) for layer in range(len(self.windows) or 1)}
+
+    @cached_property
+    def _padded_picture_T(self) -> torch.Tensor:
+        """Of all tokens: completions are text."""
+        assert self.picture_T is not None
+        return F.pad(self.picture_T, (0, self.completions.total), value=-1)
 
     def attend(self, layer: int, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor) -> torch.Tensor:
         """(T, Q·D)."""
-        return self.masked(q_TQD, k_TKD, v_TKD, _flex()) if q_TQD.is_cuda else self.padded(q_TQD, k_TKD, v_TKD)
+        window = self._window(layer)
+        return self.masked(q_TQD, k_TKD, v_TKD, _flex(), window) if q_TQD.is_cuda else self.padded(q_TQD, k_TKD, v_TKD, window)
 
-    def masked(self, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, flex: Callable[..., torch.Tensor]) -> torch.Tensor:
+    def masked(self, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, flex: Callable[..., torch.Tensor], window: int = 0) -> torch.Tensor:
         """All tokens in one call of FlexAttention, which skips the blocks that see nothing of each other."""
         q, k, v = (x.transpose(0, 1)[None] for x in (q_TQD, k_TKD, v_TKD))
-        return flex(q, k, v, block_mask=self._blocks, enable_gqa=True)[0].transpose(0, 1).flatten(1)
+        return flex(q, k, v, block_mask=self._blocks[window], enable_gqa=True)[0].transpose(0, 1).flatten(1)
 
     @cached_property
-    def _blocks(self) -> BlockMask:
-        return block_mask(self.prompts.lengths_N.tolist(), self.completions.lengths_N.tolist(), self.prompt_of_R.tolist(), self.prompts.device)
+    def _blocks(self) -> dict[int, BlockMask]:
+        """For each window."""
+        lengths = [x.tolist() for x in (self.prompts.lengths_N, self.completions.lengths_N, self.prompt_of_R)]
+        picture_T = None if self.picture_T is None else self._padded_picture_T
+        return {window: block_mask(*lengths, self.prompts.device, window, picture_T) for window in self._sizes}
 
-    def padded(self, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor) -> torch.Tensor:
+    def padded(self, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, window: int = 0) -> torch.Tensor:
         """Prompts first, then completions against both."""
         sizes = [self.prompts.total, self.completions.total]
         (qp, qc), (kp, kc), (vp, vc) = (x.split(sizes) for x in (q_TQD, k_TKD, v_TKD))
         q, k, v = (self.prompts.pad(x).transpose(1, 2) for x in (qp, kp, vp))
         # Padding is on the right: causal attention alone keeps it from real tokens.
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        mask = self._prompt_masks[window]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=True)
         prompts = self.prompts.flat(out.transpose(1, 2)).flatten(1)
         if not self.completions.total:
             return prompts
         own_q, own_k, own_v = (self.completions.pad(x).transpose(1, 2) for x in (qc, kc, vc))
         keys, values = (torch.cat([self._of_each_completion(x), own], 2) for x, own in ((k, own_k), (v, own_v)))
-        out = F.scaled_dot_product_attention(own_q, keys, values, attn_mask=self._mask_R1CX, enable_gqa=True)
+        out = F.scaled_dot_product_attention(own_q, keys, values, attn_mask=self._masks_R1CX[window], enable_gqa=True)
         return torch.cat([prompts, self.completions.flat(out.transpose(1, 2)).flatten(1)])
 
     @cached_property
@@ -195,12 +238,35 @@ class Tree:
         return x_PKLD[:, None].expand(-1, self._even, -1, -1, -1).flatten(0, 1)
 
     @cached_property
-    def _mask_R1CX(self) -> torch.Tensor:
-        """For padded completions over X = L + C keys: the real tokens of the prompt, and the completion up to the query."""
-        width = self.completions.longest
-        own = torch.ones(width, width, dtype=torch.bool, device=self.prompts.device).tril()
-        prompt_R1L = self.prompts.mask[sent(self.prompt_of_R, self.prompts.device), None]
-        return torch.cat([prompt_R1L.expand(-1, width, -1), own.expand(len(prompt_R1L), -1, -1)], 2)[:, None]
+    def _prompt_masks(self) -> dict[int, torch.Tensor | None]:
+        """For padded prompts and each window (P or 1, 1, L, L); None where each sees all before it."""
+        width = torch.arange(self.prompts.longest, device=self.prompts.device)
+        masks: dict[int, torch.Tensor | None] = {}
+        for window in self._sizes:
+            sees = (width <= width[:, None])[None]
+            if self.picture_T is not None:
+                picture_PL = self.prompts.pad(sent(self.picture_T + 1, self.prompts.device))
+                sees = sees | ((picture_PL[:, None] == picture_PL[..., None]) & (picture_PL[:, None] > 0))
+            if window:
+                sees = sees & (width > width[:, None] - window)
+            masks[window] = sees[:, None] if window or self.picture_T is not None else None
+        return masks
+
+    @cached_property
+    def _masks_R1CX(self) -> dict[int, torch.Tensor]:
+        """For padded completions over X = L + C keys and each window: the real tokens of the prompt, and the completion up to the query."""
+        device, width = self.prompts.device, self.completions.longest
+        prompt_R1L = self.prompts.mask[sent(self.prompt_of_R, device), None].expand(-1, width, -1)
+        own_CC = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+        masks = {}
+        for window in self._sizes:
+            prompt_RCL, own = prompt_R1L, own_CC
+            if window:
+                depth_RC = sent(self.prompts.lengths_N[self.prompt_of_R, None] + torch.arange(width), device)
+                prompt_RCL = prompt_RCL & (torch.arange(prompt_RCL.shape[2], device=device) > depth_RC[..., None] - window)
+                own = own.triu(1 - window)
+            masks[window] = torch.cat([prompt_RCL, own.expand(len(prompt_RCL), -1, -1)], 2)[:, None]
+        return masks
 
 
 @cache

@@ -139,7 +139,7 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
     cached = 2 * work.prompts * work.prompt_tokens + rows * work.completion_tokens  # a prompt's as computed, and as decoding reads them
     tower = vision_bytes(shape, b, work.on_gpu) if shape.tower.trains else 0
     positions = min(work.head_positions, work.micro_prompts * work.rollouts * work.micro_completion)
-    activations = work.micro_tokens * decoder_bytes(shape, b, work.on_gpu) + b * shape.layers * shape.hidden * (shape.hidden + 2 * shape.kv_size)
+    activations = work.micro_tokens * decoder_bytes(shape, b, work.on_gpu) + b * shape.layers * shape.hidden * (shape.query + 2 * shape.kv_size)
     vision, head = work.seen * work.patches * tower, HEAD_BYTES * positions * shape.vocabulary
     return MemoryPlan(
         weights=b * shape.parameters,
@@ -185,8 +185,8 @@ def layer_weights(shape: ModelShape, on_gpu: bool) -> int:
     >>> layer_weights(QWEN2_VL_2B, on_gpu=True) == 1536 * (1536 + 2 * 256) + 2 * 1536 * 8960
     True
     """
-    joined = shape.hidden * (shape.hidden + 2 * shape.kv_size + 2 * shape.mlp)
-    return joined if on_gpu else joined + shape.hidden * (shape.hidden + shape.mlp)
+    joined = shape.hidden * (shape.query + 2 * shape.kv_size + 2 * shape.mlp)
+    return joined if on_gpu else joined + shape.hidden * (shape.query + shape.mlp)
 
 
 def decoder_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
@@ -199,15 +199,20 @@ def decoder_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     On a GPU norms and gate are one kernel each. A layer keeps the norms' inputs as they are and what they gave, each
     row's scale, query, key and value before and after the rotation (the value once), the attention's output; gate, up, product.
 
+    A norm behind a half keeps its input, and on a CPU what it normed, as norms of 1 + weight do, in float32; norms of heads are no kernel anywhere.
+
     >>> (1536 * (2 * 4 + 6 * 2) + 2 * (2 * 256 + 4 * 8960) + 4 * 12) * 28 == decoder_bytes(QWEN2_VL_2B, 2)
     True
     >>> (2 * (7 * 1536 + 3 * 256 + 3 * 8960) + 4 * 12 + 8) * 28 == decoder_bytes(QWEN2_VL_2B, 2, on_gpu=True)
     True
     """
     if on_gpu:
-        layer = b * (7 * shape.hidden + 3 * shape.kv_size + 3 * shape.mlp) + 4 * shape.heads + 8
+        layer = b * (4 * shape.hidden + 3 * shape.query + 3 * shape.kv_size + 3 * shape.mlp) + 4 * shape.heads + 8
+        layer += (2 * b * shape.hidden + 8) * shape.norms_behind
     else:
-        layer = shape.hidden * (8 + 6 * b) + b * (2 * shape.kv_size + 4 * shape.mlp) + 4 * shape.heads
+        layer = shape.hidden * (8 + 4 * b) + b * (2 * shape.query + 2 * shape.kv_size + 4 * shape.mlp) + 4 * shape.heads
+        layer += shape.hidden * (16 + 2 * (4 - b)) * shape.norms_behind
+    layer += (shape.query + shape.kv_size) * (8 if shape.norms_behind else 4 + b) * shape.head_norms
     return layer * shape.layers
 
 

@@ -108,7 +108,8 @@ class ModelShape:
     """What of a model decides how much memory it takes.
 
     ``kv_size`` is key-value heads times head size. ``trainable`` parameters have a gradient;
-    ``adapters`` are those among them that a reference leaves out.
+    ``adapters`` are those among them that a reference leaves out. ``query_size`` is that of all query heads, 0 where it is ``hidden``;
+    ``norms_behind``: each half of a layer has a norm behind it, too; ``head_norms``: queries and keys have.
 
     >>> QWEN2_VL_2B.parameters, QWEN2_VL_2B.layers
     (2208985600, 28)
@@ -125,6 +126,14 @@ class ModelShape:
     tower: Tower
     adapters: int = 0
     shares_prompts: bool = True
+    query_size: int = 0
+    norms_behind: bool = False
+    head_norms: bool = False
+
+    @property
+    def query(self) -> int:
+        """Query heads times head size."""
+        return self.query_size or self.hidden
 
     @classmethod
     def of(cls, model: Any, shares_prompts: bool = True) -> "ModelShape":
@@ -132,6 +141,7 @@ class ModelShape:
         text = model.config.get_text_config()
         parameters = list(model.parameters())
         head_size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        layer, query = model.get_decoder().layers[0], text.num_attention_heads * head_size
         return cls(
             sum(p.numel() for p in parameters),
             sum(p.numel() for p in parameters if p.requires_grad),
@@ -144,6 +154,9 @@ class ModelShape:
             Tower.of(model),
             sum(p.numel() for name, p in model.named_parameters() if ".lora_" in name),
             shares_prompts,
+            query if query != text.hidden_size else 0,
+            hasattr(layer, "pre_feedforward_layernorm"),
+            hasattr(getattr(layer, "self_attn", None), "q_norm"),
         )
 
 

@@ -56,7 +56,7 @@ class Writing:
 
     def __init__(self, policy: Policy, layers: list[Packed], sampling: Sampling, capture: Callable[[Step], Step] | None = None, room: int = 0) -> None:
         self.policy, self.layers, self.sampling, self.capture, self.room = policy, layers, sampling, capture, room
-        self.cache: Captured | Decoding = Captured(layers[0].heads.query) if capture else Decoding()
+        self.cache: Captured | Decoding = Captured(layers[0].heads.query, policy.sight.windows) if capture else Decoding(policy.sight.windows)
         self.replay: Step | None = None
 
     def write(self, batch: PromptBatch, uniform_NC: torch.Tensor) -> Iterator[tuple[list[int], list[float]]]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from medvlm_r1.errors import DataError, ImageError
-from medvlm_r1.models.decoder import Rotary
+from medvlm_r1.models.decoder import Turns
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.guarded import NOT_FINITE
@@ -79,7 +79,7 @@ class SlotEngine:
     _rows: list[_Row] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self.cache, self.layers = Slots(), self.policy.packed()
+        self.cache, self.layers = Slots(self.policy.sight.windows), self.policy.packed()
         for layer in self.layers:
             layer.load(self.slots)
         self._table = self._rotary(512)
@@ -117,7 +117,7 @@ class SlotEngine:
             return joined
         self.cache.step()
         longest = max(row.position for row in self._rows)
-        if longest >= len(self._table.cos_T1D):
+        if longest >= len(self._table):
             self._table = self._rotary(2 * longest)
         device = self.policy.device
         last_A = torch.tensor([row.ids[-1] for row in self._rows], device=device)
@@ -129,7 +129,7 @@ class SlotEngine:
             self._pick(hidden_AH, self._rows)
         return True
 
-    def _rotary(self, count: int) -> Rotary:
+    def _rotary(self, count: int) -> Turns:
         return self.policy.rotary(torch.arange(count, device=self.policy.device).expand(3, -1))
 
     def _admit(self) -> bool:

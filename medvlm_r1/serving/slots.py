@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from medvlm_r1.models.decoder import Attention
-from medvlm_r1.models.decoding import KeysValues
+from medvlm_r1.models.decoding import KeysValues, too_far
 
 LEAST_SLOTS, LEAST_PLACES = 8, 256
 
@@ -32,8 +32,8 @@ class Slots:
     keys: list[torch.Tensor]  # of each layer: (slots, K, M, D)
     values: list[torch.Tensor]
 
-    def __init__(self) -> None:
-        self.active = 0
+    def __init__(self, windows: tuple[int, ...] = ()) -> None:
+        self.active, self.windows = 0, windows  # of each layer, how far it looks (models.sight)
         self.clear()
 
     def clear(self) -> None:
@@ -71,21 +71,30 @@ class Slots:
         self._rows_A = torch.arange(self.active, device=self._length.device)
         self._at_A = self.length_A.clone()
         self._width = longest + 1
-        self._sees = (torch.arange(self._width, device=self._length.device) <= self._at_A[:, None])[:, None, None]
+        self._sees = {window: self._seen(window) for window in set(self.windows or (0,))}
         self.length_A.add_(1)
 
     def attentions(self) -> list[Attention]:
         """Each layer's."""
-        return [partial(self._attend, keys, values) for keys, values in zip(self.keys, self.values, strict=True)]
+        windows = self.windows or (0,) * len(self.keys)
+        return [partial(self._attend, self._sees[window], *layer) for window, *layer in zip(windows, self.keys, self.values, strict=True)]
 
-    def _attend(self, keys: torch.Tensor, values: torch.Tensor, q_AQD: torch.Tensor, k_AKD: torch.Tensor, v_AKD: torch.Tensor) -> torch.Tensor:
+    def _seen(self, window: int) -> torch.Tensor:
+        """(A, 1, 1, W): what each row's next token sees."""
+        places, at_A1 = torch.arange(self._width, device=self._length.device), self._at_A[:, None]
+        seen = places <= at_A1
+        return (seen & ~too_far(places, at_A1, window) if window else seen)[:, None, None]
+
+    def _attend(
+        self, sees: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, q_AQD: torch.Tensor, k_AKD: torch.Tensor, v_AKD: torch.Tensor
+    ) -> torch.Tensor:
         """Store the new keys and values, then attend: (A, Q·D)."""
         keys[self._rows_A, :, self._at_A] = k_AKD.to(keys.dtype)
         values[self._rows_A, :, self._at_A] = v_AKD.to(keys.dtype)
         rows, heads, size = q_AQD.shape
         q = q_AQD.to(keys.dtype).view(rows, keys.shape[1], -1, size)  # heads that share a key as queries of one product
         seen_keys, seen_values = (store[: self.active, :, : self._width] for store in (keys, values))
-        return F.scaled_dot_product_attention(q, seen_keys, seen_values, attn_mask=self._sees).reshape(rows, heads * size).to(q_AQD.dtype)
+        return F.scaled_dot_product_attention(q, seen_keys, seen_values, attn_mask=sees).reshape(rows, heads * size).to(q_AQD.dtype)
 
     def _make_room(self, like: torch.Tensor, n_layers: int, slots: int, places: int) -> None:
         """Buffers of at least so many slots and places; ``like`` has the type, and its last two sizes are those of heads."""
