@@ -42,13 +42,11 @@ def test_the_paper_recipe_is_the_paper_workload():
 
 
 def test_medgemma_is_planned_for_24_48_and_80_gb():
-    """Adapters over a frozen tower: as the recipe is, and on 24 GB with fewer tokens in a micro-batch. All of it takes more than any of them has."""
+    """Adapters over a frozen tower fit 48 and 80 GB. All of it takes more than any of them has."""
     adapters, prompts = find("medvlm_r1_lora_24gb"), Prompts(512, 4096, 600)
     shape = medgemma(adapters.trainable)
     assert [forecast(adapters, shape, prompts, gpu(size)).fits for size in (24, 48, 80)] == [False, True, True]
     assert forecast(adapters, shape, prompts, gpu(80)).peak / GIB == pytest.approx(27.7, abs=0.1)
-    smaller = replace(adapters, update=replace(adapters.update, tokens_per_micro_batch=2560))
-    assert forecast(smaller, shape, prompts, gpu(24)).fits
     assert "64.1 GiB" in forecast(GRPOConfig(), medgemma(), prompts, gpu(48)).impossible()
     assert forecast(GRPOConfig(), medgemma(), prompts, gpu(80)).peak / GIB == pytest.approx(119.6, abs=0.1)
 
