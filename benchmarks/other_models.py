@@ -107,11 +107,9 @@ def measured(kind: str, folder: Path) -> dict[str, Any]:
     import family_models
     import hub_model
     import other_models
-    from test_general import NAMED, name_tokens
 
     from medvlm_r1.errors import MedVLMError
     from medvlm_r1.models.families import FAMILIES, load_policy
-    from medvlm_r1.training import checkpoint
 
     began, is_family = time.perf_counter(), kind in family_models.TINY
     (folder / "data").mkdir()
@@ -120,8 +118,7 @@ def measured(kind: str, folder: Path) -> dict[str, Any]:
 
         hub = BASE_DIR
     elif is_family:
-        checkpoint.save_model(load_policy(str(family_models.write(kind, folder / "first")), family_models.picture), folder / "hub")
-        name_tokens(hub := folder / "hub", NAMED.get(kind, {}))
+        hub = family_models.checkpoint_of(kind, folder / "first")
     else:
         hub = other_models.write(kind, folder / "hub")
     try:

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 from medvlm_r1.config import fingerprint
 from medvlm_r1.console import stderr
 from medvlm_r1.data.phantom.place import place_of
-from medvlm_r1.data.phantom.questions import MODALITIES, PLACES, ask
+from medvlm_r1.data.phantom.questions import MODALITIES, PLACES, Question, ask
 from medvlm_r1.data.phantom.render import render as draw
 from medvlm_r1.data.phantom.scene import Scene
 from medvlm_r1.experiments import nano_lessons as lessons
@@ -148,8 +148,8 @@ class Classroom:
             return lessons.lookup(rng)
         if kind in ("point", "point-teacher"):
             modality = str(rng.choice(list(MODALITIES)))
-            (asked, picture), (other, _) = self._place(rng, modality), self._place(rng, modality)
-            return lessons.point(asked, picture) if kind == "point" else lessons.point_teacher(rng, asked, other, picture)
+            (asked, picture), (misread, _) = self._place(rng, modality), self._place(rng, modality)
+            return lessons.point(asked, picture) if kind == "point" else lessons.point_teacher(rng, asked, misread, picture)
         picture = int(rng.integers(len(self.pool.scenes)))
         scene = self.pool.scenes[picture]
         if kind == "teacher":
@@ -157,7 +157,7 @@ class Classroom:
             return lessons.teacher(rng, scene, other, picture)
         return {"caption": lessons.caption, "question": lessons.question, "direct": lessons.direct}[kind](rng, scene, picture)
 
-    def _place(self, rng: np.random.Generator, modality: str) -> tuple[lessons.Question, int]:
+    def _place(self, rng: np.random.Generator, modality: str) -> tuple[Question, int]:
         """A place question, every cell that the pool shows as often as the others, and its picture."""
         cell = str(rng.choice(list(self.by_cell[modality])))
         picture = int(rng.choice(self.by_cell[modality][cell]))

@@ -65,7 +65,7 @@ class Decoding:
         """Each layer's."""
         windows = self.windows or (0,) * len(self.own)
         hidden = {window: self._hidden(window) for window in set(windows)}
-        return [partial(self._attend, hidden[window], *layer) for window, *layer in zip(windows, self.prompts, self.own, strict=True)]
+        return [partial(self._attend, hidden[window], prompt, own) for window, prompt, own in zip(windows, self.prompts, self.own, strict=True)]
 
     def _hidden(self, window: int) -> tuple[torch.Tensor | None, int]:
         """What of the prompts (P·K, 1, L) the next tokens do not see, None where they see all; and the first token of a completion that they do."""

@@ -203,9 +203,9 @@ class Tree:
     @cached_property
     def _blocks(self) -> dict[int, BlockMask]:
         """For each window."""
-        lengths = [x.tolist() for x in (self.prompts.lengths_N, self.completions.lengths_N, self.prompt_of_R)]
+        prompts, completions, prompt_of = (x.tolist() for x in (self.prompts.lengths_N, self.completions.lengths_N, self.prompt_of_R))
         picture_T = None if self.picture_T is None else self._padded_picture_T
-        return {window: block_mask(*lengths, self.prompts.device, window, picture_T) for window in self._sizes}
+        return {window: block_mask(prompts, completions, prompt_of, self.prompts.device, window, picture_T) for window in self._sizes}
 
     def padded(self, q_TQD: torch.Tensor, k_TKD: torch.Tensor, v_TKD: torch.Tensor, window: int = 0) -> torch.Tensor:
         """Prompts first, then completions against both."""
