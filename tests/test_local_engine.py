@@ -94,7 +94,7 @@ def places(writing):
     assert len(cache) > 6
     matrices = [value for layer in writing.layers for value in vars(layer).values() if isinstance(value, Matrix)]
     weights = [x for matrix in matrices for x in (matrix.weight_OI, matrix.bias_O) if x is not None]
-    return [x.data_ptr() for x in (*own, writing.table.cos_T1D, writing.table.sin_T1D, *cache, *weights)]
+    return [x.data_ptr() for x in (*own, writing.table[0].cos_T1D, writing.table[0].sin_T1D, *cache, *weights)]
 
 
 def test_a_captured_step_serves_later_batches_and_weights(policy, examples):

@@ -19,13 +19,14 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from medvlm_r1.models import adapt, decoder, norms, passes, sight
+from medvlm_r1.models import adapt, decoder, norms, passes
 from medvlm_r1.models.decoding import Cache, KeysValues
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.head import logprob_of
 from medvlm_r1.models.images import Images
 from medvlm_r1.models.packed import Packed
 from medvlm_r1.models.passes import Pass
+from medvlm_r1.models.sight import Sight, kinds, windows
 from medvlm_r1.models.tree import Rows
 from medvlm_r1.models.written import Written
 from medvlm_r1.types import Example, Prompt, PromptBatch, RolloutGroup, TokenBatch
@@ -103,9 +104,9 @@ class Policy(Written):
         return len(self.encoder.prompt_ids(group.prompt)) + sum(len(rollout.completion.token_ids) for rollout in group.rollouts)
 
     @cached_property
-    def sight(self) -> sight.Sight:
+    def sight(self) -> Sight:
         """Who sees whom in each layer."""
-        return sight.Sight(sight.windows(self.text.config), self.encoder.family.whole_pictures)
+        return Sight(windows(self.text.config), self.encoder.family.whole_pictures)
 
     @cached_property
     def widest(self) -> int:
@@ -240,7 +241,7 @@ class Policy(Written):
 
     def rotary(self, positions_3T: torch.Tensor) -> decoder.Turns:
         """The model's own turns at these positions."""
-        of_layer = sight.kinds(self.text.config)
+        of_layer = kinds(self.text.config)
         turned = {kind: self.encoder.family.rotary(self.text, positions_3T, kind) for kind in dict.fromkeys(of_layer)}
         return decoder.Turns({kind: decoder.Rotary.of(*both) for kind, both in turned.items()}, of_layer)
 
