@@ -3,15 +3,11 @@
 from dataclasses import replace
 
 import family_models
-import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import Qwen2VLImageProcessorPil
 
 from medvlm_r1.models.families import load_policy
-from medvlm_r1.models.nano import build_image_processor
-from medvlm_r1.models.qwen import prepare
 from medvlm_r1.reasoning import render
 
 
@@ -63,15 +59,3 @@ def test_blank_images_of_two_shapes_are_two_images(policy):
     encoder = replace(policy.encoder, load_image=lambda name: Image.new("RGB", sizes[name]))
     lying, standing = encoder.pixels("lying"), encoder.pixels("standing")
     assert torch.equal(lying.patches, standing.patches) and lying.key != standing.key
-
-
-def test_patches_are_the_processors_to_the_last_bit():
-    rng = np.random.default_rng(0)
-    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "patch_size": 16}
-    for processor in (build_image_processor(), Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 50000}), Qwen2VLImageProcessorPil(**half)):
-        for height, width in ((224, 224), (30, 400), (84, 84), (57, 100), (5, 9)):
-            colour = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-            for image in (colour, colour.convert("L").convert("RGB")):
-                expected, ours = processor(images=[image], return_tensors="pt"), prepare(processor, image, 0)
-                assert torch.equal(ours.patches, expected["pixel_values"]) and ours.patches.dtype == torch.float32
-                assert [ours.grid_thw] == [tuple(row) for row in expected["image_grid_thw"].tolist()]

@@ -204,7 +204,7 @@ def test_a_partners_picture_may_not_be_tested(refused, taught, manifest, tmp_pat
 
 def test_the_memory_plan_counts_views():
     gpu = Device("a GPU", 80 * 2**30, 80 * 2**30, is_host=False)
-    prompts = forecast.Prompts.assumed(401408)
+    prompts = forecast.Prompts.assumed(QWEN2_VL_2B.tower, 401408)
     plain = forecast.forecast(replace(find("paper", "grpo"), sampling=Sampling(n=8)), QWEN2_VL_2B, prompts, gpu)
     both = forecast.forecast(replace(find("paper", "grpo"), sampling=Sampling(n=8), views=CONTRAST), QWEN2_VL_2B, prompts, gpu)
     assert (plain.work.prompts, plain.work.rollouts, both.work.prompts, both.work.rollouts) == (4, 8, 8, 4)

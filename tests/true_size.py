@@ -13,7 +13,7 @@ from pretended import BOOK
 from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from medvlm_r1.models import nano
-from medvlm_r1.models.encode import Encoder
+from medvlm_r1.models.encode import Encoder, key_of
 from medvlm_r1.models.families import prepare
 from medvlm_r1.models.family import Pixels
 from medvlm_r1.models.policy import HEAD_CHUNK_ELEMENTS
@@ -61,7 +61,7 @@ def prompts_of(encoder, image_tokens, length, count):
         encoder._pixels.put(reference, Pixels(patches, (1, side, 4 * image_tokens // side), reference), 1)
         prompt = Prompt(Example(reference, (reference,), "?", ("a", "b"), "a", "mri"), "?")
         ids = [400] * 20 + [encoder.image_id] * image_tokens + [401] * (length - image_tokens - 20)
-        encoder._ids.put((prompt.example.images, prompt.text, prompt.opening), ids, length)
+        encoder._ids.put(key_of(prompt), ids, length)
         made.append(prompt)
     return made
 

@@ -4,13 +4,10 @@ Legend: L tokens of a prompt; T tokens; N images; I tokens of one image; H hidde
 F an image token's embedding, then what DeepStack adds behind each of the first layers.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from transformers import (
@@ -26,7 +23,6 @@ from medvlm_r1.models.family import Family, Grid, Pixels
 from medvlm_r1.models.sent import sent
 
 IMAGE_TOKEN = "<|image_pad|>"
-_module: Any = sys.modules[Qwen2VLImageProcessorPil.__module__]
 
 
 def image_tokens(grid_thw: Grid, merge: int) -> int:
@@ -40,32 +36,11 @@ def image_tokens(grid_thw: Grid, merge: int) -> int:
 
 
 def prepare(processor: Any, image: Image.Image, tile_tokens: int) -> Pixels:
-    """The patches of one RGB picture; the grid tells how many tokens they become.
-
-    To the last bit what the processor gives, in half of its time: a picture without colour, as most of radiology is, is
-    scaled once and not for each channel, and a level is one of 256, whose number is looked up.
-    """
-    p, m, size = processor.patch_size, processor.merge_size, processor.size
-    height, width = _module.smart_resize(image.height, image.width, p * m, size["shortest_edge"], size["longest_edge"])
-    red, green, blue = image.split()
-    bands = (red,) if red.tobytes() == green.tobytes() == blue.tobytes() else (red, green, blue)
-    scaled = [np.asarray(band.resize((width, height), processor.resample)) for band in bands]
-    h, w = height // p, width // p
-    # (rows, columns) of merged patches, (rows, columns) of patches in one, then pixels; a patch has channels, and frames of each
-    levels = [np.ascontiguousarray(each.reshape(h // m, m, p, w // m, m, p).transpose(0, 3, 1, 4, 2, 5)) for each in scaled]
-    patches = np.empty((h // m, w // m, m, m, 3, processor.temporal_patch_size, p, p), np.float32)
-    for channel, numbers in enumerate(_numbers(processor.rescale_factor, tuple(processor.image_mean), tuple(processor.image_std))):
-        patches[:, :, :, :, channel] = numbers[levels[channel % len(levels)]][:, :, :, :, None]
-    grid = (1, h, w)
-    return Pixels.of(torch.from_numpy(patches.reshape(h * w, -1)), grid, IMAGE_TOKEN * image_tokens(grid, m))
-
-
-@cache
-def _numbers(factor: float, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
-    """(3, 256): what each level of each channel becomes, by transformers' own arithmetic."""
-    processor, levels = Qwen2VLImageProcessorPil(), np.arange(256, dtype=np.uint8)
-    of_all: np.ndarray = processor.normalize(processor.rescale(np.broadcast_to(levels, (3, 1, 256)), factor), mean, std)
-    return np.ascontiguousarray(of_all[:, 0], dtype=np.float32)
+    """The patches of one picture; the grid tells how many tokens they become."""
+    out = processor(images=[image], return_tensors="pt")
+    t, h, w = out["image_grid_thw"][0].tolist()
+    grid = (t, h, w)
+    return Pixels.of(out["pixel_values"], grid, IMAGE_TOKEN * image_tokens(grid, processor.merge_size))
 
 
 def mrope(ids: Sequence[int], image_id: int, grids: Sequence[Grid], merge: int) -> torch.Tensor:
