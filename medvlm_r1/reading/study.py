@@ -53,7 +53,11 @@ def reads(lines: Iterable[Mapping[str, Any]]) -> list[Row]:
 
 
 def _judged(row: Row) -> Row:
-    """Right or not, where that is known; an answer that was not given is neither."""
+    """Right or not, where that is known; an answer that was not given is neither.
+
+    >>> _judged({"own": "", "model": "B", "final": None, "reference": "B"})
+    {'own_right': None, 'model_right': True, 'final_right': None, 'switch': None}
+    """
     right = {f"{who}_right": row[who] == row["reference"] if row["reference"] and row[who] else None for who in ("own", "model", "final")}
     return {**right, "switch": switch(row["own"], row["final"], row["reference"])}
 

@@ -36,6 +36,7 @@ class People:
     >>> people = People("k" * 16, {hashlib.sha256(b"anna's key").hexdigest(): "anna"}, read_first=True)
     >>> people.of("Bearer " + "k" * 16), people.of("Bearer anna's key"), people.of("Bearer no")
     (Person(name='developer', is_reader=False), Person(name='anna', is_reader=True), None)
+    >>> people.of("Basic anna's key")  # by no other scheme
     >>> people.may(Person("anna", True), "/v1/chat/completions"), people.may(Person("anna", True), "/reading/reads")
     (False, True)
     """
