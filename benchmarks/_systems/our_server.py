@@ -1,48 +1,21 @@
 """``medvlm-r1 serve`` as a user starts it, with its processes and what they take."""
 
 import os
-import socket
-import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
-from typing import Self
 
-from processes import ROOT
+from served import Served
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class OurServer:
-    """Ready when entered, stopped when left. ``log``: where its stderr goes."""
+class OurServer(Served):
+    """Ready when entered, stopped when left. ``log``: where its words go."""
+
+    ready = "/ready"
 
     def __init__(self, model: str, log: Path, *words: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        command = [sys.executable, "-m", "medvlm_r1", "serve", "--model", model, "--port", str(self.port), *words]
-        with log.open("w") as file:
-            self.process = subprocess.Popen(command, stderr=file, cwd=ROOT)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def __enter__(self) -> Self:
-        until = time.monotonic() + 180
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.url}/ready", timeout=5).close()
-                return self
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > until:
-                    raise
-                time.sleep(0.1)
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(60)
+        super().__init__([sys.executable, "-m", "medvlm_r1", "serve", "--model", model, *words], log)
 
     def pid(self, part: str) -> int:
         """Of "front", "engine" or "file_process"."""
