@@ -155,3 +155,26 @@ def refused(command):
 
 def train(model, data, run_dir, *more, values=SMALL):
     return ["train", "paper", "--model", model, "--data", data, *(w for v in values for w in ("--set", v)), "--run-dir", run_dir, *more]
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser; skips where there is none."""
+    pytest.importorskip("playwright.sync_api", reason="pages are tried in a browser: pip install playwright")
+    import viewer_kit  # a server's libraries, which few tests want
+
+    if viewer_kit.CHROMIUM is None:
+        pytest.skip("no Chromium here: nobody has looked at the page")
+    with viewer_kit.browser() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def files():
+    """The process that opens files."""
+    from medvlm_r1.serving.file_client import Files
+
+    opener = Files()
+    opener.start()
+    yield opener
+    opener.close()

@@ -12,7 +12,6 @@ from serving_kit import Scripted, png
 from medvlm_r1.cells import CELLS
 from medvlm_r1.report import gallery
 from medvlm_r1.report.evaluation_page import render_report
-from medvlm_r1.serving.file_client import Files
 
 ASKED, OPTIONS = "Where on screen, not in the patient, is the lesion?", ("upper left", "centre", "lower right")
 
@@ -43,23 +42,6 @@ def test_a_question_for_a_cell_is_outlined_and_no_other():
 def test_an_answer_that_is_none_marks_the_right_cell_alone():
     row = replace(samples(0.5)[0], question=ASKED, options=OPTIONS, gold="C", answer=None, status="unparsed")
     assert gallery.marks(row) == {"correct": "lower right"}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    pytest.importorskip("playwright.sync_api", reason="the outlines are looked at in a browser: pip install playwright")
-    if viewer_kit.CHROMIUM is None:
-        pytest.skip("no Chromium here: nobody has looked at the outlines")
-    with viewer_kit.browser() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def files():
-    opener = Files()
-    opener.start()
-    yield opener
-    opener.close()
 
 
 def share(page, outline, image):

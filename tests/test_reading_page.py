@@ -15,7 +15,6 @@ from serving_kit import Scripted, png
 
 from medvlm_r1.reading import study
 from medvlm_r1.serving.calibrated import Block, Calibration
-from medvlm_r1.serving.file_client import Files
 from medvlm_r1.serving.people import People
 
 pytest.importorskip("playwright.sync_api", reason="the page is tried in a browser: pip install playwright")
@@ -28,20 +27,6 @@ STATUSES = {
     "answered": Scripted(), "abstained": Scripted(probs=(0.4, 0.3, 0.3)), "unparsed": Scripted("<think>Dark.</think><answer>nothing</answer>"),
     "truncated": Scripted("<think>Dark on the", end="length"), "contradicted": Scripted("<think>Hence right.</think><answer>A</answer>"),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with viewer_kit.browser() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def files():
-    opener = Files()
-    opener.start()
-    yield opener
-    opener.close()
 
 
 @pytest.fixture
