@@ -36,7 +36,7 @@ def add(commands: Commands, name: str, what: str, examples: str, run: Run | None
 def add_asking(sub: argparse.ArgumentParser, or_else: str = "") -> None:
     """The options of a command that asks a model."""
     sub.add_argument("--model", help=f"a directory, a hub id, {or_else}or nano")
-    sub.add_argument("--preset", choices=sorted(PRESETS), help="ask a published checkpoint as its authors do; --model may name a copy of it")
+    add_preset(sub)
     sub.add_argument("--template", help="how the question is put; the one the model was trained with if left out")
     sub.add_argument("--max-tokens", type=whole(1), metavar="N", help="longest answer, in tokens (default: 512)")
     sub.add_argument("--max-pixels", type=whole(28**2), metavar="N", help="shrink larger images to this many pixels; the model's own limit if left out")
@@ -44,10 +44,15 @@ def add_asking(sub: argparse.ArgumentParser, or_else: str = "") -> None:
     sub.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
+def add_preset(sub: argparse.ArgumentParser) -> None:
+    """The option that names a published checkpoint."""
+    sub.add_argument("--preset", choices=sorted(PRESETS), help="a published checkpoint, asked as its authors ask it; --model may name a copy of it")
+
+
 def add_recipe(sub: argparse.ArgumentParser) -> None:
     """The options that change a recipe."""
     sub.add_argument("--model", help="a directory, a hub id, or nano; the recipe's if left out")
-    sub.add_argument("--preset", choices=sorted(PRESETS), help="a published checkpoint and the words in which its authors ask; --model may name a copy of it")
+    add_preset(sub)
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value; may be repeated")
 
 

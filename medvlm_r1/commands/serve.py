@@ -3,9 +3,8 @@
 from argparse import Namespace
 from pathlib import Path
 
-from medvlm_r1.commands.options import Commands, add, seconds, whole
+from medvlm_r1.commands.options import Commands, add, add_preset, seconds, whole
 from medvlm_r1.recipes import presets
-from medvlm_r1.recipes.presets import PRESETS
 
 EXAMPLES = """
   medvlm-r1 serve --model nano                                                   for this machine alone, at http://127.0.0.1:8000/v1
@@ -20,7 +19,7 @@ def register(commands: Commands) -> None:
     """What is served, to whom, and how much at a time."""
     sub = add(commands, "serve", "serve a model over HTTP, OpenAI-compatible", EXAMPLES, run)
     sub.add_argument("--model", help="a directory, a hub id, or nano")
-    sub.add_argument("--preset", choices=sorted(PRESETS), help="serve a published checkpoint as its authors ask it; --model may name a copy of it")
+    add_preset(sub)
     sub.add_argument("--upstream", default="", metavar="URL#MODEL", help="pass questions on to another OpenAI-compatible server; its key: MEDVLM_API_KEY")
     sub.add_argument("--host", default="127.0.0.1", help="where to listen; beyond this machine the key in MEDVLM_SERVE_KEY is wanted (default: %(default)s)")
     sub.add_argument("--port", type=whole(1), default=8000, metavar="N", help="(default: %(default)s)")

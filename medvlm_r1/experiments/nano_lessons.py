@@ -19,6 +19,7 @@ from medvlm_r1.data.phantom.questions import (
     ask,
     ask_about,
     draw_options,
+    look,
     reasoning,
     report,
     vocabulary,
@@ -141,8 +142,7 @@ def point(asked: Question, picture: int) -> Lesson:
 
 def point_teacher(rng: np.random.Generator, asked: Question, other: Question, picture: int) -> Lesson:
     """The same in one of the habits. ``other`` is what a misreading sees."""
-    misread = reasoning(other).removesuffix(f" Hence {other.answer}.")
-    return in_a_habit(rng, _example(asked), reasoning(asked), (misread, other.answer), picture)
+    return in_a_habit(rng, _example(asked), reasoning(asked), (look(other), other.answer), picture)
 
 
 def in_a_habit(rng: np.random.Generator, example: Example, thought: str, misread: tuple[str, str], picture: int) -> Lesson:

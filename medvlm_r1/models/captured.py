@@ -15,6 +15,7 @@ import torch
 from medvlm_r1.models.decoder import Attention
 from medvlm_r1.models.decoding import KeysValues, by_head, lengths_of, padding_of, product, too_far
 from medvlm_r1.models.fused import fused
+from medvlm_r1.models.sight import of_layers
 from medvlm_r1.models.tree import Rows
 
 ALIGNED = 8  # elements: a row that begins at a multiple of 16 bytes is what a GPU's products want
@@ -99,9 +100,8 @@ class Captured:
 
     def attentions(self) -> list[Attention]:
         """Each layer's. No number of a layer is in it, so that one compiled layer serves all."""
-        place_RN, windows = self.place_RN + self.pace_RN * self.at, self.windows or (0,) * len(self.layers)
-        hidden = {window: self._hidden(window) for window in set(windows)}
-        return [partial(self._attend, layer, place_RN, hidden[window]) for layer, window in zip(self.layers, windows, strict=True)]
+        place_RN, hidden = self.place_RN + self.pace_RN * self.at, of_layers(self.windows, len(self.layers), self._hidden)
+        return [partial(self._attend, layer, place_RN, some) for layer, some in zip(self.layers, hidden, strict=True)]
 
     def _hidden(self, window: int) -> tuple[torch.Tensor, torch.Tensor]:
         """What of the prompts (P·K, 1, L), and of the completions (C,), the next tokens do not see."""

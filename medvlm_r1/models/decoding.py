@@ -18,6 +18,7 @@ import torch
 from medvlm_r1.models.decoder import Attention
 from medvlm_r1.models.fused import fused
 from medvlm_r1.models.sent import sent
+from medvlm_r1.models.sight import of_layers
 from medvlm_r1.models.tree import Rows
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -63,9 +64,8 @@ class Decoding:
 
     def attentions(self) -> list[Attention]:
         """Each layer's."""
-        windows = self.windows or (0,) * len(self.own)
-        hidden = {window: self._hidden(window) for window in set(windows)}
-        return [partial(self._attend, hidden[window], prompt, own) for window, prompt, own in zip(windows, self.prompts, self.own, strict=True)]
+        hidden = of_layers(self.windows, len(self.own), self._hidden)
+        return [partial(self._attend, some, prompt, own) for some, prompt, own in zip(hidden, self.prompts, self.own, strict=True)]
 
     def _hidden(self, window: int) -> tuple[torch.Tensor | None, int]:
         """What of the prompts (P·K, 1, L) the next tokens do not see, None where they see all; and the first token of a completion that they do."""

@@ -3,11 +3,13 @@
 Legend: T tokens of a pass one after another.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+T = TypeVar("T")
 FULL, WINDOW = "full_attention", "sliding_attention"
 
 
@@ -49,6 +51,17 @@ def windows(config: Any) -> tuple[int, ...]:
     """
     found = tuple(config.sliding_window if kind == WINDOW else 0 for kind in kinds(config))
     return found if any(found) else ()
+
+
+def of_layers(windows: Sequence[int], layers: int, seen: Callable[[int], T]) -> list[T]:
+    """Each layer's, computed once for every window that there is; ``windows`` as ``Sight.windows``.
+
+    >>> of_layers((4, 0, 4), 3, str), of_layers((), 2, str)
+    (['4', '0', '4'], ['0', '0'])
+    """
+    of_each = windows or (0,) * layers
+    found = {window: seen(window) for window in set(of_each)}
+    return [found[window] for window in of_each]
 
 
 def pictures(is_image_T: torch.Tensor, row_T: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,6 @@ from medvlm_r1.preflight import published
 from medvlm_r1.preflight.apart import plan_alone
 from medvlm_r1.preflight.machine import Device, this_device
 from medvlm_r1.preflight.memory import MemoryPlan, Workload, plan
-from medvlm_r1.preflight.published import PUBLISHED
 from medvlm_r1.preflight.shape import KNOWN, ModelShape, Tower
 from medvlm_r1.preflight.values import Config
 from medvlm_r1.reasoning import render
@@ -240,9 +239,9 @@ def _shape(config: Config) -> tuple[ModelShape, int, str]:
         directory = locate(config.model, download=False)
     except ModelError:
         said = f'"{config.model}" is not here: its published sizes'
-        if config.model in PUBLISHED:
-            shape = ModelShape.of(adapt(published.skeleton(config.model), config.trainable))
-            shape = replace(shape, shares_prompts=PUBLISHED[config.model]().model_type in FAMILIES)
+        if config.model in published.PUBLISHED:
+            model = adapt(published.skeleton(config.model), config.trainable)
+            shape = ModelShape.of(model, model.config.model_type in FAMILIES)
             return shape, shape.tower.tile * shape.tower.patch_px**2, said if shape.shares_prompts else f"{said}, estimated"
         if config.model not in KNOWN:
             raise

@@ -1,6 +1,6 @@
 """Published models that can be planned without being here, each of which sees a picture at one size: their configurations' sizes, which transformers' own modules are counted by.
 
-MedGemma is Gemma 3 (arXiv 2507.05201), whose 4B and 27B come to the 4,300,079,472 and 27,432,406,640 parameters that the hub shows;
+MedGemma is Gemma 3 (arXiv 2507.05201), whose 4B and 27B come to 4,300,079,472 and 27,432,406,640 parameters;
 HuatuoGPT-Vision-7B is Qwen2-7B behind CLIP-L/14 of 336 px and a projector of two layers (arXiv 2406.19280), in the layout of the -hf repositories.
 """
 

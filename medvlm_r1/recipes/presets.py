@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from medvlm_r1.errors import ConfigError
+from medvlm_r1.reasoning import EVALUATED_AS
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ PRESETS = {
     "lingshu": Preset("lingshu-medical-mllm/Lingshu-7B", "lingshu", 8192),
     "huatuogpt-vision": Preset(None, "huatuo"),
 }
-TRAINED_AS = {"paper-eval": "paper-train", "med-r1": "med-r1-train"}
+TRAINED_AS = {evaluated: trained for trained, evaluated in EVALUATED_AS.items()}
 
 
 def trained(preset: str | None) -> dict[str, Any]:

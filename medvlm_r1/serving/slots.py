@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from medvlm_r1.models.decoder import Attention
 from medvlm_r1.models.decoding import KeysValues, too_far
+from medvlm_r1.models.sight import of_layers
 
 LEAST_SLOTS, LEAST_PLACES = 8, 256
 
@@ -71,13 +72,12 @@ class Slots:
         self._rows_A = torch.arange(self.active, device=self._length.device)
         self._at_A = self.length_A.clone()
         self._width = longest + 1
-        self._sees = {window: self._seen(window) for window in set(self.windows or (0,))}
+        self._sees = of_layers(self.windows, len(self.keys), self._seen)
         self.length_A.add_(1)
 
     def attentions(self) -> list[Attention]:
         """Each layer's."""
-        windows = self.windows or (0,) * len(self.keys)
-        return [partial(self._attend, self._sees[window], *layer) for window, *layer in zip(windows, self.keys, self.values, strict=True)]
+        return [partial(self._attend, *layer) for layer in zip(self._sees, self.keys, self.values, strict=True)]
 
     def _seen(self, window: int) -> torch.Tensor:
         """(A, 1, 1, W): what each row's next token sees."""

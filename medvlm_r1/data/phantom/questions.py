@@ -193,8 +193,14 @@ def report(scene: Scene) -> str:
     return f"{' '.join(filter(None, words))}. Finding: {', '.join(filter(None, facts))}."
 
 
+def look(question: Question) -> str:
+    """What a look tells whom this is asked: the report, of a "place" where that is on the screen, too."""
+    where = f" On screen: {question.answer}." if question.type == "place" else ""
+    return report(question.scene) + where
+
+
 def reasoning(question: Question) -> str:
-    """The gold trace: the report, of a "place" where that is on the screen, then the answer in the option's words.
+    """The gold trace: what is seen, then the answer in the option's words.
 
     >>> s = Scene("ct", 7, 42, "chest", "axial", "", "nodule", "left", "small", 1, "anterior")
     >>> reasoning(Question("side", "Which side?", ("left", "right"), "left", s))
@@ -202,5 +208,4 @@ def reasoning(question: Question) -> str:
     >>> reasoning(Question("place", "Where on screen?", ("centre", "middle right"), "middle right", s))
     'Axial CT of the chest. Finding: nodule, one, small, left, anterior. On screen: middle right. Hence middle right.'
     """
-    where = f" On screen: {question.answer}." if question.type == "place" else ""
-    return f"{report(question.scene)}{where} Hence {question.answer}."
+    return f"{look(question)} Hence {question.answer}."
