@@ -10,7 +10,8 @@ from medvlm_r1.data.phantom import place, sets
 from medvlm_r1.data.phantom.questions import MODALITIES, WEIGHTS, WORDINGS, ask
 from medvlm_r1.data.phantom.scene import Scene
 from medvlm_r1.experiments import nano_lessons as lessons
-from medvlm_r1.experiments.nano_base import Classroom, Pool, new_policy
+from medvlm_r1.experiments.nano_base import Classroom, new_policy
+from medvlm_r1.experiments.nano_pool import Pool
 from medvlm_r1.files import digest
 
 # Drawn and looked at: what is seen where on the screen, and with the lesion on the patient's other side.

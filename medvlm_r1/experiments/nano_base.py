@@ -1,15 +1,15 @@
 """How the embedded base model is made: ``medvlm-r1 nano`` runs this.
 
-Three stages. Text only: copy a random sequence, then find an option's letter;
+The tower first: it learns to see (``nano_sight``). Text only: copy a random sequence, then find an option's letter;
 without the first, the second is never learned. Clean: captions and questions on
 all three modalities. Noisy teacher: the habits of ``nano_lessons``.
 """
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,19 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import load_model, save_model
-from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
+from transformers import PreTrainedTokenizerFast
 
 from medvlm_r1.config import fingerprint
 from medvlm_r1.console import stderr
-from medvlm_r1.data.phantom.place import place_of
-from medvlm_r1.data.phantom.questions import MODALITIES, PLACES, Question, ask
-from medvlm_r1.data.phantom.render import render as draw
-from medvlm_r1.data.phantom.scene import Scene
+from medvlm_r1.data.phantom.questions import MODALITIES, Question
 from medvlm_r1.experiments import nano_lessons as lessons
 from medvlm_r1.experiments.muon import Muon
+from medvlm_r1.experiments.nano_pool import Pool, load_pool, make_pool, save_pool
+from medvlm_r1.experiments.nano_sight import Lectures, Sight
 from medvlm_r1.models import nano, vision
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Pixels
 from medvlm_r1.models.policy import Policy
-
-FIRST_PATIENT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -52,57 +49,18 @@ class NanoConfig:
     """Everything that decides the base's weights."""
 
     seed: int = 0
-    pictures: int = 15_000
-    stages: tuple[Stage, ...] = (
+    pictures: int = 60_000
+    stages: tuple[Stage | Sight, ...] = (
+        Sight(2700, 128, 2.5e-3),
         Stage(200, 64, {"copy": 1.0}, 3e-3),
         Stage(200, 80, {"copy": 0.1, "lookup": 0.9}, 3e-3),
-        Stage(1700, 80, {"lookup": 0.1, "caption": 0.3, "question": 0.5, "direct": 0.1}, 3e-3),
-        Stage(200, 80, {"teacher": 0.85, "direct": 0.1, "lookup": 0.05}, 1e-3),
+        Stage(700, 80, {"lookup": 0.1, "caption": 0.25, "question": 0.4, "direct": 0.1, "point": 0.15}, 3e-3),
+        Stage(200, 80, {"teacher": 0.7, "point-teacher": 0.15, "direct": 0.1, "lookup": 0.05}, 1e-3),
     )
 
     def until(self, number: int) -> str:
         """Fingerprint of all that decides the weights after stage ``number``; -1: of the pictures."""
         return fingerprint(replace(self, stages=self.stages[: number + 1]))
-
-
-@dataclass
-class Pool:
-    """Pictures drawn once: uint8 grey (pictures, 84, 84), the scene of each, and the cell of its lesion, "" where that is not clear."""
-
-    pixels: np.ndarray
-    scenes: list[Scene]
-    cells: list[str] = field(default_factory=list)
-
-    def by_cell(self) -> dict[str, dict[str, list[int]]]:
-        """The pictures that a place question can be asked about, by modality and cell."""
-        found: dict[str, dict[str, list[int]]] = {m: {} for m in MODALITIES}
-        for picture, (scene, cell) in enumerate(zip(self.scenes, self.cells, strict=False)):
-            if cell in PLACES[scene.modality]:
-                found[scene.modality].setdefault(cell, []).append(picture)
-        return found
-
-    def patches(self, picture: int, processor: Qwen2VLImageProcessorPil) -> Pixels:
-        """What the image processor would give for the picture."""
-        grey = torch.from_numpy(self.pixels[picture]).float()[None].expand(3, -1, -1) / 255
-        mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
-        x = ((grey - mean) / std).view(3, 3, 2, 14, 3, 2, 14).permute(1, 4, 2, 5, 0, 3, 6)
-        x = x[:, :, :, :, :, None].expand(-1, -1, -1, -1, -1, 2, -1, -1).reshape(36, -1)
-        return Pixels(x, (1, 6, 6), str(picture))
-
-
-def make_pool(count: int, seed: int, workers: int = 2) -> Pool:
-    """Draw ``count`` scenes, equally many of each modality, in ``workers`` processes."""
-    rng = np.random.default_rng(seed)
-    kinds = list(MODALITIES)
-    scenes = [ask(rng, kinds[n % 3], FIRST_PATIENT + n // 3).scene for n in range(count)]
-    with get_context("fork").Pool(workers) as pool:
-        drawn = pool.map(_small, scenes, chunksize=64)
-    return Pool(np.stack([pixels for pixels, _ in drawn]), scenes, [cell for _, cell in drawn])
-
-
-def _small(scene: Scene) -> tuple[np.ndarray, str]:
-    size = (nano.IMAGE_PX, nano.IMAGE_PX)
-    return np.asarray(draw(scene).resize(size, Image.Resampling.BICUBIC)), place_of(scene)
 
 
 class Classroom:
@@ -111,8 +69,7 @@ class Classroom:
     def __init__(self, policy: Policy, pool: Pool) -> None:
         self.policy, self.pool = policy, pool
         self.tokenizer = policy.encoder.tokenizer
-        self.by_modality = {m: [n for n, s in enumerate(pool.scenes) if s.modality == m] for m in MODALITIES}
-        self.by_cell = pool.by_cell()
+        self.by_modality, self.by_cell = pool.by_modality(), pool.by_cell()
 
     def loss(self, rng: np.random.Generator, stage: Stage) -> torch.Tensor:
         """Mean cross-entropy of the tokens to learn, over one batch."""
@@ -133,7 +90,7 @@ class Classroom:
             half = rng.integers(len(nano.SPECIAL), len(self.tokenizer), size=rng.integers(6, 20)).tolist()
             return half + half, len(half) + 1, []
         lesson = self.lesson(rng, kind)
-        pixels = [] if lesson.picture is None else [self.pool.patches(lesson.picture, self.policy.encoder.image_processor)]
+        pixels = [] if lesson.picture is None else [self.pool.seen(lesson.picture, self.policy.encoder.image_processor, rng)]
         content = [{"type": "image"}] * len(pixels) + [{"type": "text", "text": lesson.prompt}]
         text = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -175,12 +132,12 @@ def new_policy(seed: int) -> Policy:
     return policy
 
 
-def optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for embeddings, norms and biases."""
+def optimizers(model: torch.nn.Module, others: Iterable[torch.nn.Parameter] = ()) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings, norms, biases and ``others``."""
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     inner = [p for n, p in named if p.ndim == 2 and "embed" not in n and "lm_head" not in n]
     ids = {id(p) for p in inner}
-    rest = [p for _, p in named if id(p) not in ids]
+    rest = [*(p for _, p in named if id(p) not in ids), *others]
     return [
         Muon(inner, lr=1.0, weight_decay=0.02),
         torch.optim.AdamW(rest, lr=1.0, betas=(0.9, 0.98), weight_decay=0.0),
@@ -214,13 +171,17 @@ def run(out: Path, config: NanoConfig) -> None:
 def train(config: NanoConfig, number: int, room: Classroom, log: Callable[[dict[str, Any]], None]) -> None:
     """One stage with optimisers of its own; ``log`` gets a row every 25 steps."""
     stage, model = config.stages[number], room.policy.model
-    opts = optimizers(model)
+    if isinstance(stage, Sight):
+        lectures = Lectures(room.policy, room.pool, config.seed)
+        loss_of, opts = partial(lectures.loss, sight=stage), optimizers(model.model.visual, lectures.heads.parameters())
+    else:
+        loss_of, opts = partial(room.loss, stage=stage), optimizers(model)
     started = time.monotonic()
     for step in range(stage.steps):
         with torch.autocast(room.policy.device.type, torch.bfloat16, enabled=_multiplies_bfloat16(room.policy.device)):
-            loss = room.loss(np.random.default_rng([config.seed, number, step]), stage)
+            loss = loss_of(np.random.default_rng([config.seed, number, step]))
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_([p for opt in opts for p in opt.param_groups[0]["params"]], 1.0)
         for opt in opts:
             opt.param_groups[0]["lr"] = stage.lr * shape(step / stage.steps)
             opt.step()
@@ -246,11 +207,8 @@ def line(row: dict[str, Any]) -> str:
 def _cached(file: Path, config: NanoConfig, console: Console) -> Pool:
     if not file.exists():
         console.print(f"drawing {config.pictures} pictures")
-        pool = make_pool(config.pictures, config.seed)
-        np.savez(file, pixels=pool.pixels, scenes=json.dumps([asdict(scene) for scene in pool.scenes]), cells=pool.cells)
-    with np.load(file) as kept:
-        scenes = [Scene(**facts) for facts in json.loads(str(kept["scenes"]))]
-        return Pool(kept["pixels"], scenes, kept["cells"].tolist())
+        save_pool(make_pool(config.pictures, config.seed), file)
+    return load_pool(file)
 
 
 def shape(progress: float) -> float:

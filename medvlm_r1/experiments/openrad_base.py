@@ -14,7 +14,8 @@ import numpy as np
 from medvlm_r1.data.images import load_image
 from medvlm_r1.data.modality import DISPLAY
 from medvlm_r1.experiments import nano_lessons as lessons
-from medvlm_r1.experiments.nano_base import Classroom, NanoConfig, Pool, Stage, save, train
+from medvlm_r1.experiments.nano_base import Classroom, NanoConfig, Stage, save, train
+from medvlm_r1.experiments.nano_pool import Pool
 from medvlm_r1.launch.loading import load_model
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import gold, render
