@@ -187,7 +187,7 @@ def train(config: NanoConfig, number: int, room: Classroom, log: Callable[[dict[
             opt.step()
             opt.zero_grad()
         if step % 25 == 0:
-            log({"stage": number, "step": step, "loss": loss.item(), "grad_norm": norm.item(), "seconds": time.monotonic() - started})
+            log({"stage": number, "step": step, "steps": stage.steps, "loss": loss.item(), "grad_norm": norm.item(), "seconds": time.monotonic() - started})
 
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
@@ -198,10 +198,13 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 def line(row: dict[str, Any]) -> str:
     """A row of ``train``'s log, for a person.
 
-    >>> line({"stage": 1, "step": 25, "loss": 0.81622, "grad_norm": 0.9, "seconds": 37.99})
-    'stage 1 step 25 loss 0.816 · 38 s'
+    >>> line({"stage": 1, "step": 25, "steps": 200, "loss": 0.81622, "grad_norm": 0.9, "seconds": 39.0})
+    'stage 1 step 25 of 200 loss 0.816 · 39 s, 4 min left in this stage'
     """
-    return f"stage {row['stage']} step {row['step']} loss {row['loss']:.3f} · {row['seconds']:.0f} s"
+    left_s = row["seconds"] / (row["step"] + 1) * (row["steps"] - row["step"] - 1)
+    return (
+        f"stage {row['stage']} step {row['step']} of {row['steps']} loss {row['loss']:.3f} · {row['seconds']:.0f} s, {left_s / 60:.0f} min left in this stage"
+    )
 
 
 def _cached(file: Path, config: NanoConfig, console: Console) -> Pool:
