@@ -36,12 +36,13 @@ from medvlm_r1.models.policy import Policy
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training: steps of ``batch`` lessons, drawn in these shares: "copy", and the kinds of ``Classroom.lesson``."""
+    """A stretch of training: steps of ``batch`` lessons, drawn in these shares: "copy", and the kinds of ``Classroom.lesson``; does the tower learn, too?"""
 
     steps: int
     batch: int
     shares: dict[str, float]
     lr: float
+    tower: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class NanoConfig:
         Sight(2700, 128, 2.5e-3),
         Stage(200, 64, {"copy": 1.0}, 3e-3),
         Stage(400, 80, {"copy": 0.1, "lookup": 0.9}, 3e-3),
-        Stage(800, 80, {"lookup": 0.1, "caption": 0.25, "question": 0.4, "direct": 0.1, "point": 0.15}, 3e-3),
-        Stage(200, 80, {"teacher": 0.7, "point-teacher": 0.15, "direct": 0.1, "lookup": 0.05}, 1e-3),
+        Stage(800, 80, {"lookup": 0.1, "caption": 0.25, "question": 0.4, "direct": 0.1, "point": 0.15}, 3e-3, tower=False),
+        Stage(200, 80, {"teacher": 0.7, "point-teacher": 0.15, "direct": 0.1, "lookup": 0.05}, 1e-3, tower=False),
     )
 
     def until(self, number: int) -> str:
@@ -171,6 +172,7 @@ def run(out: Path, config: NanoConfig) -> None:
 def train(config: NanoConfig, number: int, room: Classroom, log: Callable[[dict[str, Any]], None]) -> None:
     """One stage with optimisers of its own; ``log`` gets a row every 25 steps."""
     stage, model = config.stages[number], room.policy.model
+    model.model.visual.requires_grad_(isinstance(stage, Sight) or stage.tower)
     if isinstance(stage, Sight):
         lectures = Lectures(room.policy, room.pool, config.seed)
         loss_of, opts = partial(lectures.loss, sight=stage), optimizers(model.model.visual, lectures.heads.parameters())
