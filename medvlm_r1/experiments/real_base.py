@@ -6,6 +6,7 @@ learnt is kept by the fingerprint of all that decides it, so that a run that was
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -89,13 +90,7 @@ def run(folder: Path, out: Path, config: RealConfig = RealConfig(), parts: Parts
 
 def taught(policy: Policy, seen: Gallery, own: list[tuple[str, str, bool]], config: RealConfig, work: Path) -> None:
     """The three stages, each from its file where it is done."""
-    log, seed = AppendFile(work / "metrics.jsonl", errors=output_errors), config.seed
-    console = stderr()
-
-    def tell(row: dict[str, Any]) -> None:
-        log.append((json.dumps(row) + "\n").encode())
-        console.print(real_stages.line(row), highlight=False)
-
+    console, seed = stderr(), config.seed
     teacher = real_lessons.Teacher(seen, own, config.mixed.weighs, config.mixed.drawn)
     unfinished = work / f"mixed-{config.until('mixed')}-unfinished.safetensors"
     stages: dict[str, Callable[[real_train.Log], None]] = {
@@ -103,17 +98,22 @@ def taught(policy: Policy, seen: Gallery, own: list[tuple[str, str, bool]], conf
         "projector": partial(real_train.learn_words, policy, seen, config.projector, seed),
         "mixed": partial(real_train.learn_lessons, policy, teacher, config.mixed, seed, unfinished),
     }
-    for name, learn in stages.items():
-        done = work / f"{name}-{config.until(name)}.safetensors"
-        if done.exists():
-            kept = real_train.add_adapters(policy, config.mixed.rank, seed) if name == "mixed" else real_train.tower_and_projector(policy)
-            real_stages.load(done, kept)
-            continue
-        learn(real_stages.telling(tell, TOLD_EVERY[name]))
-        changed = {key: p for key, p in policy.model.named_parameters() if p.requires_grad} if name == "mixed" else real_train.tower_and_projector(policy)
-        real_stages.save(done, changed, 0)
-        unfinished.unlink(missing_ok=True) if name == "mixed" else None
-    log.close()
+    with closing(AppendFile(work / "metrics.jsonl", errors=output_errors)) as log:
+
+        def tell(row: dict[str, Any]) -> None:
+            log.append((json.dumps(row) + "\n").encode())
+            console.print(real_stages.line(row), highlight=False)
+
+        for name, learn in stages.items():
+            done = work / f"{name}-{config.until(name)}.safetensors"
+            if done.exists():
+                learnt = real_train.add_adapters(policy, config.mixed.rank, seed) if name == "mixed" else real_train.tower_and_projector(policy)
+                real_stages.load(done, learnt)
+                continue
+            learn(real_stages.telling(tell, TOLD_EVERY[name]))
+            learnt = real_train.learning(policy) if name == "mixed" else real_train.tower_and_projector(policy)
+            real_stages.save(done, learnt, 0)
+    unfinished.unlink(missing_ok=True)
 
 
 def _kept_gallery(file: Path, examples: list[Example], config: RealConfig, console: Console) -> Gallery:
@@ -132,8 +132,6 @@ def trial(config: RealConfig, steps: int) -> RealConfig:
     >>> trial(RealConfig(), 2).mixed.steps
     2
     """
-    return replace(
-        config,
-        drawn=min(config.drawn, 30), tower=replace(config.tower, steps=steps, batch=8), projector=replace(config.projector, steps=steps, batch=8, pictures=4),
-        mixed=replace(config.mixed, steps=steps, batch=4), bar=replace(config.bar, asked=4, samples=1, max_tokens=16),
-    )  # fmt: skip
+    tower, projector = replace(config.tower, steps=steps, batch=8), replace(config.projector, steps=steps, batch=8, pictures=4)
+    mixed, bar = replace(config.mixed, steps=steps, batch=4), replace(config.bar, asked=4, samples=1, max_tokens=16)
+    return replace(config, drawn=min(config.drawn, 30), tower=tower, projector=projector, mixed=mixed, bar=bar)

@@ -37,16 +37,26 @@ def load(file: Path, named: Mapping[str, torch.Tensor], optimizer: torch.optim.O
     return step
 
 
-def telling(write: Callable[[dict[str, Any]], None], every: int, first: int = 0) -> Callable[[dict[str, Any]], None]:
-    """What hears of each step and passes every n-th on, and the last, with the seconds since the first and those that are left."""
-    started = time.monotonic()
+def telling(write: Callable[[dict[str, Any]], None], every: int, clock: Callable[[], float] = time.monotonic) -> Callable[[dict[str, Any]], None]:
+    """What hears of each step and passes every n-th on, and the last, with the seconds since the stage began and those that its further steps take.
+
+    >>> told, now = [], iter([0.0, 10.0, 12.0, 14.0]).__next__  # ten seconds of preparation, and two a step
+    >>> tell = telling(told.append, 2, now)
+    >>> for step in range(3):
+    ...     tell({"step": step, "of": 4})
+    >>> told
+    [{'step': 1, 'of': 4, 'seconds': 12.0, 'left': 4.0}]
+    """
+    began, first = clock(), list[tuple[int, float]]()
 
     def tell(row: dict[str, Any]) -> None:
-        done, of = row["step"] + 1, row["of"]
-        if done % every and done < of:
+        step, now = row["step"], clock()
+        if not first:
+            first.append((step, now))
+        if (step + 1) % every and step + 1 < row["of"]:
             return
-        seconds = time.monotonic() - started
-        write(row | {"seconds": round(seconds, 1), "left": round(seconds / (done - first) * (of - done), 1)})
+        pace = (now - first[0][1]) / max(1, step - first[0][0])
+        write(row | {"seconds": round(now - began, 1), "left": round(pace * (row["of"] - step - 1), 1)})
 
     return tell
 

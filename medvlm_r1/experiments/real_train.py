@@ -3,7 +3,7 @@
 Legend: I cells of a picture; H width of the decoder; T tokens of a batch, prompt by prompt; L tokens of the longest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,26 +91,31 @@ def add_adapters(policy: Policy, rank: int, seed: int) -> dict[str, torch.Tensor
     """Adapters on the decoder; returns by name what learns: they and the projector. The tower stays as it is."""
     adapt(policy.model, Trainable(lora=LoRA(rank=rank)), seed)
     policy.model.model.vision_tower.requires_grad_(False)
+    return learning(policy)
+
+
+def learning(policy: Policy) -> dict[str, torch.Tensor]:
+    """What learns, by name."""
     return {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
 
 
 def learn_lessons(policy: Policy, teacher: Teacher, stage: MixedStage, seed: int, partial: Path, log: Log) -> None:
     """The mixed stage, in place; ``partial`` is where it is kept meanwhile, and what it goes on from."""
-    learning = add_adapters(policy, stage.rank, seed)
-    optimizer = torch.optim.AdamW(learning.values(), lr=stage.lr, weight_decay=0.0, betas=(0.9, 0.98))
-    for step in range(real_stages.load(partial, learning, optimizer), stage.steps):
+    learns = add_adapters(policy, stage.rank, seed)
+    optimizer = torch.optim.AdamW(learns.values(), lr=stage.lr, weight_decay=0.0, betas=(0.9, 0.98))
+    for step in range(real_stages.load(partial, learns, optimizer), stage.steps):
         rng = np.random.default_rng([seed, step])
         kinds = rng.choice(list(stage.shares), size=stage.batch, p=list(stage.shares.values()))
         policy.version += 1  # the projector has moved on
         loss = loss_of(policy, teacher.gallery, [teacher.lesson(rng, str(kind)) for kind in kinds])
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning.values(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learns.values(), 1.0)
         optimizer.param_groups[0]["lr"] = stage.lr * shape(step / stage.steps)
         optimizer.step()
         optimizer.zero_grad()
         log({"stage": "mixed", "step": step, "of": stage.steps, "loss": loss.item()})
         if (step + 1) % stage.kept_every == 0:
-            real_stages.save(partial, learning, step + 1, optimizer)
+            real_stages.save(partial, learns, step + 1, optimizer)
 
 
 def loss_of(policy: Policy, gallery: Gallery, lessons: list[Lesson]) -> torch.Tensor:
@@ -142,6 +147,6 @@ def shown(gallery: Gallery, lesson: Lesson) -> Pixels:
     return Pixels(as_pixels(np.ascontiguousarray(grey)[None]).contiguous(), (1, 1, 1), f"{lesson.row}{'<' * lesson.mirrored}", "")
 
 
-def tower_and_projector(policy: Policy) -> Mapping[str, torch.Tensor]:
+def tower_and_projector(policy: Policy) -> dict[str, torch.Tensor]:
     """By name, with what batch norms know: what the first two stages change."""
     return {name: tensor for name, tensor in policy.model.state_dict().items() if part_of(name) == "vision"}
