@@ -12,7 +12,7 @@ from medvlm_r1.data.modality import DISPLAY
 from medvlm_r1.data.phantom.questions import ask_about, reasoning, report
 from medvlm_r1.data.phantom.scene import Scene
 from medvlm_r1.experiments.nano_lessons import WORDS
-from medvlm_r1.experiments.real_pictures import DRAWN, Gallery
+from medvlm_r1.experiments.real_pictures import DRAWN, Gallery, one_of
 from medvlm_r1.reasoning import gold, render
 from medvlm_r1.types import LETTERS, Example
 
@@ -81,7 +81,7 @@ class Teacher:
             return Lesson(asked, answer, ends=ended)
         if kind == "lookup":
             return self._lookup(rng)
-        row = self._row(rng)
+        row = one_of(rng, self.gallery.kind(rng, self.drawn))
         known = self.gallery.of(row)
         mirrored = self.gallery.mirrored(row) and bool(rng.random() < 0.5)
         if kind == "report":
@@ -90,13 +90,6 @@ class Teacher:
         example, seen = _asked_of_scene(rng, known) if isinstance(known, Scene) else _asked_of_label(rng, known)
         think = None if kind == "direct" else f"{seen} {self._end(rng, example)}"
         return Lesson(render(example, "direct" if think is None else "think").text, gold(example, think), row, mirrored)
-
-    def _row(self, rng: np.random.Generator) -> int:
-        """A picture; every class of its kind as often as any other."""
-        by_class = self.gallery.by_class
-        kinds = [[rows for (group, _), rows in by_class.items() if group.startswith(DRAWN) is kind] for kind in (False, True)]
-        classes = kinds[bool(kinds[1]) and (not kinds[0] or rng.random() < self.drawn)]
-        return int(rng.choice(classes[rng.integers(len(classes))]))
 
     def _lookup(self, rng: np.random.Generator) -> Lesson:
         """Text alone: the letter of a word among the options."""

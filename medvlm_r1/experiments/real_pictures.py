@@ -44,6 +44,16 @@ class Gallery:
             found[known].append(row)
         return dict(found)
 
+    def kind(self, rng: np.random.Generator, drawn: float) -> list[list[int]]:
+        """Classes to draw a picture from: those of drawn pictures in this share, else those of labelled ones."""
+        labelled, of_drawn = self._kinds
+        return of_drawn if of_drawn and (not labelled or rng.random() < drawn) else labelled
+
+    @cached_property
+    def _kinds(self) -> tuple[list[list[int]], list[list[int]]]:
+        labelled, of_drawn = ([rows for (group, _), rows in self.by_class.items() if group.startswith(DRAWN) is kind] for kind in (False, True))
+        return labelled, of_drawn
+
     def of(self, row: int) -> Example | Scene:
         """What is known of a picture."""
         return self.examples[row] if row < len(self.examples) else self.scenes[row - len(self.examples)]
@@ -51,6 +61,11 @@ class Gallery:
     def mirrored(self, row: int) -> bool:
         """Whether a picture may be mirrored: nothing that is said of it names a side."""
         return isinstance(known := self.of(row), Example) and not names_a_side(known)
+
+
+def one_of(rng: np.random.Generator, classes: Sequence[Sequence[int]]) -> int:
+    """A picture, each class as often as any other."""
+    return int(rng.choice(classes[int(rng.integers(len(classes)))]))
 
 
 def names_a_side(example: Example) -> bool:

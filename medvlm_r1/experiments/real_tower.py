@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from medvlm_r1.experiments import real_eyes
 from medvlm_r1.experiments.nano_base import shape
 from medvlm_r1.experiments.real_model import as_pixels
-from medvlm_r1.experiments.real_pictures import DRAWN, Gallery
+from medvlm_r1.experiments.real_pictures import Gallery, one_of
 
 Log = Callable[[dict[str, Any]], None]
 
@@ -41,10 +41,9 @@ class TowerStage:
 def learn(tower: Any, gallery: Gallery, stage: TowerStage, seed: int, log: Log) -> None:
     """Train ``tower`` in place."""
     torch.manual_seed(seed)
-    lean, classes = real_eyes.lean(deepcopy(tower)), gallery.classes
-    keys = sorted(set(classes))
+    lean, keys = real_eyes.lean(deepcopy(tower)), sorted(set(gallery.classes))
     early = _early(lean, gallery, stage.early)
-    target_N = torch.tensor([keys.index(known) for known in classes])
+    target_N = torch.tensor([keys.index(known) for known in gallery.classes])
     same_KK = torch.tensor([[group == other for other, _ in keys] for group, _ in keys])
     head = torch.nn.Linear(tower.config.hidden_size, len(keys))
     torch.nn.init.zeros_(head.weight)
@@ -54,7 +53,8 @@ def learn(tower: Any, gallery: Gallery, stage: TowerStage, seed: int, log: Log) 
     wanted = (stage.lr, stage.head_lr)
     for step in range(stage.steps):
         rng = np.random.default_rng([seed, step])
-        rows = torch.from_numpy(drawn_rows(rng, gallery, stage))
+        classes = [gallery.kind(rng, stage.drawn) for _ in range(stage.batch)]
+        rows = torch.tensor([one_of(rng, each) for each in classes])
         seen_BH = _late(lean, _moved(rng, early[rows].float()), stage.early).mean((2, 3))
         kept = torch.from_numpy(rng.random(seen_BH.shape, dtype=np.float32) > 0.2) / 0.8  # dropout, drawn by the step
         logits_BK = head(seen_BH * kept).masked_fill(~same_KK[target_N[rows]], -1e9)
@@ -68,14 +68,6 @@ def learn(tower: Any, gallery: Gallery, stage: TowerStage, seed: int, log: Log) 
         right = (logits_BK.argmax(1) == target_N[rows]).float().mean().item()
         log({"stage": "tower", "step": step, "of": stage.steps, "loss": loss.item(), "right": right})
     real_eyes.put_back(lean, tower)
-
-
-def drawn_rows(rng: np.random.Generator, gallery: Gallery, stage: TowerStage) -> np.ndarray:
-    """Pictures of one batch: every class of its kind, labelled or drawn, as often as any other."""
-    by_class = gallery.by_class
-    kinds = {kind: [rows for (group, _), rows in by_class.items() if group.startswith(DRAWN) is kind] for kind in (False, True)}
-    picks = [kinds[bool(kinds[True]) and (not kinds[False] or rng.random() < stage.drawn)] for _ in range(stage.batch)]
-    return np.array([rng.choice(classes[rng.integers(len(classes))]) for classes in picks])
 
 
 def _early(lean: Any, gallery: Gallery, blocks: int) -> torch.Tensor:
