@@ -276,6 +276,7 @@ def test_the_same_seed_gives_the_same_figures_and_what_is_done_is_not_done_again
     assert again["arms"] == found["arms"] and again["english"] == found["english"]
     ours, theirs = (load_file(place / "model" / "model.safetensors") for place in (out, tmp_path / "again"))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert real_base.run(folder, tmp_path / "again", CONFIG, lambda *parts: pytest.fail("all is done")) == json.loads(json.dumps(again))
     told = tmp_path / "again" / "work" / "metrics.jsonl"
     before = len(told.read_text())
     real_base.run(folder, tmp_path / "again", replace(CONFIG, mixed=replace(CONFIG.mixed, steps=2)), stand_in)

@@ -71,6 +71,8 @@ def run(folder: Path, out: Path, config: RealConfig = RealConfig(), parts: Parts
     with output_errors(out):
         work.mkdir(parents=True, exist_ok=True)
     openrad.require_same(out, {"folder": folder.resolve().name, "sizes": to_dict(config.sizes), "side": config.side})
+    if (found := _judged(out / "verdict.json")).get("config") == to_dict(config):
+        return found
     policy = parts(out / "packages", config.side, config.seed)
     facts = openrad.prepare(folder, out / "questions", config.sizes, console, config.side)
     lessons, test = (load_dataset(str(out / "questions" / f"{name}.jsonl")) for name in ("base", "test"))
@@ -86,6 +88,10 @@ def run(folder: Path, out: Path, config: RealConfig = RealConfig(), parts: Parts
     found |= {"english": {"before": before, "after": real_verdict.perplexity(policy)}, "config": to_dict(config), "data": facts}
     (out / "verdict.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
+
+
+def _judged(verdict: Path) -> dict[str, Any]:
+    return dict(json.loads(verdict.read_text(encoding="utf-8"))) if verdict.exists() else {}
 
 
 def taught(policy: Policy, seen: Gallery, own: list[tuple[str, str, bool]], config: RealConfig, work: Path) -> None:
@@ -120,8 +126,9 @@ def _kept_gallery(file: Path, examples: list[Example], config: RealConfig, conso
     """The pictures, drawn once."""
     if not file.exists():
         console.print(f"drawing {config.drawn} pictures, reading {len(examples)}")
-        made = gallery(examples, config.drawn, config.side, config.seed)
-        np.savez(file, grey=made.grey_NSS, scenes=json.dumps([vars(scene) for scene in made.scenes]))
+        made, partly = gallery(examples, config.drawn, config.side, config.seed), file.with_suffix(".partial.npz")
+        np.savez(partly, grey=made.grey_NSS, scenes=json.dumps([vars(scene) for scene in made.scenes]))
+        partly.rename(file)
     with np.load(file) as kept:
         return Gallery(kept["grey"], examples, [Scene(**facts) for facts in json.loads(str(kept["scenes"]))])
 
