@@ -9,7 +9,7 @@ EXAMPLES = """
   medvlm-r1 real-base runs/real --pictures openrad                 openrad/labels.csv has file,modality,label,split,group
   medvlm-r1 real-base runs/real --pictures openrad                 given again, it goes on where it was
   medvlm-r1 real-base runs/trial --pictures openrad --steps 2      does all work? two steps of each stage
-  medvlm-r1 real-base runs/real --pictures openrad --set mixed.steps=600 --set mixed.weighs=0.5
+  medvlm-r1 real-base runs/real --pictures openrad --set mixed.steps=300 --set mixed.weighs=0.5
 """
 
 

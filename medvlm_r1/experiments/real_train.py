@@ -47,7 +47,7 @@ class MixedStage:
     1.0
     """
 
-    steps: int = 300
+    steps: int = 150
     batch: int = 8
     lr: float = 6e-4
     rank: int = 16
