@@ -9,7 +9,7 @@ RUN := .venv/bin/medvlm-r1
 JOBS ?= 2
 STAMP := .venv/.set-up
 
-.PHONY: setup lint test wheel demo demo-quick study bench clean
+.PHONY: setup lint test wheel demo demo-quick study real bench clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,11 @@ demo-quick: setup
 
 study: setup
 	$(RUN) study
+
+# A base that speaks English, from a folder of labelled pictures (docs/real.md): make real PICTURES=openrad
+real: setup
+	@test -n "$(PICTURES)" || { echo "make real wants a folder of labelled pictures: make real PICTURES=/path/to/pictures (docs/real.md)" >&2; exit 1; }
+	$(RUN) real-base runs/real --pictures "$(PICTURES)"
 
 # Those left out compare with a server that must be there first.
 bench: setup

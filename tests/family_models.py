@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 from transformers import (
+    EfficientNetConfig,
+    FastVlmConfig,
     Gemma3Config,
     GenerationConfig,
     Idefics3Config,
@@ -141,6 +143,23 @@ def gemma3(ids: dict[str, int]) -> Gemma3Config:
     )  # fmt: skip
 
 
+def fast_vlm(ids: dict[str, int]) -> FastVlmConfig:
+    """Convolutions that halve 32 px three times, with batch norms and a squeeze-and-excite each: 16 cells. The decoder is LLaMA's."""
+    blocks = {
+        "in_channels": [32, 16],
+        "out_channels": [16, 24],
+        "kernel_sizes": [3, 5],
+        "strides": [2, 2],
+        "expand_ratios": [1, 2],
+        "num_block_repeats": [1, 2],
+    }
+    vision = EfficientNetConfig(**blocks, width_coefficient=0.25, depth_coefficient=1.0, hidden_dim=320, image_size=32, hidden_size=320)
+    return FastVlmConfig(
+        text_config=TEXT | ids["text"] | {"model_type": "llama", "num_hidden_layers": 3}, vision_config=vision.to_dict(),
+        image_token_index=ids["<image>"], image_seq_length=16, tie_word_embeddings=True,
+    )  # fmt: skip
+
+
 def rope(sections: list[int]) -> dict:
     return {"rope_type": "default", "rope_theta": 1e6, "mrope_section": sections}
 
@@ -172,6 +191,12 @@ TINY = {
         ("<image_soft_token>", "<start_of_image>", "<end_of_image>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
         GEMMA_CHAT,
     ),
+    "fast_vlm": Tiny(
+        fast_vlm,
+        FAMILIES["fast_vlm"].image_processor_class(size={"height": 32, "width": 32}, do_center_crop=False),
+        ("<image>",),
+        INTERNVL_CHAT.replace("<IMG_CONTEXT>", "<image>"),
+    ),
 }
 
 
@@ -192,6 +217,9 @@ def write(kind: str, out: Path) -> Path:
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn(p.shape))
+        for norm in (part for part in model.modules() if isinstance(part, torch.nn.BatchNorm2d)):
+            norm.running_mean.normal_(std=0.1)
+            norm.running_var.uniform_(0.5, 2.0)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
     for part in (model, tokenizer, tiny.processor):
         part.save_pretrained(out)
@@ -225,4 +253,4 @@ def inputs(policy: Any, prompt_ids: list[int], references: tuple[str, ...]) -> d
         return {"pixel_values": patches, "image_grid_thw": grid, "mm_token_type_ids": (ids == policy.encoder.image_id).int()}
     if kind == "gemma3":
         return {"pixel_values": patches, "token_type_ids": (torch.tensor([prompt_ids]) == policy.encoder.image_id).long()}
-    return {"pixel_values": patches if kind in ("internvl", "llava") else patches[None]}
+    return {"pixel_values": patches if kind in ("internvl", "llava", "fast_vlm") else patches[None]}

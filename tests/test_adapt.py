@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 
+import family_models
 import hub_model
 import pytest
 import torch
@@ -20,6 +21,7 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from medvlm_r1.errors import ConfigError, ModelError
 from medvlm_r1.models import packed
 from medvlm_r1.models.adapt import ADAPTER, LoRA, Trainable, adapt, adapted, merged, part_of, table
+from medvlm_r1.models.families import load_policy
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight import forecast as planning
 from medvlm_r1.preflight.memory import PAPER, plan
@@ -330,3 +332,36 @@ def test_a_plan_with_adapters_by_hand():
     assert (made.masters, made.moments, made.gradients) == (4 * count, 8 * count, 2 * count)
     assert made.reference == made.vision == 0
     assert made.embeddings == 2 * 600 * 512 * 1536
+
+
+# ---------------------------------------------------------------- a tower of convolutions
+
+
+@pytest.fixture
+def convolved(tmp_path):
+    return load_policy(str(family_models.write("fast_vlm", tmp_path / "hub")), family_models.picture)
+
+
+def convolved_batch(policy):
+    return policy.encoder.groups(groups_of(policy, family_models.examples()[:3], [[5, 9], [4], [6]]))
+
+
+@pytest.mark.parametrize(("trainable", "learning"), [(Trainable(freeze=("vision",)), {"text", "embeddings"}), (LORA, {"adapters"})])
+def test_a_frozen_tower_of_convolutions_gets_no_gradient(convolved, trainable, learning):
+    adapt(convolved.model, trainable)
+    convolved.logprobs(convolved_batch(convolved)).sum().backward()
+    assert {part_of(name) for name, p in convolved.model.named_parameters() if p.grad is not None} == learning
+
+
+def test_a_checkpoint_keeps_what_batch_norms_know_and_never_changes_it(convolved, tmp_path):
+    """Means and variances are no parameters; a pass in training must not move them, and files must hold them."""
+    norms = {name: b.clone() for name, b in convolved.model.named_buffers() if "running_" in name}
+    adapted_policy(convolved)
+    convolved.logprobs(convolved_batch(convolved)).sum().backward()
+    checkpoint.save_model(convolved, tmp_path / "step-1")
+    saved = load_file(tmp_path / "step-1" / "model.safetensors")
+    assert norms and all(torch.equal(saved[name], b) for name, b in norms.items())
+    with torch.no_grad():
+        wanted = convolved.logprobs(convolved_batch(convolved))
+        again = load_policy(str(tmp_path / "step-1"), family_models.picture)
+        assert (again.logprobs(convolved_batch(again)) - wanted).abs().max() <= 1e-5

@@ -37,7 +37,7 @@ def commands_and_examples():
     return [(name, line) for name, line in lines if line.startswith("medvlm-r1 ")]
 
 
-@pytest.mark.parametrize("name", ["train", "sft", "eval", "audit", "ask", "reproduce", "demo", "study", "nano", "doctor"])
+@pytest.mark.parametrize("name", ["train", "sft", "eval", "audit", "ask", "reproduce", "demo", "study", "nano", "real-base", "doctor"])
 def test_every_command_explains_itself_with_examples(command, name):
     code, out, _ = command(name, "--help")
     assert code == 0 and "examples:" in out and f"  medvlm-r1 {name}" in out and "Research use only" in out

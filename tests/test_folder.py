@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import family_models
 import pytest
@@ -155,6 +156,15 @@ def test_every_familys_processor_in_one_file(kind, tmp_path):
     settings["image_processor_type"] = settings["image_processor_type"].removesuffix("Pil") + "Fast"
     (folder / "processor_config.json").write_text(json.dumps({"image_processor": settings}))
     assert load_policy(str(folder), family_models.picture).encoder.prompt_ids(PROMPT) == before
+
+
+def test_a_tower_of_another_library_is_refused_by_its_name(tmp_path, monkeypatch):
+    """Apple's FastVLM has timm's FastViT."""
+    monkeypatch.setitem(sys.modules, "timm", None)
+    folder = family_models.write("fast_vlm", tmp_path / "hub")
+    edit(folder / "config.json", vision_config={"model_type": "timm_wrapper", "architecture": "fastvit_mci3", "hidden_size": 320})
+    with pytest.raises(ModelError, match="pip install timm"):
+        load_policy(str(folder), family_models.picture)
 
 
 # ---------------------------------------------------------------- where an answer ends

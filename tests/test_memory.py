@@ -61,6 +61,7 @@ def test_every_family_has_a_shape(tmp_path):
         "internvl": (3, 32, 2, 32, 2, 48),
         "llava": (3, 32, 2, 32, 2, 48),
         "gemma3": (3, 64, 2, 32, 2, 48),
+        "fast_vlm": (3, 32, 1, 320, 0, 0),  # convolutions count as one block
     }
     assert tiles == {  # patches of a tile, numbers of a patch, patches of a token
         "qwen2_5_vl": (0, 1176, 4),
@@ -70,6 +71,7 @@ def test_every_family_has_a_shape(tmp_path):
         "internvl": (16, 588, 4),
         "llava": (16, 588, 1),
         "gemma3": (64, 588, 4),
+        "fast_vlm": (16, 192, 1),
     }
 
 
@@ -171,7 +173,7 @@ def test_the_prompt_pass_alone_is_estimated_closely(proportioned, examples):
 
 WIDE = {"hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 4, "num_attention_heads": 3, "image_size": 112, "patch_size": 14}
 TEXT = {"hidden_size": 192, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 256}
-TOWERS = {  # each of 112 px, which are 64 patches
+TOWERS = {  # each of 64 patches: 112 px, and 64 px of convolutions that halve them three times
     "smolvlm": lambda: transformers.SmolVLMConfig(text_config=TEXT | {"model_type": "llama"}, vision_config=WIDE, scale_factor=4),
     "internvl": lambda: transformers.InternVLConfig(
         text_config=TEXT | {"model_type": "qwen2"}, vision_config=WIDE | {"image_size": [112, 112], "patch_size": [14, 14]}, image_seq_length=16
@@ -181,6 +183,13 @@ TOWERS = {  # each of 112 px, which are 64 patches
         vision_feature_layer=-1,
     ),
     "gemma3": lambda: transformers.Gemma3Config(text_config=TEXT | {"head_dim": 32}, vision_config=WIDE, mm_tokens_per_image=4),
+    "fast_vlm": lambda: transformers.FastVlmConfig(
+        text_config=TEXT | {"model_type": "llama"}, image_seq_length=64,
+        vision_config=transformers.EfficientNetConfig(
+            in_channels=[32, 16, 24], out_channels=[16, 24, 40], kernel_sizes=[3, 5, 3], strides=[1, 2, 2], expand_ratios=[1, 6, 6],
+            num_block_repeats=[1, 2, 2], width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280, hidden_size=1280, image_size=64,
+        ).to_dict(),
+    ),
 }  # fmt: skip
 
 
@@ -188,8 +197,8 @@ TOWERS = {  # each of 112 px, which are 64 patches
 def test_a_tower_of_one_size_keeps_what_is_estimated(kind):
     """What autograd keeps of two tiles of 64 patches, by transformers' own modules, and the pictures as they came."""
     torch.set_num_threads(1)
-    model = transformers.AutoModelForImageTextToText.from_config(TOWERS[kind]()).float()
-    tiles = torch.randn(2, 3, 112, 112)
+    model = transformers.AutoModelForImageTextToText.from_config(TOWERS[kind]()).float().eval()
+    tiles = torch.randn(2, 3, *[64 if kind == "fast_vlm" else 112] * 2)
     own = (
         families.FAMILIES[kind].embed if kind in families.FAMILIES else lambda model, tiles, _: model.model.get_image_features(pixel_values=tiles).pooler_output
     )

@@ -6,11 +6,11 @@ import shlex
 import sys
 
 from medvlm_r1 import INTENDED_USE, __version__
-from medvlm_r1.commands import ask, audit, audit_log, calibrate, compare, data, demo, doctor, eval, export, launch, nano, reproduce, serve, study, train
+from medvlm_r1.commands import ask, audit, audit_log, calibrate, compare, data, demo, doctor, eval, export, launch, nano, real, reproduce, serve, study, train
 from medvlm_r1.commands.options import Parser
 from medvlm_r1.errors import MedVLMError
 
-COMMANDS = (train, launch, eval, compare, export, ask, calibrate, serve, audit_log, reproduce, audit, data, demo, study, nano, doctor)
+COMMANDS = (train, launch, eval, compare, export, ask, calibrate, serve, audit_log, reproduce, audit, data, demo, study, nano, real, doctor)
 QUICK_START = """first steps:
   medvlm-r1 demo                                     the whole story, in under five minutes on two cores
   medvlm-r1 train paper --data questions.jsonl       Qwen2-VL-2B on your own questions

@@ -55,7 +55,7 @@ class Sizes:
 def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes()) -> str:
     """Do what is missing of the study; returns the table as Markdown, also kept in ``out``."""
     console = stderr()
-    _require_same(out, {"folder": folder.resolve().name, "sizes": to_dict(sizes)})
+    require_same(out, {"folder": folder.resolve().name, "sizes": to_dict(sizes)})
     facts = prepare(folder, out / "questions", sizes, console)
     if not (out / "base").exists():
         console.print("study: the base learns")
@@ -69,12 +69,12 @@ def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes
     return study.keep(out, result | {"reports": reports(samples), "data": facts}, intervals=True)
 
 
-def prepare(folder: Path, out: Path, sizes: Sizes, console: Console) -> dict[str, Any]:
-    """Write base.jsonl, reserve.jsonl and test.jsonl with their pictures; returns how many were kept and dropped."""
+def prepare(folder: Path, out: Path, sizes: Sizes, console: Console, side_px: int = IMAGE_PX) -> dict[str, Any]:
+    """Write base.jsonl, reserve.jsonl and test.jsonl with their pictures, squares of ``side_px``; returns how many were kept and dropped."""
     done = out / "facts.json"
     if done.exists():
         return json.loads(done.read_text())
-    console.print(f"study: reading {folder}")
+    console.print(f"reading {folder}")
     if not (out / "all" / "manifest.jsonl").exists():
         convert("image-folder", folder, out / "all")
     examples = load_dataset(str(out / "all"))
@@ -86,7 +86,7 @@ def prepare(folder: Path, out: Path, sizes: Sizes, console: Console) -> dict[str
     parts = {"base": [*mri[sizes.reserve :], *others], "reserve": list(reserve), "test": asked}
     for name, part in parts.items():
         _require_all(name, part, folder, study.MODALITIES if name != "reserve" else (TRAINED_ON,))
-        parts[name] = [_squeezed(example, out / "pictures") for example in part]
+        parts[name] = [_squeezed(example, out / "pictures", side_px) for example in part]
         write_manifest(out / f"{name}.jsonl", parts[name])
     require_apart([*parts["base"], *parts["reserve"]], parts["test"])
     facts = {"questions": {name: _labels(part) for name, part in parts.items()}, "dropped_from_test": dropped}
@@ -132,14 +132,14 @@ def reports(samples: dict[str, list[list[Sample]]]) -> dict[str, dict[str, float
     return found
 
 
-def _squeezed(example: Example, pictures: Path) -> Example:
-    """The question with its picture as the embedded model sees it: grey, a square of 84 px.
+def _squeezed(example: Example, pictures: Path, side_px: int) -> Example:
+    """The question with its picture as the model sees it: grey, a square; the embedded one of 84 px.
 
     Else the processor would give a wide picture fewer patches, and the shape of a picture tells its source.
     """
     target = (pictures / example.id).with_suffix(".png")
     target.parent.mkdir(parents=True, exist_ok=True)
-    load_image(example.images[0]).convert("L").resize((IMAGE_PX, IMAGE_PX)).save(target)
+    load_image(example.images[0]).convert("L").resize((side_px, side_px)).save(target)
     return replace(example, images=(str(target),))
 
 
@@ -164,7 +164,8 @@ def _require_all(name: str, part: Sequence[Example], folder: Path, modalities: S
             raise DataError(f'"{folder}" leaves no {modality} picture for the part "{name}"; give more of both splits, train and test')
 
 
-def _require_same(out: Path, settings: dict[str, Any]) -> None:
+def require_same(out: Path, settings: dict[str, Any]) -> None:
+    """Raises RunError where ``out`` holds what other settings made; keeps them else."""
     file = out / "settings.json"
     out.mkdir(parents=True, exist_ok=True)
     if file.exists() and json.loads(file.read_text()) != json.loads(json.dumps(settings)):

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from medvlm_r1.console import notice
 from medvlm_r1.errors import ModelError
-from medvlm_r1.models import chat, decoder, folder, gemma, llava, nano, processors, qwen, runs, tiles
+from medvlm_r1.models import chat, decoder, fast_vlm, folder, gemma, llava, nano, processors, qwen, runs, tiles
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Family
 from medvlm_r1.models.general import GeneralPolicy
@@ -35,6 +35,7 @@ FAMILIES = {
     "internvl": tiles.INTERNVL,
     "llava": llava.LLAVA,
     "gemma3": gemma.GEMMA3,
+    "fast_vlm": fast_vlm.FAST_VLM,
 }
 UNKNOWN_BUDGET = 896 * 896  # pixels of a picture, where a processor does not say: MedGemma's
 OTHER_LAYOUTS = {

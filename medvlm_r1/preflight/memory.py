@@ -222,7 +222,7 @@ def vision_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     A block keeps, of its width: two norms' inputs and outputs, query, key and value, attention's output; where positions are turned
     query and key once more and the output twice, where a block's branches are scaled each branch too; of the MLP's width: what is before
     and after the GELU, and a quick GELU's gate, but where a GPU has one kernel for it. Then the patch itself, and what the projector's matrices take; behind blocks that see
-    one size a last norm.
+    one size a last norm. Of a tower of convolutions it was counted.
 
     >>> (2 * (11 * 1280 + 3 * 5120) + 4 * 16) * 32 + 2 * (1176 + 4 * 1280) == vision_bytes(QWEN2_VL_2B, 2)
     True
@@ -230,6 +230,8 @@ def vision_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:
     (1898800, 1571120)
     """
     tower = shape.tower
+    if tower.convolved:
+        return b * tower.convolved
     block = b * (tower.kept * tower.hidden + tower.kept_mlp[on_gpu] * tower.mlp) + 4 * tower.heads
     last = 2 * tower.hidden if tower.tile else 0
     return block * tower.layers + b * (tower.patch_values + last + tower.projected // tower.merged)

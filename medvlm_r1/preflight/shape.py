@@ -5,8 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from medvlm_r1.models import fast_vlm
 from medvlm_r1.models.adapt import part_of
 from medvlm_r1.models.families import FAMILIES
+from medvlm_r1.preflight import convolved
 
 
 @dataclass(frozen=True)
@@ -16,7 +18,8 @@ class Tower:
     A patch is ``frames`` times ``patch_px`` pixels square, and ``merged`` of them become one token of the prompt. ``tile``: patches of the
     one size that it takes, 0 where it takes any; ``most_tiles`` of a picture, where the image budget does not say.
     Kept of a patch for the backward pass: ``kept`` vectors of the blocks' width, ``kept_mlp`` of the MLP's (on a CPU, on a GPU); of a token
-    ``projected`` numbers.
+    ``projected`` numbers. A tower of convolutions is one block without attention: its patches are the cells of its last map, and ``convolved``
+    numbers are kept of a cell, projector and pixels included (preflight.convolved counts them).
 
     >>> tower = QWEN2_VL_2B.tower
     >>> tower.seen(401408), tower.patch_values
@@ -43,6 +46,7 @@ class Tower:
     kept: int = 11
     kept_mlp: tuple[int, int] = (3, 2)
     projected: int = 0
+    convolved: int = 0
 
     @property
     def patch_values(self) -> int:
@@ -64,6 +68,10 @@ class Tower:
         config, text = model.config, model.config.get_text_config()
         vision, family = getattr(config, "vision_config", text), FAMILIES.get(config.model_type)
         sees = {name: p for name, p in model.named_parameters() if part_of(name) == "vision"}
+        if family and not (getattr(vision, "num_attention_heads", None) or getattr(vision, "num_heads", None)):
+            trains, cells = any(p.requires_grad for p in sees.values()), family.tile_tokens(config)
+            kept, side = convolved.kept(model, family, cells) // cells, fast_vlm.cell_px(config)
+            return cls(sum(p.numel() for p in sees.values()), 1, vision.hidden_size, 0, 0, trains, side, frames=1, merged=1, tile=cells, convolved=kept)
         modules = {name: module for name, module in model.named_modules() if part_of(f"{name}.") == "vision"}
         width = getattr(vision, "embed_dim", None) or getattr(vision, "hidden_size", text.hidden_size)  # Qwen2-VL's hidden_size is what its tower hands on
         around = [part for name, part in modules.items() if isinstance(part, nn.Linear) and not {"layers", "layer", "blocks"} & set(name.split("."))]
