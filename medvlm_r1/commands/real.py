@@ -15,10 +15,10 @@ EXAMPLES = """
 
 def register(commands: Commands) -> None:
     """Where the pictures are, where it goes, and what is otherwise."""
-    sub = add(commands, "real-base", "build a base of 140 million parameters that speaks English and has seen your MRI, CT and X-ray", EXAMPLES, run)
+    sub = add(commands, "real-base", "build a base of 140 million parameters that speaks English and has seen your pictures: 40 minutes of CPU", EXAMPLES, run)
     sub.add_argument("out", type=Path, metavar="OUT", help="the run's folder: OUT/model is the base, OUT/verdict.json the go or no-go")
     sub.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="labelled pictures, as study --openrad takes them: labels.csv and the files")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=int, default=0, help="of every draw; the same seed gives the same weights (default: %(default)s)")
     sub.add_argument("--steps", type=whole(1), metavar="N", help="a trial of so many steps a stage and few questions")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value, such as mixed.steps=600; may be repeated")
 

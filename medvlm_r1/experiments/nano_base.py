@@ -7,7 +7,7 @@ all three modalities. Noisy teacher: the habits of ``nano_lessons``.
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,11 +27,13 @@ from medvlm_r1.data.phantom.questions import MODALITIES, Question
 from medvlm_r1.experiments import nano_lessons as lessons
 from medvlm_r1.experiments.muon import Muon
 from medvlm_r1.experiments.nano_pool import Pool, load_pool, make_pool, save_pool
-from medvlm_r1.experiments.nano_sight import Lectures, Sight
+from medvlm_r1.experiments.nano_sight import TOKENS, Lectures, Sight
 from medvlm_r1.models import nano, vision
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Pixels
 from medvlm_r1.models.policy import Policy
+
+Row = tuple[list[int], int, list[Pixels]]  # ids, the first position to learn, the picture
 
 
 @dataclass(frozen=True)
@@ -75,30 +77,15 @@ class Classroom:
     def loss(self, rng: np.random.Generator, stage: Stage) -> torch.Tensor:
         """Mean cross-entropy of the tokens to learn, over one batch."""
         kinds = rng.choice(list(stage.shares), size=stage.batch, p=list(stage.shares.values()))
-        rows = [self._row(rng, str(kind)) for kind in kinds]
-        batch = self.policy.encoder.collate([ids for ids, _, _ in rows], [pixels for _, _, pixels in rows])
-        hidden_TH = self.policy.prompt_hidden(batch)
-        at = torch.arange(batch.ids_PL.shape[1])
-        start_P = torch.tensor([start for _, start, _ in rows])
-        learn_PL = (at >= start_P[:, None]) & batch.mask_PL.bool()
-        learn_T = learn_PL[batch.mask_PL.bool()]
-        logits = self.policy.model.lm_head(hidden_TH[:-1][learn_T[1:]])  # no prompt's first token is learnt
-        return F.cross_entropy(logits, batch.ids_PL[learn_PL])
+        return completion_loss(self.policy, [self._row(rng, str(kind)) for kind in kinds])
 
-    def _row(self, rng: np.random.Generator, kind: str) -> tuple[list[int], int, list[Pixels]]:
-        """Ids, the first position to learn, and the picture."""
+    def _row(self, rng: np.random.Generator, kind: str) -> Row:
         if kind == "copy":
             half = rng.integers(len(nano.SPECIAL), len(self.tokenizer), size=rng.integers(6, 20)).tolist()
             return half + half, len(half) + 1, []
         lesson = self.lesson(rng, kind)
         pixels = [] if lesson.picture is None else [self.pool.seen(lesson.picture, self.policy.encoder.image_processor, rng)]
-        content = [{"type": "image"}] * len(pixels) + [{"type": "text", "text": lesson.prompt}]
-        text = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        prompt = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        image = self.policy.encoder.image_id
-        prompt = [i for token in prompt for i in ([token] * 9 if token == image else [token])]
-        completion = self.tokenizer(f"{lesson.completion}<|im_end|>", add_special_tokens=False)["input_ids"]
-        return prompt + completion, len(prompt), pixels
+        return *written(self.policy.encoder, lesson.prompt, f"{lesson.completion}<|im_end|>", TOKENS * len(pixels)), pixels
 
     def lesson(self, rng: np.random.Generator, kind: str) -> lessons.Lesson:
         """One lesson of a kind, about a picture drawn from the pool: "lookup" (without one), "caption", "question", "direct", "teacher", "point", "point-teacher"."""
@@ -120,6 +107,26 @@ class Classroom:
         cell = str(rng.choice(list(self.by_cell[modality])))
         picture = int(rng.choice(self.by_cell[modality][cell]))
         return lessons.place(rng, self.pool.scenes[picture], cell), picture
+
+
+def completion_loss(policy: Policy, rows: Sequence[Row]) -> torch.Tensor:
+    """Mean cross-entropy of the tokens to learn of all rows."""
+    batch = policy.encoder.collate([ids for ids, _, _ in rows], [pixels for _, _, pixels in rows])
+    hidden_TH = policy.prompt_hidden(batch)
+    start_P = torch.tensor([start for _, start, _ in rows])
+    learn_PL = (torch.arange(batch.ids_PL.shape[1]) >= start_P[:, None]) & batch.mask_PL.bool()
+    learn_T = learn_PL[batch.mask_PL.bool()]
+    logits = policy.model.lm_head(hidden_TH[:-1][learn_T[1:]])  # no prompt's first token is learnt
+    return F.cross_entropy(logits, batch.ids_PL[learn_PL])
+
+
+def written(encoder: Encoder, prompt: str, completion: str, cells: int) -> tuple[list[int], int]:
+    """Ids of a user's turn and its completion, and where the completion begins; ``cells``: tokens of the turn's picture, 0 without one."""
+    content = [{"type": "image"}] * (cells > 0) + [{"type": "text", "text": prompt}]
+    text = encoder.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+    asked, answered = (encoder.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (text, completion))
+    asked = [i for token in asked for i in ([token] * cells if token == encoder.image_id else [token])]
+    return asked + answered, len(asked)
 
 
 def new_policy(seed: int) -> Policy:

@@ -99,7 +99,7 @@ def taught(policy: Policy, seen: Gallery, own: list[tuple[str, str, bool]], conf
     console, seed = stderr(), config.seed
     teacher = real_lessons.Teacher(seen, own, config.mixed.weighs, config.mixed.drawn)
     unfinished = work / f"mixed-{config.until('mixed')}-unfinished.safetensors"
-    stages: dict[str, Callable[[real_train.Log], None]] = {
+    stages: dict[str, Callable[[real_stages.Log], None]] = {
         "tower": partial(real_tower.learn, policy.model.model.vision_tower, seen, config.tower, seed),
         "projector": partial(real_train.learn_words, policy, seen, config.projector, seed),
         "mixed": partial(real_train.learn_lessons, policy, teacher, config.mixed, seed, unfinished),

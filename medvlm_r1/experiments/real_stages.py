@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+Log = Callable[[dict[str, Any]], None]
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -37,7 +38,7 @@ def load(file: Path, named: Mapping[str, torch.Tensor], optimizer: torch.optim.O
     return step
 
 
-def telling(write: Callable[[dict[str, Any]], None], every: int, clock: Callable[[], float] = time.monotonic) -> Callable[[dict[str, Any]], None]:
+def telling(write: Log, every: int, clock: Callable[[], float] = time.monotonic) -> Log:
     """What hears of each step and passes every n-th on, and the last, with the seconds since the stage began and those that its further steps take.
 
     >>> told, now = [], iter([0.0, 10.0, 12.0, 14.0]).__next__  # ten seconds of preparation, and two a step

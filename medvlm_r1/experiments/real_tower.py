@@ -5,7 +5,6 @@ Each picture goes through the early blocks once, as it is or mirrored; what come
 Legend: B pictures of a batch; K classes; H channels.
 """
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +17,7 @@ from medvlm_r1.experiments import real_eyes
 from medvlm_r1.experiments.nano_base import shape
 from medvlm_r1.experiments.real_model import as_pixels
 from medvlm_r1.experiments.real_pictures import Gallery, one_of
-
-Log = Callable[[dict[str, Any]], None]
+from medvlm_r1.experiments.real_stages import Log
 
 
 @dataclass(frozen=True)

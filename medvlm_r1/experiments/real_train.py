@@ -3,26 +3,23 @@
 Legend: I cells of a picture; H width of the decoder; T tokens of a batch, prompt by prompt; L tokens of the longest.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from medvlm_r1.data.modality import DISPLAY
-from medvlm_r1.experiments import real_stages
-from medvlm_r1.experiments.nano_base import shape
+from medvlm_r1.experiments import nano_base, real_stages
+from medvlm_r1.experiments.nano_base import completion_loss, shape
 from medvlm_r1.experiments.real_lessons import SAID, Lesson, Teacher
-from medvlm_r1.experiments.real_model import END, IMAGE, as_pixels
+from medvlm_r1.experiments.real_model import END, as_pixels
 from medvlm_r1.experiments.real_pictures import DRAWN, Gallery
+from medvlm_r1.experiments.real_stages import Log
 from medvlm_r1.models.adapt import LoRA, Trainable, adapt, part_of
 from medvlm_r1.models.family import Pixels
 from medvlm_r1.models.policy import Policy
-
-Log = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -120,24 +117,14 @@ def learn_lessons(policy: Policy, teacher: Teacher, stage: MixedStage, seed: int
 
 def loss_of(policy: Policy, gallery: Gallery, lessons: list[Lesson]) -> torch.Tensor:
     """Mean cross-entropy of all completion tokens of the lessons."""
-    rows = [written(policy, lesson) for lesson in lessons]
     pixels = [[shown(gallery, lesson)] if lesson.row is not None else [] for lesson in lessons]
-    batch = policy.encoder.collate([ids for ids, _ in rows], pixels)
-    hidden_TH = policy.prompt_hidden(batch)
-    starts_P = torch.tensor([start for _, start in rows])
-    learn_PL = (torch.arange(batch.ids_PL.shape[1]) >= starts_P[:, None]) & batch.mask_PL.bool()
-    learn_T = learn_PL[batch.mask_PL.bool()]
-    logits = policy.model.lm_head(hidden_TH[:-1][learn_T[1:]])  # no prompt's first token is learnt
-    return F.cross_entropy(logits, batch.ids_PL[learn_PL])
+    return completion_loss(policy, [(*written(policy, lesson), seen) for lesson, seen in zip(lessons, pixels, strict=True)])
 
 
 def written(policy: Policy, lesson: Lesson) -> tuple[list[int], int]:
     """Ids of prompt and completion, and where the completion begins."""
-    encoder = policy.encoder
-    content = [{"type": "image"}] * (lesson.row is not None) + [{"type": "text", "text": lesson.prompt}]
-    text = encoder.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-    prompt = encoder.tokenizer(text.replace(IMAGE, IMAGE * encoder.tile_tokens), add_special_tokens=False)["input_ids"]
-    return prompt + encoder.tokenizer(lesson.completion + END * lesson.ends, add_special_tokens=False)["input_ids"], len(prompt)
+    cells = policy.encoder.tile_tokens * (lesson.row is not None)
+    return nano_base.written(policy.encoder, lesson.prompt, lesson.completion + END * lesson.ends, cells)
 
 
 def shown(gallery: Gallery, lesson: Lesson) -> Pixels:
