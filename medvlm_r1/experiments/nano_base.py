@@ -58,6 +58,7 @@ class NanoConfig:
         Stage(200, 64, {"copy": 1.0}, 3e-3),
         Stage(400, 80, {"copy": 0.1, "lookup": 0.9}, 3e-3),
         Stage(800, 80, {"lookup": 0.1, "caption": 0.25, "question": 0.4, "direct": 0.1, "point": 0.15}, 3e-3, tower=False),
+        Stage(400, 80, {"lookup": 0.1, "caption": 0.1, "question": 0.55, "direct": 0.1, "point": 0.15}, 2e-3, tower=False),
         Stage(200, 80, {"teacher": 0.7, "point-teacher": 0.15, "direct": 0.1, "lookup": 0.05}, 1e-3, tower=False),
     )
 
