@@ -42,6 +42,16 @@ def test_what_no_pixel_depends_on_is_left_behind():
     assert as_it_is(made(before=unseen, after=b"DOE^JANE")).png == made()
 
 
+def test_a_file_of_many_tiny_parts_is_for_the_file_process():
+    whole = zlib.compress(ROWS)
+    assert as_it_is(made(idat=[whole, *[b""] * 60])) and as_it_is(made(idat=[whole, *[b""] * 70])) is None
+    assert as_it_is(made(before=chunk(b"pHYs", b"") * 70)) is None
+    noise = bytes(np.random.default_rng(0).integers(0, 256, 3_000_000, dtype=np.uint8))
+    rows = b"".join(b"\0" + noise[n : n + 1000] for n in range(0, len(noise), 1000))
+    deflated = zlib.compress(rows, 0)  # parts of four kibibytes, as the smallest that encoders write
+    assert as_it_is(made(head=(1000, 3000, 8, 0, 0, 0, 0), idat=[deflated[n : n + 4096] for n in range(0, len(deflated), 4096)]))
+
+
 BOMB = zlib.compress(bytes(10**8), 9)
 
 

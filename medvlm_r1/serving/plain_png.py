@@ -14,6 +14,7 @@ _CHANNELS = {0: 1, 2: 3}  # of the colour types grey and colour (PNG 11.2.2)
 _UNSEEN = (b"pHYs", b"tIME", b"gAMA", b"sRGB", b"cHRM")  # left out: no pixel that is shown depends on them. A text may hold a rotation
 _MOST_FILTER = 4  # Paeth (PNG 9.2)
 _PIECE_BYTES = 2**16
+_FEW_PARTS, _PART_BYTES = 64, 2**11  # encoders write parts of 4 KiB and more; twenty megabytes of empty ones cost eight seconds
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def plain(data: bytes) -> Plain | None:
     if not data.startswith(_MAGIC):
         return None
     at, kept, rows, head = len(_MAGIC), [_MAGIC], list[bytes](), None
-    while True:
+    for _ in range(_FEW_PARTS + len(data) // _PART_BYTES):
         part = _part(data, at)
         if part is None:
             return None
@@ -95,6 +96,7 @@ def plain(data: bytes) -> Plain | None:
         if kind == b"IEND":
             return None if content else Plain(head, b"".join(kept), tuple(rows))
         at = end
+    return None
 
 
 def _part(data: bytes, at: int) -> tuple[bytes, bytes, int] | None:
