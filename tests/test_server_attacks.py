@@ -231,6 +231,21 @@ def test_slow_lying_and_endless_requests():
         assert fine.startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback"])
+def test_a_body_of_a_million_parts_is_refused_unread(path):
+    bodies = [b'{"metadata": [' + b"{}," * 10**6 + b"1]}", b"{" + b'"k": 1,' * 10**5 + b'"k": 1}', b"[" * 10**5 + b"]" * 10**5]
+    for body in bodies:
+        for kind in ("application/json", "Application/JSON; charset=utf-8", "application/fhir+json"):
+            found = post(service(), body, path, {"content-type": kind})
+            assert found.status_code == 413 and "20000 parts" in found.json()["error"]["message"]
+
+
+def test_a_question_with_its_picture_and_a_table_of_values_has_few_parts():
+    asked = question()
+    asked["messages"][0]["content"][-1]["text"] = "1.5, " * 3_000
+    assert post(service(), asked).status_code == 200
+
+
 def test_an_endless_body_leaves_the_memory_flat():
     def resident():
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
