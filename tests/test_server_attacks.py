@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import signal
 import socket
 import struct
 import time
@@ -12,12 +13,15 @@ from pathlib import Path
 import pytest
 from serving_kit import AtAPort, NoFiles, Scripted, client, data_url, get, opened_files, png, post, question, service
 
+from medvlm_r1.data.clean import clean
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.launch.serving import Serving, check, hosts
+from medvlm_r1.rollout.told import Reading, unseen
 from medvlm_r1.serving.guard import Limits
 from medvlm_r1.serving.refusals import Refused
 from medvlm_r1.serving.schema import ChatRequest
 from medvlm_r1.serving.upstream import Upstream
+from medvlm_r1.types import Example
 
 KEY = "0123456789abcdef-key"
 
@@ -229,6 +233,48 @@ def test_slow_lying_and_endless_requests():
         assert endless[:12] in (b"HTTP/1.1 413", b"")  # refused, and cut off
         fine, _ = said(server.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert fine.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback"])
+def test_a_body_of_a_million_parts_is_refused_unread(path):
+    bodies = [b'{"metadata": [' + b"{}," * 10**6 + b"1]}", b"{" + b'"k": 1,' * 10**5 + b'"k": 1}', b"[" * 10**5 + b"]" * 10**5]
+    for body in bodies:
+        for kind in ("application/json", "Application/JSON; charset=utf-8", "application/fhir+json"):
+            found = post(service(), body, path, {"content-type": kind})
+            assert found.status_code == 413 and "20000 parts" in found.json()["error"]["message"]
+
+
+def test_a_question_with_its_picture_and_a_table_of_values_has_few_parts():
+    asked = question()
+    asked["messages"][0]["content"][-1]["text"] = "1.5, " * 3_000
+    assert post(service(), asked).status_code == 200
+
+
+@pytest.fixture
+def soon():
+    """Whoever reads a sign in two ways needs minutes or hours for what follows, and is stopped."""
+
+    def stop(*_):
+        raise TimeoutError("a text is read again from each of its signs")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_long_head_of_a_picture_costs_nobody_the_server(soon):
+    assert post(service(), question("data:" + "a" * 10**6 + "!,AAAA")).status_code == 400
+
+
+@pytest.mark.parametrize("text", [" " * 10**6 + "é", "<image>a" + " " * 10**6 + "b", "Which?" + "<image>" * 10**5 + "?"])
+def test_a_long_question_is_tidied_by_reading_it_once(soon, text):
+    clean(Example("q", ("a.png",), text, ("left", "right"), "left", "ct", group=text))
+
+
+def test_a_long_earlier_question_is_read_once(soon):
+    assert unseen("Which side is the lesion on?", [Reading("is " * 10**5, ("yes", "no"), "no")]) == ""
 
 
 def test_an_endless_body_leaves_the_memory_flat():

@@ -133,7 +133,8 @@ _PRESUPPOSED = re.compile(
     r"\b(?:the|this|these|that)\s+(?:\w+\s+)?(?:lesions?|abnormalit(?:y|ies)|finding|findings|nodules?|mass|masses|tumou?rs?|fractures?|effusions?|opacit(?:y|ies))\b",
     re.IGNORECASE,
 )
-_ASKS_WHETHER = re.compile(r"\b(?:is|are|does|do|any)\b.*\b(?:abnormal\w*|lesions?|findings?|normal|patholog\w+)\b", re.IGNORECASE | re.DOTALL)
+_ASKS = re.compile(r"\b(?:is|are|does|do|any)\b", re.IGNORECASE)
+_WHETHER = re.compile(r"\b(?:abnormal\w*|lesions?|findings?|normal|patholog\w+)\b", re.IGNORECASE)
 _NOTHING = {"normal", "none", "no finding", "no findings", "no lesion", "no abnormality", "healthy", "unremarkable"}
 
 
@@ -151,7 +152,8 @@ def unseen(question: str, earlier: Sequence[Reading]) -> str:
         return ""
     for reading in earlier:
         said = normal(reading.answer_text)
-        asks = bool(_ASKS_WHETHER.search(reading.question)) and not re.search(r"\bnormal\b", reading.question, re.IGNORECASE)
+        first = _ASKS.search(reading.question)
+        asks = bool(first and _WHETHER.search(reading.question, first.end())) and not re.search(r"\bnormal\b", reading.question, re.IGNORECASE)
         if said in _NOTHING or (said == "no" and asks):
             return reading.answer_text
     return ""

@@ -198,7 +198,7 @@ def decoded(url: str) -> bytes:
     medvlm_r1.serving.refusals.Refused: no picture is fetched; send it as data:image/png;base64,…
     """
     head, comma, content = url.partition(",")
-    if not re.fullmatch(r"(?i)data:[\w.+-]*/?[\w.+-]*(;[\w.+=-]+)*", head) or not comma:
+    if not re.fullmatch(r"(?i)data:([\w.+-]+(/[\w.+-]*)?)?(;[\w.+=-]+)*", head) or not comma:  # no two ways to read a sign, or a long one takes minutes
         raise Refused(400, "no picture is fetched; send it as data:image/png;base64,…", "messages")
     try:
         data = base64.b64decode(content, validate=True) if head.lower().endswith(";base64") else unquote_to_bytes(content)
