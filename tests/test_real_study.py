@@ -1,0 +1,180 @@
+"""The study on the real base: fresh pictures, what its numbers mean, and the whole of it on a tiny random stand-in."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_openrad import folder  # noqa: F401 - a fixture
+from test_real_base import SIDE, SIZES, stand_in
+
+from medvlm_r1.commands import main as cli
+from medvlm_r1.console import stderr
+from medvlm_r1.data.dataset import load_dataset
+from medvlm_r1.evaluation.measuring import thoughts
+from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
+from medvlm_r1.experiments import openrad, real_study, real_told
+from medvlm_r1.launch import training
+from medvlm_r1.recipes import real
+from medvlm_r1.rollout.engine import Sampling
+from medvlm_r1.training import checkpoint
+
+TINY = real_study.Sizes(steps=2, sft_steps=1, train=3, asked=2, max_tokens=4)
+
+
+def answer(letter, named, name="q", modality="mri", drawn=()):
+    """An answer to a question whose right option is B; ``drawn``: (letter, named) each."""
+    options = ("glioma", "pituitary", "no tumor")
+    said = [f"<think>It fits {options['ABC'.index(word)] if word else 'nothing'}.</think>\n<answer>{one}</answer>" for one, word in ((letter, named), *drawn)]
+    return Sample(name, modality, "label", name, "What?", options, "B", (), "image", said[0], letter, "answered", letter == "B", 9,
+                  tuple(one for one, _ in drawn), tuple(said[1:]))  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def base(folder, tmp_path_factory):  # noqa: F811
+    """What real-base leaves, of an untaught model, whose verdict has asked one question of each modality."""
+    out = tmp_path_factory.mktemp("base") / "real"
+    openrad.prepare(folder, out / "questions", SIZES, stderr(), SIDE)
+    checkpoint.save_model(stand_in(), out / "model")
+    test = load_dataset(str(out / "questions" / "test.jsonl"))
+    judged = [next(e for e in test if e.modality == m) for m in ("mri", "ct", "xray")]
+    write_samples(out / "samples-image.jsonl", [replace(answer("A", ""), id=e.id) for e in judged])
+    (out / "settings.json").write_text(json.dumps({"side": SIDE}))
+    (out / "verdict.json").write_text(json.dumps({"go": False, "english": {"before": 9.0, "after": 9.5}}))
+    return out
+
+
+@pytest.fixture(scope="module")
+def told(base, tmp_path_factory):
+    out = tmp_path_factory.mktemp("told") / "study"
+    return out, real_study.run(base, out, 1, 1, TINY), json.loads((out / "study.json").read_text())
+
+
+# ---------------------------------------------------------------- what is asked
+
+
+def test_nothing_is_asked_that_training_or_the_verdict_has_seen_nor_its_twin_nor_its_groups_others(base, tmp_path):
+    test = [e for e in load_dataset(str(base / "questions" / "all")) if e.split == "test"]
+    judged = {s.id for s in read_samples(base / "samples-image.jsonl")}
+    fresh, facts = real_study.fresh(base, tmp_path, 99)
+    assert {e.id for e in fresh} == {e.id for e in test} - judged - {"mri/glioma-test-0.jpg", "xray/normal-test-0.jpg"}
+    assert facts["dropped"]["asked_by_the_verdict"] == 3 and [e.id for e in real_study.fresh(base, tmp_path, 99)[0]] == [e.id for e in fresh]
+    # one more picture of a patient that the verdict has asked about, and one that looks like another
+    rows = [json.loads(line) for line in (base / "questions/all/manifest.jsonl").read_text().splitlines()]
+    [patient], [twin] = ([r for r in rows if r["id"] == e.id] for e in fresh[:2])
+    asked = [next(r for r in rows if r["id"] == name) for name in sorted(judged) if name.startswith(("mri", "ct"))]
+    patient |= {"group": asked[0]["group"], "source": asked[0]["source"]}
+    twin["image"] = asked[1]["image"]
+    for name in ("all", "pictures"):
+        (tmp_path / "changed" / "questions" / name).mkdir(parents=True)
+    for row in rows:
+        row["image"] = [str((base / "questions" / "all" / place).resolve()) for place in row["image"]]
+    (tmp_path / "changed/questions/all/manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name in ("samples-image.jsonl", "settings.json"):
+        (tmp_path / "changed" / name).write_text((base / name).read_text())
+    fewer, facts = real_study.fresh(tmp_path / "changed", tmp_path / "again", 99)
+    assert {e.id for e in fresh[:2]}.isdisjoint(e.id for e in fewer)
+    fell = facts["dropped"]["like_the_verdict"].values()
+    assert (sum(one["twin"] for one in fell), sum(one["group"] for one in fell)) == (1, 1)
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def test_right_letters_under_wrong_thoughts_by_hand():
+    samples = [
+        answer("B", "B", drawn=[("B", "A")]),  # greedy right, sampled by luck
+        answer("B", "C", drawn=[("B", "B")]),  # by luck, right
+        answer("B", "", drawn=[("A", "B")]),  # right, of a thought that names none; wrong under a right thought
+        answer("A", "A", drawn=[("A", "C")]),
+    ]
+    assert thoughts.by_luck(map(thoughts.greedy, samples)) == {"right": 3, "by_luck": 1, "share": 1 / 3}
+    drawn = [said for s in samples for said in thoughts.drawn(s)]
+    assert thoughts.by_luck(drawn) == {"right": 2, "by_luck": 1, "share": 1 / 2}
+    assert thoughts.by_luck([]) == {"right": 0, "by_luck": 0, "share": None}
+    assert [said.names_choice for said in map(thoughts.greedy, samples)] == [True, False, False, True]
+    assert [said.names_gold for said in drawn] == [False, True, True, False]
+
+
+def found(right, letter="B"):
+    """Each modality twice; ``right`` says of each whether its greedy answer is right, all drawn ones are ``letter``."""
+    names = [(m, n) for m in ("mri", "ct", "xray") for n in range(2)]
+    image = [answer("B" if one else "A", "B", f"{m}-{n}", m, [(letter, "B")]) for one, (m, n) in zip(right, names, strict=True)]
+    return {"image": image, "blank": image[:3], "mismatch": [answer("A", "B", s.id, s.modality) for s in image]}, 9.0
+
+
+def test_numbers_and_differences_by_hand():
+    """GRPO is right in 1/2, 1 and 1 of the modalities, the base in 1/2, 0 and 1/2."""
+    named = {"base": ("base", True), "sft": ("SFT", False), "grpo": ("GRPO", True), "early": ("early", True), "contrast": ("contrast", True)}
+    arms = dict.fromkeys(named, [found([1, 0, 0, 0, 0, 1], "A")] * 2) | {"grpo": [found([1, 0, 1, 1, 1, 1])] * 2}
+    result = real_told.results(named, arms)
+    greedy, sampled = (result["paired"]["grpo - base"][name] for name in ("greedy", "sampled"))
+    assert {scope: cell["value"] for scope, cell in greedy.items()} == pytest.approx({"all": 0.5, "mri": 0.0, "ct+xray": 0.75})
+    assert [cell["value"] for cell in sampled.values()] == [1.0, 1.0, 1.0] and sampled["all"]["seeds"] == [1.0, 1.0]
+    assert result["paired"]["contrast - grpo"]["greedy"]["all"]["value"] == pytest.approx(-0.5)
+    measures = result["arms"]["grpo"]["measures"]
+    assert [measures[name]["all"]["value"] for name in ("greedy", "mismatch", "names the choice", "names the right one")] == pytest.approx([5 / 6, 0, 5 / 6, 1])
+    assert measures["blank"]["all"]["n"] == 3 and measures["blank"]["xray"] is None and measures["half-thought"]["all"] is None
+    of_base = result["arms"]["base"]["measures"]
+    assert [of_base[f"names the {which}, sampled"]["all"]["value"] for which in ("choice", "right one")] == [0.0, 1.0]
+    assert result["arms"]["sft"]["measures"].keys() == {"sampled", "greedy", "blank", "mismatch"}
+    assert result["arms"]["grpo"]["right_under_wrong_thoughts"]["all"]["greedy"]["right"] == 10  # five in either seed
+    text = real_told.table(result)
+    assert "| GRPO, minus base | +50.0 (" in text and "| SFT | 25.0 | 0.0 | – | – | – | – | – |" in text
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def test_every_arm_is_trained_asked_and_told(told):
+    out, text, result = told
+    assert text + "\n" == (out / "study.md").read_text() and str(out) not in (out / "study.json").read_text()
+    assert result["arms"].keys() == set(real_study.ARMS) and result["base"]["go"] is False
+    assert result["paired"].keys() == {"grpo - base", "grpo - sft", "grpo - early", "contrast - grpo"}
+    config = json.loads((out / "seed-0/grpo-real-looking/config.json").read_text())["config"]
+    assert config["views"]["mismatch"] == {"format": 1.0, "accuracy": -1.0} and (config["prompts_per_step"], config["sampling"]["n"]) == (4, 8)
+    images = [
+        read_samples(out / place / "image.jsonl")
+        for place in ("base/base", "base/base-direct", *(f"seed-0/{arm}" for arm in ("sft", "grpo", "early", "contrast")))
+    ]
+    ids = {s.id for s in images[0]}
+    assert all({s.id for s in one} == ids for one in images)
+    assert [len(one[0].sampled_answers) for one in images] == [3, 3, 1, 1, 1, 1]
+    assert not any(s.sampled_answers for name in ("blank", "mismatch") for s in read_samples(out / f"base/base/{name}.jsonl"))
+
+
+def test_half_way_is_where_a_run_of_half_the_steps_ends(told, base, tmp_path):
+    """Under a reward that a model of noise can earn more or less of."""
+    (tmp_path / "own.py").write_text("def length(completion, prompt):\n    return len(completion.text) / 100\n")
+    config = replace(
+        real.grpo(), model=str(base / "model"), data=str(base / "questions" / "reserve.jsonl"), views={"image": {f"{tmp_path}/own.py:length": 1.0}},
+        optim=replace(real.OPTIM, warmup_steps=0), prompts_per_step=1, sampling=Sampling(n=2, max_tokens=4), save_every=2,
+    )  # fmt: skip
+    for steps in (2, 4):
+        training.run(replace(config, steps=steps), tmp_path / str(steps))
+    half, of_four = (load_file(tmp_path / run / "checkpoints/step-2/adapter/adapter_model.safetensors") for run in "24")
+    assert all(torch.equal(value, of_four[name]) for name, value in half.items())
+    assert all(value.any() for name, value in half.items() if "lora_B" in name)
+    material = real_study.Material(str(base / "model"), [], (str(told[0] / "questions/train-0.jsonl"),), TINY)
+    places = {name: real_study._trained(told[0] / "seed-0", real_study.ARMS[name], material, 0) for name in ("early", "grpo")}
+    assert places == {"early": str(told[0] / "seed-0/grpo-real/checkpoints/step-1"), "grpo": str(told[0] / "seed-0/grpo-real/checkpoints/step-2")}
+
+
+def test_what_is_finished_is_not_done_again(told, base):
+    out, text, _ = told
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.jsonl")}
+    assert real_study.run(base, out, 1, 1, TINY) == text
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_the_command_names_what_is_wrong(base, tmp_path, capsys):
+    assert cli.main(["study", "--real", str(tmp_path), "--run-dir", str(tmp_path / "out")]) == 2
+    assert "holds no finished base" in capsys.readouterr().err
+    assert cli.main(["study", "--real", str(base), "--set", "step=3"]) == 2
+    assert 'did you mean "steps"' in capsys.readouterr().err
