@@ -20,7 +20,7 @@ from medvlm_r1.recipes import real
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.training import checkpoint
 
-TINY = real_study.Sizes(steps=2, sft_steps=1, train=3, asked=2, max_tokens=4)
+TINY = real_study.Sizes(steps=2, sft_steps=1, train=3, asked=2, samples=1, max_tokens=4)
 
 
 def answer(letter, named, name="q", modality="mri", drawn=()):
@@ -62,25 +62,23 @@ def told(base, tmp_path_factory):
 def test_nothing_is_asked_that_training_or_the_verdict_has_seen_nor_its_twin_nor_its_groups_others(base, tmp_path):
     test = [e for e in load_dataset(str(base / "questions" / "all")) if e.split == "test"]
     judged = {s.id for s in read_samples(base / "samples-image.jsonl")}
-    fresh, facts = real_study.fresh(base, tmp_path, 99)
+    fresh, dropped = real_study.unseen(base)
     assert {e.id for e in fresh} == {e.id for e in test} - judged - {"mri/glioma-test-0.jpg", "xray/normal-test-0.jpg"}
-    assert facts["dropped"]["asked_by_the_verdict"] == 3 and [e.id for e in real_study.fresh(base, tmp_path, 99)[0]] == [e.id for e in fresh]
+    assert dropped["asked_by_the_verdict"] == 3
     # one more picture of a patient that the verdict has asked about, and one that looks like another
     rows = [json.loads(line) for line in (base / "questions/all/manifest.jsonl").read_text().splitlines()]
     [patient], [twin] = ([r for r in rows if r["id"] == e.id] for e in fresh[:2])
     asked = [next(r for r in rows if r["id"] == name) for name in sorted(judged) if name.startswith(("mri", "ct"))]
     patient |= {"group": asked[0]["group"], "source": asked[0]["source"]}
     twin["image"] = asked[1]["image"]
-    for name in ("all", "pictures"):
-        (tmp_path / "changed" / "questions" / name).mkdir(parents=True)
+    (tmp_path / "changed" / "questions" / "all").mkdir(parents=True)
     for row in rows:
         row["image"] = [str((base / "questions" / "all" / place).resolve()) for place in row["image"]]
     (tmp_path / "changed/questions/all/manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for name in ("samples-image.jsonl", "settings.json"):
-        (tmp_path / "changed" / name).write_text((base / name).read_text())
-    fewer, facts = real_study.fresh(tmp_path / "changed", tmp_path / "again", 99)
+    (tmp_path / "changed" / "samples-image.jsonl").write_text((base / "samples-image.jsonl").read_text())
+    fewer, dropped = real_study.unseen(tmp_path / "changed")
     assert {e.id for e in fresh[:2]}.isdisjoint(e.id for e in fewer)
-    fell = facts["dropped"]["like_the_verdict"].values()
+    fell = dropped["like_the_verdict"].values()
     assert (sum(one["twin"] for one in fell), sum(one["group"] for one in fell)) == (1, 1)
 
 
@@ -144,8 +142,9 @@ def test_every_arm_is_trained_asked_and_told(told):
         for place in ("base/base", "base/base-direct", *(f"seed-0/{arm}" for arm in ("sft", "grpo", "early", "contrast")))
     ]
     ids = {s.id for s in images[0]}
+    assert result["data"]["asked"] == {m: dict.fromkeys(of, 1) for m, of in result["data"]["asked"].items()} and len(ids) == 6
     assert all({s.id for s in one} == ids for one in images)
-    assert [len(one[0].sampled_answers) for one in images] == [3, 3, 1, 1, 1, 1]
+    assert [len(one[0].sampled_answers) for one in images] == [2, 2, 1, 1, 1, 1]
     assert not any(s.sampled_answers for name in ("blank", "mismatch") for s in read_samples(out / f"base/base/{name}.jsonl"))
 
 

@@ -15,7 +15,7 @@ from medvlm_r1.console import notice, stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.leak import require_apart
 from medvlm_r1.data.manifest import write_manifest
-from medvlm_r1.errors import RunError
+from medvlm_r1.errors import DataError, RunError
 from medvlm_r1.evaluation.asking.arms import ARMS as SHOWN
 from medvlm_r1.evaluation.asking.arms import FORCED, Asked
 from medvlm_r1.evaluation.asking.run import EvalConfig
@@ -24,7 +24,7 @@ from medvlm_r1.experiments import openrad, real_told
 from medvlm_r1.experiments.real_told import TESTS
 from medvlm_r1.experiments.real_verdict import perplexity
 from medvlm_r1.experiments.shortcut import facts
-from medvlm_r1.experiments.study import every_seed
+from medvlm_r1.experiments.study import MODALITIES, every_seed
 from medvlm_r1.launch import training
 from medvlm_r1.launch.evaluating import evaluate_policy
 from medvlm_r1.launch.loading import load_model
@@ -49,7 +49,7 @@ class Sizes:
     sft_steps: int = 75
     train: int = 600  # questions that a seed trains on
     asked: int = 100  # of each modality, at most
-    samples: int = 1  # drawn answers to each question; the base, which is asked once and not with every seed, gives three times as many
+    samples: int = 2  # drawn answers to each question; the base, which is asked once and not with every seed, gives twice as many
     max_tokens: int = 96
 
     @property
@@ -131,24 +131,42 @@ def _verdict(base: Path) -> dict[str, Any]:
 
 
 def fresh(base: Path, out: Path, most: int) -> tuple[list[Example], dict[str, Any]]:
-    """At most so many questions of each modality, about pictures of the test part that neither training nor the verdict has seen.
-
-    A picture is out that has a twin, or whose group has another, among either. Returns how many fell, too; what is kept is in ``out``/questions.
-    """
+    """What all arms are asked, of ``unseen`` as ``level`` cuts it; and how many there are, and fell. Kept in ``out``/questions."""
     file, said = out / "questions" / "fresh.jsonl", out / "questions" / "facts.json"
     if not said.exists():
-        train, test = openrad.sides(load_dataset(str(base / "questions" / "all")))
-        clean, by_training = openrad.without_trained(train, test)
-        judged = {sample.id for sample in read_samples(base / "samples-image.jsonl")}
-        seen = [e for e in test if e.id in judged]
-        unseen, by_verdict = openrad.without_trained(seen, [e for e in clean if e.id not in judged])
         side_px = json.loads((base / "settings.json").read_text(encoding="utf-8"))["side"]
-        kept = [openrad.squeezed(e, out / "questions" / "pictures", side_px) for e in openrad.of_each(unseen, most)]
-        require_apart([*train, *seen], kept)
+        examples, dropped = unseen(base)
+        kept = [openrad.squeezed(e, out / "questions" / "pictures", side_px) for e in level(examples, most)]
         write_manifest(file, kept)
-        dropped = {"asked_by_the_verdict": len(seen), "like_training": by_training, "like_the_verdict": by_verdict}
         said.write_text(json.dumps({"asked": openrad.labels(kept), "dropped": dropped}, indent=2) + "\n", encoding="utf-8")
     return list(load_dataset(str(file))), json.loads(said.read_text(encoding="utf-8"))
+
+
+def unseen(base: Path) -> tuple[list[Example], dict[str, Any]]:
+    """The questions of the test part about pictures that neither training nor the verdict has seen, and how many fell.
+
+    A picture is out that has a twin, or whose group has another, among either.
+    """
+    train, test = openrad.sides(load_dataset(str(base / "questions" / "all")))
+    judged = {sample.id for sample in read_samples(base / "samples-image.jsonl")}
+    clean, by_training = openrad.without_trained(train, test)
+    seen, rest = ([e for e in clean if (e.id in judged) is side] for side in (True, False))
+    found, by_verdict = openrad.without_trained(seen, rest)
+    require_apart([*train, *seen], found)
+    return found, {"asked_by_the_verdict": len(seen), "like_training": by_training, "like_the_verdict": by_verdict}
+
+
+def level(examples: list[Example], most: int) -> list[Example]:
+    """At most so many questions of each modality, each label as often as the rarest: who prefers one gains nothing by it. Raises DataError where a modality has none.
+
+    >>> rows = [Example(f"{m}{n}", (), "Which?", ("a", "b"), "aab"[n % 3], m) for m in ("mri", "ct", "xray") for n in range(9)]
+    >>> [sorted(e.answer for e in level(rows, most) if e.modality == "ct") for most in (99, 3)]
+    [['a', 'a', 'a', 'b', 'b', 'b'], ['a', 'b']]
+    """
+    there = openrad.labels(examples)
+    if missing := next((modality for modality in MODALITIES if modality not in there), None):
+        raise DataError(f"nothing fresh is left to ask about {missing}: all pictures of the test part, or ones like them, were seen; add some to the folder")
+    return [e for m, of in there.items() for e in openrad.even([e for e in examples if e.modality == m], min(most, len(of) * min(of.values())))]
 
 
 def one_seed(out: Path, material: Material, seed: int) -> dict[str, Found]:
@@ -193,7 +211,7 @@ def asked(policy: Policy, arm: Arm, material: Material, seed: int) -> Answers:
         answered = {sample.id: sample for sample in found.get("image", ())}
         if shown in FORCED and not SHOWN[shown](Asked(material.test, arm.template, answered)):
             continue
-        drawn = 0 if shown != "image" else sizes.samples if arm.kind else 3 * sizes.samples
+        drawn = 0 if shown != "image" else sizes.samples if arm.kind else 2 * sizes.samples
         config = EvalConfig(arm.template, drawn, sizes.max_tokens, seed, shown)
         found[shown] = evaluate_policy(policy, material.test, config, lambda done: None, answered)
     return found
