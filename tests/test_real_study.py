@@ -1,5 +1,6 @@
 """The study on the real base: fresh pictures, what its numbers mean, and the whole of it on a tiny random stand-in."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from medvlm_r1.console import stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.evaluation.measuring import thoughts
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
-from medvlm_r1.experiments import openrad, real_study, real_told
+from medvlm_r1.experiments import openrad, real_gallery, real_study, real_told
 from medvlm_r1.launch import training
 from medvlm_r1.recipes import real
 from medvlm_r1.rollout.engine import Sampling
@@ -177,3 +178,27 @@ def test_the_command_names_what_is_wrong(base, tmp_path, capsys):
     assert "holds no finished base" in capsys.readouterr().err
     assert cli.main(["study", "--real", str(base), "--set", "step=3"]) == 2
     assert 'did you mean "steps"' in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- the gallery
+
+
+def test_the_gallery_picks_by_hash_and_names_no_file_and_no_patient(base, tmp_path):
+    test = list(load_dataset(str(base / "questions" / "test.jsonl")))
+    samples = [replace(answer("BA"[n % 2], "B", e.id, e.modality), group=e.group, images=e.images, options=(*e.options, "other")) for n, e in enumerate(test)]
+    chosen = real_gallery.picked(samples)
+    assert [s.modality for s in chosen] == sorted((s.modality for s in chosen), key=("mri", "ct", "xray").index) and len(chosen) == min(10, len(samples))
+    least = sorted(hashlib.sha256(s.id.encode()).hexdigest() for s in samples)[:2]
+    assert {hashlib.sha256(s.id.encode()).hexdigest() for s in real_gallery.picked(samples, 2)} == set(least)
+    assert real_gallery.picked([replace(s, correct=not s.correct) for s in samples]) == [replace(s, correct=not s.correct) for s in chosen]
+    other = [replace(s, answer=None, status="unparsed", correct=False, text="<think>No | <unk></think>") for s in chosen]
+    page = real_gallery.page(chosen, other, "f00d", "cafe")
+    assert "## MRI 1\n\nWhat? A) glioma" in page.replace(chosen[0].options[0], "glioma") and "`f00d`" in page and "`cafe`" in page
+    assert f"of {len(chosen)} the one has {sum(s.correct for s in chosen)} right, the other 0." in page
+    assert "| embedded | No \\| &lt;unk> | none (unparsed) | wrong |" in page
+    assert not any(secret in page for s in chosen for secret in (s.id, s.group, *s.images))
+    write_samples(tmp_path / "samples-image.jsonl", samples)
+    (tmp_path / "questions").symlink_to(base / "questions")
+    (tmp_path / "model").symlink_to(base / "model")
+    real_gallery.write(tmp_path, tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text().count("| embedded |") == len(chosen)
