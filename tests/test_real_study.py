@@ -25,9 +25,13 @@ TINY = real_study.Sizes(steps=2, sft_steps=1, train=3, asked=2, samples=1, max_t
 
 
 def answer(letter, named, name="q", modality="mri", drawn=()):
-    """An answer to a question whose right option is B; ``drawn``: (letter, named) each."""
+    """An answer to a question whose right option is B; ``named`` is its finding and, where there are two, what it names last; ``drawn``: (letter, named) each."""
     options = ("glioma", "pituitary", "no tumor")
-    said = [f"<think>It fits {options['ABC'.index(word)] if word else 'nothing'}.</think>\n<answer>{one}</answer>" for one, word in ((letter, named), *drawn)]
+    texts = [
+        ["nothing" if not word else f"{word}) {options['ABC'.index(word)]}" if n else options["ABC".index(word)] for n, word in enumerate(words or [""])]
+        for _, words in ((letter, named), *drawn)
+    ]
+    said = [f"<think>It fits {'. '.join(text)}.</think>\n<answer>{one}</answer>" for text, (one, _) in zip(texts, ((letter, named), *drawn), strict=True)]
     return Sample(name, modality, "label", name, "What?", options, "B", (), "image", said[0], letter, "answered", letter == "B", 9,
                   tuple(one for one, _ in drawn), tuple(said[1:]))  # fmt: skip
 
@@ -88,17 +92,20 @@ def test_nothing_is_asked_that_training_or_the_verdict_has_seen_nor_its_twin_nor
 
 def test_right_letters_under_wrong_thoughts_by_hand():
     samples = [
-        answer("B", "B", drawn=[("B", "A")]),  # greedy right, sampled by luck
-        answer("B", "C", drawn=[("B", "B")]),  # by luck, right
-        answer("B", "", drawn=[("A", "B")]),  # right, of a thought that names none; wrong under a right thought
+        answer("B", "B", drawn=[("B", "AB")]),  # greedy right, sampled by luck: it found A and went through the options to B
+        answer("B", "C", drawn=[("B", "BB")]),  # by luck, right
+        answer("B", "", drawn=[("A", "B")]),  # right, of a thought that names none; wrong under a right finding
         answer("A", "A", drawn=[("A", "C")]),
     ]
+    assert "<think>It fits glioma. B) pituitary.</think>" in samples[0].sampled_texts[0]
     assert thoughts.by_luck(map(thoughts.greedy, samples)) == {"right": 3, "by_luck": 1, "share": 1 / 3}
     drawn = [said for s in samples for said in thoughts.drawn(s)]
     assert thoughts.by_luck(drawn) == {"right": 2, "by_luck": 1, "share": 1 / 2}
     assert thoughts.by_luck([]) == {"right": 0, "by_luck": 0, "share": None}
-    assert [said.names_choice for said in map(thoughts.greedy, samples)] == [True, False, False, True]
-    assert [said.names_gold for said in drawn] == [False, True, True, False]
+    assert [said.finds_choice for said in map(thoughts.greedy, samples)] == [True, False, False, True]
+    assert [(said.finds_gold, said.finds_choice, said.names_choice) for said in drawn] == [
+        (False, False, True), (True, True, True), (True, False, False), (False, False, False),
+    ]  # fmt: skip
 
 
 def found(right, letter="B"):
@@ -118,14 +125,16 @@ def test_numbers_and_differences_by_hand():
     assert [cell["value"] for cell in sampled.values()] == [1.0, 1.0, 1.0] and sampled["all"]["seeds"] == [1.0, 1.0]
     assert result["paired"]["contrast - grpo"]["greedy"]["all"]["value"] == pytest.approx(-0.5)
     measures = result["arms"]["grpo"]["measures"]
-    assert [measures[name]["all"]["value"] for name in ("greedy", "mismatch", "names the choice", "names the right one")] == pytest.approx([5 / 6, 0, 5 / 6, 1])
+    assert [measures[name]["all"]["value"] for name in ("greedy", "mismatch", "finding is the choice", "finding is right")] == pytest.approx(
+        [5 / 6, 0, 5 / 6, 1]
+    )
     assert measures["blank"]["all"]["n"] == 3 and measures["blank"]["xray"] is None and measures["half-thought"]["all"] is None
     of_base = result["arms"]["base"]["measures"]
-    assert [of_base[f"names the {which}, sampled"]["all"]["value"] for which in ("choice", "right one")] == [0.0, 1.0]
+    assert [of_base[f"{which}, sampled"]["all"]["value"] for which in real_told.NAMES] == [0.0, 1.0, 0.0]
     assert result["arms"]["sft"]["measures"].keys() == {"sampled", "greedy", "blank", "mismatch"}
     assert result["arms"]["grpo"]["right_under_wrong_thoughts"]["all"]["greedy"]["right"] == 10  # five in either seed
     text = real_told.table(result)
-    assert "| GRPO, minus base | +50.0 (" in text and "| SFT | 25.0 | 0.0 | – | – | – | – | – |" in text
+    assert "| GRPO, minus base | +50.0 (" in text and "| SFT | 25.0 | 0.0 | – | – | – | – | – | – |" in text
 
 
 # ---------------------------------------------------------------- the whole

@@ -26,17 +26,24 @@ def _of_drawn(value: Callable[[thoughts.Said], bool]) -> Value:
     return lambda sample: _mean([float(value(said)) for said in thoughts.drawn(sample)])
 
 
+def _of_greedy(value: Callable[[thoughts.Said], bool]) -> Value:
+    return lambda sample: float(value(thoughts.greedy(sample)))
+
+
+NAMES: dict[str, Callable[[thoughts.Said], bool]] = {
+    "finding is the choice": lambda said: said.finds_choice,
+    "finding is right": lambda said: said.finds_gold,
+    "last named is the choice": lambda said: said.names_choice,
+}
 # Measure -> the test whose answers it is about, and what one is worth.
 MEASURES: dict[str, tuple[str, Value]] = {
     "sampled": ("image", _of_drawn(lambda said: said.is_right)),
     "greedy": ("image", _right),
     **{shown: (shown, _right) for shown in TESTS[1:]},
-    "names the choice": ("image", lambda sample: float(thoughts.greedy(sample).names_choice)),
-    "names the choice, sampled": ("image", _of_drawn(lambda said: said.names_choice)),
-    "names the right one": ("image", lambda sample: float(thoughts.greedy(sample).names_gold)),
-    "names the right one, sampled": ("image", _of_drawn(lambda said: said.names_gold)),
-}  # fmt: skip
-OF_THOUGHTS = [*TESTS[3:], *(name for name in MEASURES if name.startswith("names"))]
+    **{name: ("image", _of_greedy(value)) for name, value in NAMES.items()},
+    **{f"{name}, sampled": ("image", _of_drawn(value)) for name, value in NAMES.items()},
+}
+OF_THOUGHTS = [*TESTS[3:], *(name for name in MEASURES if name.partition(",")[0] in NAMES)]
 
 
 def results(named: Mapping[str, tuple[str, bool]], found: Mapping[str, Sequence[Found]]) -> dict[str, Any]:
@@ -133,7 +140,7 @@ def table(result: Mapping[str, Any]) -> str:
 def _second(arm: Mapping[str, Any]) -> str:
     of = {name: _percent(found["all"]) for name, found in arm["measures"].items()}
     cells = [of.get(name, "–") for name in TESTS[1:]]
-    cells += [f"{of[f'{name}, sampled']} / {of[name]}" if name in of else "–" for name in ("names the choice", "names the right one")]
+    cells += [f"{of[f'{name}, sampled']} / {of[name]}" if name in of else "–" for name in NAMES]
     luck = arm.get("right_under_wrong_thoughts", {}).get("all")
     cells += [" / ".join(f"{luck[way]['by_luck']} of {luck[way]['right']}" for way in ("sampled", "greedy")) if luck else "–"]
     cells += [" / ".join(f"{100 * arm['form'][way]:.1f}" for way in ("sampled", "greedy")), f"{_mean(arm['english']):.1f}"]

@@ -1,4 +1,7 @@
-"""An answer beside its thought: the option that the thought names last, the letter answered, and the gold one."""
+"""An answer beside its thought: the finding, the option named last, the letter answered, and the gold one.
+
+A thought that goes through the options until one fits names its letter's option last whatever it found: the finding tells more.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,20 +10,21 @@ from typing import Any
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.reasoning import parse
 from medvlm_r1.rewards.format import asked_format
-from medvlm_r1.rewards.naming import named_last
+from medvlm_r1.rewards.naming import named_first, named_last
 from medvlm_r1.types import Completion, Example, Prompt
 
 
 @dataclass(frozen=True)
 class Said:
-    """``named`` is "" where the thought names no option, ``letter`` None where none was read.
+    """``finding`` is what the thought names first in words of its own, ``named`` what it names last; "" for none. ``letter``: None where none was read.
 
-    >>> luck = Said(letter="B", named="A", gold="B")
-    >>> luck.is_right, luck.names_gold, luck.names_choice, luck.is_right_by_luck
-    (True, False, False, True)
+    >>> luck = Said(letter="B", finding="A", named="B", gold="B")    # "It looks like a glioma. … B) pituitary fits."
+    >>> luck.is_right, luck.names_choice, luck.finds_choice, luck.finds_gold, luck.is_right_by_luck
+    (True, True, False, False, True)
     """
 
     letter: str | None
+    finding: str
     named: str
     gold: str
 
@@ -30,19 +34,24 @@ class Said:
         return self.letter == self.gold
 
     @property
-    def names_gold(self) -> bool:
-        """The thought names the gold option, whatever was answered."""
-        return self.named == self.gold
+    def names_choice(self) -> bool:
+        """What the thought names last is what was answered."""
+        return self.named == self.letter
 
     @property
-    def names_choice(self) -> bool:
-        """The thought names what was answered."""
-        return bool(self.named) and self.named == self.letter
+    def finds_choice(self) -> bool:
+        """The finding is what was answered."""
+        return self.finding == self.letter
+
+    @property
+    def finds_gold(self) -> bool:
+        """The finding is the gold option, whatever was answered."""
+        return self.finding == self.gold
 
     @property
     def is_right_by_luck(self) -> bool:
-        """A right letter under a thought that names another option."""
-        return self.is_right and self.named not in ("", self.gold)
+        """A right letter where the finding, or what is named last, is another option."""
+        return self.is_right and not {self.finding, self.named} <= {"", self.gold}
 
 
 def greedy(sample: Sample) -> Said:
@@ -56,7 +65,8 @@ def drawn(sample: Sample) -> list[Said]:
 
 
 def _said(sample: Sample, text: str, letter: str | None) -> Said:
-    return Said(letter, named_last(parse(text, len(sample.options)).think, sample.options), sample.gold)
+    thought = parse(text, len(sample.options)).think
+    return Said(letter, named_first(thought, sample.options), named_last(thought, sample.options), sample.gold)
 
 
 def has_form(text: str, thinks: bool) -> bool:
@@ -71,10 +81,10 @@ def has_form(text: str, thinks: bool) -> bool:
 def by_luck(answers: Iterable[Said]) -> dict[str, Any]:
     """Of the right letters, how many stand under a wrong thought, and what share that is (None: no letter is right).
 
-    | letter, named, gold | right | by luck |
-    >>> rows = [Said("A", "A", "A"), Said("B", "A", "B"), Said("B", "", "B"), Said("A", "B", "B"), Said(None, "B", "B")]
-    >>> by_luck(rows)                                   # right: the first three; of them the second's thought names A
-    {'right': 3, 'by_luck': 1, 'share': 0.3333333333333333}
+    | letter, finding, named, gold | right | by luck |
+    >>> rows = [Said("A", "A", "A", "A"), Said("B", "A", "B", "B"), Said("B", "", "", "B"), Said("A", "B", "A", "B"), Said("A", "", "B", "A")]
+    >>> by_luck(rows)                                   # right: all but the fourth; of them by luck: the second and the last
+    {'right': 4, 'by_luck': 2, 'share': 0.5}
     """
     right = [said for said in answers if said.is_right]
     lucky = sum(said.is_right_by_luck for said in right)
