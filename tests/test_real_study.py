@@ -21,7 +21,7 @@ from medvlm_r1.recipes import real
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.training import checkpoint
 
-TINY = real_study.Sizes(steps=2, sft_steps=1, train=3, asked=2, samples=1, max_tokens=4)
+TINY = real_study.Sizes(steps=2, sft_steps=1, train=3, asked=2, samples=1, max_tokens=4, grpo={"update.loss.kl_beta": 0.0})
 
 
 def answer(letter, named, name="q", modality="mri", drawn=()):
@@ -147,6 +147,7 @@ def test_every_arm_is_trained_asked_and_told(told):
     assert result["paired"].keys() == {"grpo - base", "grpo - sft", "grpo - early", "contrast - grpo"}
     config = json.loads((out / "seed-0/grpo-real-looking/config.json").read_text())["config"]
     assert config["views"]["mismatch"] == {"format": 1.0, "accuracy": -1.0} and (config["prompts_per_step"], config["sampling"]["n"]) == (4, 8)
+    assert config["update"]["loss"]["kl_beta"] == 0.0 and real.grpo().update.loss.kl_beta == 0.04
     images = [
         read_samples(out / place / "image.jsonl")
         for place in ("base/base", "base/base-direct", *(f"seed-0/{arm}" for arm in ("sft", "grpo", "early", "contrast")))

@@ -5,12 +5,12 @@ a grey one and another patient's, and made to answer after half of their thought
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.config import to_dict
+from medvlm_r1.config import changed, to_dict
 from medvlm_r1.console import notice, stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.leak import require_apart
@@ -51,6 +51,7 @@ class Sizes:
     asked: int = 100  # of each modality, at most
     samples: int = 2  # drawn answers to each question; the base, which is asked once and not with every seed, gives twice as many
     max_tokens: int = 96
+    grpo: dict[str, Any] = field(default_factory=dict)  # changes to its recipe, such as {"update.loss.kl_beta": 0}
 
     @property
     def half(self) -> int:
@@ -196,6 +197,7 @@ def _trained(folder: Path, arm: Arm, material: Material, seed: int) -> str:
     config = replace(find(arm.recipe, arm.kind), model=material.base, data=material.train[seed], seed=seed)
     if isinstance(config, GRPOConfig):
         config = replace(config, steps=sizes.steps, save_every=sizes.half, sampling=replace(config.sampling, max_tokens=sizes.max_tokens))
+        config = changed(config, sizes.grpo)
     else:
         config = replace(config, steps=sizes.sft_steps, save_every=sizes.sft_steps)
     run_dir.parent.mkdir(parents=True, exist_ok=True)

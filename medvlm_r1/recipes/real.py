@@ -10,6 +10,7 @@ from medvlm_r1.recipes.medvlm import ADAPTERS
 from medvlm_r1.recipes.nano import contrast
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.training.grpo.trainer import GRPOConfig
+from medvlm_r1.training.grpo.update import UpdateConfig
 from medvlm_r1.training.optim import OptimConfig
 from medvlm_r1.training.sft import SFTConfig
 
@@ -19,10 +20,13 @@ MAX_TOKENS = 96  # its thoughts have about fifty
 
 
 def grpo() -> GRPOConfig:
-    """The paper's rewards, advantage and penalty; four questions a step, eight rollouts each."""
+    """The paper's rewards, advantage and penalty; four questions a step, eight rollouts each.
+
+    Two questions learn at a time: half the memory of all four, and few enough tokens that the head's logits need not be computed again going back.
+    """
     return GRPOConfig(
         model=MODEL, data=DATA, template="think", steps=100, sampling=Sampling(n=8, max_tokens=MAX_TOKENS), optim=OPTIM, trainable=ADAPTERS,
-        dtype="float32", max_pixels=None, save_every=50,
+        update=UpdateConfig(tokens_per_micro_batch=1024), dtype="float32", max_pixels=None, save_every=50,
     )  # fmt: skip
 
 
