@@ -9,8 +9,8 @@ EXAMPLES = """
   medvlm-r1 study --seeds 5                        all arms and controls; what is finished is not done again
   medvlm-r1 study --shortcut --seeds 3             does the evaluation expose a model that reads option texts?
   medvlm-r1 study --looking --seeds 5              does a contrary picture in training make a model look?
-  medvlm-r1 study --real runs/real --seeds 3       on the base that real-base built there, asked about pictures that nothing has seen; 10 hours of CPU
-  medvlm-r1 study --real runs/real --set steps=50 --set asked=60 --run-dir runs/cheaper
+  medvlm-r1 study --real runs/real --seeds 3       on the base that real-base built there, asked about pictures that nothing has seen; 13 hours of CPU
+  medvlm-r1 study --real runs/real --set steps=50 --set asked=40 --run-dir runs/cheaper
   medvlm-r1 study --openrad openrad --seeds 3      on real pictures: openrad/labels.csv has file,modality,label,split,group
 """
 

@@ -181,9 +181,7 @@ def _of_arm(folder: Path, name: str, material: Material, seed: int) -> Found:
     if not english.exists():
         stderr().print(f"study: {folder.name}, {arm.label}", highlight=False)
         policy = load_model(_trained(folder, arm, material, seed))
-        english.parent.mkdir(parents=True, exist_ok=True)
-        for shown, samples in asked(policy, arm, material, seed).items():
-            write_samples(english.parent / f"{shown}.jsonl", samples)
+        ask(policy, arm, material, seed, english.parent)
         english.write_text(json.dumps(perplexity(policy)) + "\n", encoding="utf-8")
     there = {shown: english.parent / f"{shown}.jsonl" for shown in TESTS}
     return {shown: read_samples(file) for shown, file in there.items() if file.exists()}, json.loads(english.read_text(encoding="utf-8"))
@@ -206,17 +204,19 @@ def _trained(folder: Path, arm: Arm, material: Material, seed: int) -> str:
     return str(run_dir / "checkpoints" / f"step-{sizes.half if arm.is_half else config.steps}")
 
 
-def asked(policy: Policy, arm: Arm, material: Material, seed: int) -> Answers:
-    """Test -> what it answers; without those that can ask nothing, as where there is no thought to change."""
-    sizes, found = material.sizes, dict[str, list[Sample]]()
+def ask(policy: Policy, arm: Arm, material: Material, seed: int, out: Path) -> None:
+    """Write what it answers to each test that is not there yet; without those that can ask nothing, as where there is no thought to change."""
+    out.mkdir(parents=True, exist_ok=True)
+    sizes, answered = material.sizes, dict[str, Sample]()
     for shown in TESTS:
-        answered = {sample.id: sample for sample in found.get("image", ())}
-        if shown in FORCED and not SHOWN[shown](Asked(material.test, arm.template, answered)):
-            continue
-        drawn = 0 if shown != "image" else sizes.samples if arm.kind else 2 * sizes.samples
-        config = EvalConfig(arm.template, drawn, sizes.max_tokens, seed, shown)
-        found[shown] = evaluate_policy(policy, material.test, config, lambda done: None, answered)
-    return found
+        file = out / f"{shown}.jsonl"
+        if not file.exists() and (shown not in FORCED or SHOWN[shown](Asked(material.test, arm.template, answered))):
+            drawn = 0 if shown != "image" else sizes.samples if arm.kind else 2 * sizes.samples
+            config = EvalConfig(arm.template, drawn, sizes.max_tokens, seed, shown)
+            write_samples(unfinished := file.with_suffix(".partial"), evaluate_policy(policy, material.test, config, lambda done: None, answered))
+            unfinished.rename(file)
+        if shown == "image":
+            answered = {sample.id: sample for sample in read_samples(file)}
 
 
 def trial(sizes: Sizes, steps: int) -> Sizes:
