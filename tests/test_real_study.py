@@ -159,7 +159,7 @@ def test_every_arm_is_trained_asked_and_told(told):
     assert not any(s.sampled_answers for name in ("blank", "mismatch") for s in read_samples(out / f"base/base/{name}.jsonl"))
 
 
-def test_half_way_is_where_a_run_of_half_the_steps_ends(told, base, tmp_path):
+def test_half_way_is_where_a_run_of_half_the_steps_ends(base, tmp_path):
     """Under a reward that a model of noise can earn more or less of."""
     (tmp_path / "own.py").write_text("def length(completion, prompt):\n    return len(completion.text) / 100\n")
     config = replace(
@@ -171,9 +171,6 @@ def test_half_way_is_where_a_run_of_half_the_steps_ends(told, base, tmp_path):
     half, of_four = (load_file(tmp_path / run / "checkpoints/step-2/adapter/adapter_model.safetensors") for run in "24")
     assert all(torch.equal(value, of_four[name]) for name, value in half.items())
     assert all(value.any() for name, value in half.items() if "lora_B" in name)
-    material = real_study.Material(str(base / "model"), [], (str(told[0] / "questions/train-0.jsonl"),), TINY)
-    places = {name: real_study._trained(told[0] / "seed-0", real_study.ARMS[name], material, 0) for name in ("early", "grpo")}
-    assert places == {"early": str(told[0] / "seed-0/grpo-real/checkpoints/step-1"), "grpo": str(told[0] / "seed-0/grpo-real/checkpoints/step-2")}
 
 
 def test_what_is_finished_is_not_done_again(told, base):

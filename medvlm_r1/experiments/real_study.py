@@ -201,7 +201,16 @@ def _trained(folder: Path, arm: Arm, material: Material, seed: int) -> str:
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     if not training.run(config, run_dir, resume=True):
         raise KeyboardInterrupt
-    return str(run_dir / "checkpoints" / f"step-{sizes.half if arm.is_half else config.steps}")
+    return str(run_dir / "checkpoints" / f"step-{steps_behind(arm, sizes)}")
+
+
+def steps_behind(arm: Arm, sizes: Sizes) -> int:
+    """Of which checkpoint an arm's model is.
+
+    >>> [steps_behind(ARMS[name], Sizes()) for name in ("sft", "grpo", "early")]
+    [75, 100, 50]
+    """
+    return sizes.sft_steps if arm.kind == "sft" else sizes.half if arm.is_half else sizes.steps
 
 
 def ask(policy: Policy, arm: Arm, material: Material, seed: int, out: Path) -> None:
