@@ -9,6 +9,8 @@ EXAMPLES = """
   medvlm-r1 study --seeds 5                        all arms and controls; what is finished is not done again
   medvlm-r1 study --shortcut --seeds 3             does the evaluation expose a model that reads option texts?
   medvlm-r1 study --looking --seeds 5              does a contrary picture in training make a model look?
+  medvlm-r1 study --real runs/real --seeds 3       on the base that real-base built there, asked about pictures that nothing has seen; 13 hours of CPU
+  medvlm-r1 study --real runs/real --set steps=50 --set asked=40 --run-dir runs/cheaper
   medvlm-r1 study --openrad openrad --seeds 3      on real pictures: openrad/labels.csv has file,modality,label,split,group
 """
 
@@ -19,17 +21,30 @@ def register(commands: Commands) -> None:
     sub.add_argument("--openrad", type=Path, metavar="DIR", help="real pictures instead of the phantom: MRI, CT and X-ray with a labels.csv")
     sub.add_argument("--shortcut", action="store_true", help="models that read option texts against one that looks: does the evaluation tell them apart?")
     sub.add_argument("--looking", action="store_true", help="training with a contrary patient's picture, against plain training and its early-stopped controls")
-    sub.add_argument("--steps", type=whole(1), metavar="N", help="with --looking: a trial of so many steps a run and few questions, to see whether all works")
+    sub.add_argument(
+        "--real", type=Path, metavar="RUN", help="what real-base built in RUN, trained further on its MRI questions and asked about fresh pictures"
+    )
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="with --real: change one of its sizes, such as steps=50; may be repeated")
+    sub.add_argument(
+        "--steps", type=whole(1), metavar="N", help="with --looking or --real: a trial of so many steps a run and few questions, to see whether all works"
+    )
     sub.add_argument("--seeds", type=whole(1), default=5)
     sub.add_argument("--jobs", type=whole(1), default=2, help="seeds at a time, one thread each (default: %(default)s)")
-    sub.add_argument("--run-dir", type=Path, help="where it goes; runs/study, runs/study-openrad, runs/study-shortcut or runs/study-looking if left out")
+    sub.add_argument(
+        "--run-dir", type=Path, help="where it goes; runs/study, runs/study-openrad, runs/study-shortcut, runs/study-looking or runs/study-real if left out"
+    )
 
 
 def run(arguments: Namespace) -> int:
     """The study's table."""
-    from medvlm_r1.experiments import looking, openrad, shortcut, study
+    from medvlm_r1.config import override
+    from medvlm_r1.experiments import looking, openrad, real_study, shortcut, study
 
-    if arguments.openrad:
+    if arguments.real:
+        sizes = override(real_study.Sizes(), arguments.set)
+        sizes = real_study.trial(sizes, arguments.steps) if arguments.steps else sizes
+        print(real_study.run(arguments.real, arguments.run_dir or Path("runs/study-real"), arguments.seeds, arguments.jobs, sizes))
+    elif arguments.openrad:
         print(openrad.run(arguments.openrad, arguments.run_dir or Path("runs/study-openrad"), arguments.seeds, arguments.jobs))
     elif arguments.shortcut:
         print(shortcut.run(arguments.run_dir or Path("runs/study-shortcut"), arguments.seeds))

@@ -62,7 +62,7 @@ def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes
         lessons = load_dataset(str(out / "questions" / "base.jsonl"))
         openrad_base.run(out / "base", lessons, sizes.base, lambda row: console.print(line(row), highlight=False))
     reserve, test = (load_dataset(str(out / "questions" / f"{name}.jsonl")) for name in ("reserve", "test"))
-    train = tuple(_drawn(out, reserve, seed, sizes.train) for seed in range(seeds))
+    train = tuple(drawn(out, reserve, seed, sizes.train) for seed in range(seeds))
     material = study.Material(str(out / "base"), list(test), train, sizes.changes)
     samples = study.every_seed(partial(study.one_seed, out, ARMS, material), seeds, jobs)
     result = study.results(samples, text_prior(reserve, test, train_size=sizes.train), SCOPES)
@@ -78,20 +78,24 @@ def prepare(folder: Path, out: Path, sizes: Sizes, console: Console, side_px: in
     if not (out / "all" / "manifest.jsonl").exists():
         convert("image-folder", folder, out / "all")
     examples = load_dataset(str(out / "all"))
-    train, test = ([e for e in examples if e.split == split and e.modality in study.MODALITIES] for split in ("train", "test"))
+    train, test = sides(examples)
     clean, dropped = without_trained(train, test)
     mri = Dataset([e for e in train if e.modality == TRAINED_ON]).shuffle(seed=0)
     reserve, others = mri.head(sizes.reserve), [e for e in train if e.modality != TRAINED_ON]
-    asked = [e for m in study.MODALITIES for e in even([e for e in clean if e.modality == m], sizes.test)]
-    parts = {"base": [*mri[sizes.reserve :], *others], "reserve": list(reserve), "test": asked}
+    parts = {"base": [*mri[sizes.reserve :], *others], "reserve": list(reserve), "test": of_each(clean, sizes.test)}
     for name, part in parts.items():
         _require_all(name, part, folder, study.MODALITIES if name != "reserve" else (TRAINED_ON,))
-        parts[name] = [_squeezed(example, out / "pictures", side_px) for example in part]
+        parts[name] = [squeezed(example, out / "pictures", side_px) for example in part]
         write_manifest(out / f"{name}.jsonl", parts[name])
     require_apart([*parts["base"], *parts["reserve"]], parts["test"])
-    facts = {"questions": {name: _labels(part) for name, part in parts.items()}, "dropped_from_test": dropped}
+    facts = {"questions": {name: labels(part) for name, part in parts.items()}, "dropped_from_test": dropped}
     done.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return facts
+
+
+def sides(examples: Sequence[Example]) -> list[list[Example]]:
+    """The train and the test part of the three modalities."""
+    return [[e for e in examples if e.split == split and e.modality in study.MODALITIES] for split in ("train", "test")]
 
 
 def without_trained(train: Sequence[Example], test: Sequence[Example]) -> tuple[list[Example], dict[str, dict[str, int]]]:
@@ -122,6 +126,11 @@ def even(examples: Sequence[Example], most: int) -> list[Example]:
     return [example for part in of_label.values() for example in part[: most // len(of_label)]]
 
 
+def of_each(examples: Sequence[Example], most: int) -> list[Example]:
+    """``even`` in each modality."""
+    return [e for modality in study.MODALITIES for e in even([e for e in examples if e.modality == modality], most)]
+
+
 def reports(samples: dict[str, list[list[Sample]]]) -> dict[str, dict[str, float]]:
     """Arm -> modality -> share of the sampled answers that report a finding first."""
     found: dict[str, dict[str, float]] = {}
@@ -132,7 +141,7 @@ def reports(samples: dict[str, list[list[Sample]]]) -> dict[str, dict[str, float
     return found
 
 
-def _squeezed(example: Example, pictures: Path, side_px: int) -> Example:
+def squeezed(example: Example, pictures: Path, side_px: int) -> Example:
     """The question with its picture as the model sees it: grey, a square; the embedded one of 84 px.
 
     Else the processor would give a wide picture fewer patches, and the shape of a picture tells its source.
@@ -143,7 +152,7 @@ def _squeezed(example: Example, pictures: Path, side_px: int) -> Example:
     return replace(example, images=(str(target),))
 
 
-def _drawn(out: Path, reserve: Dataset, seed: int, count: int) -> str:
+def drawn(out: Path, reserve: Dataset, seed: int, count: int) -> str:
     """The manifest of the questions that a seed trains on."""
     file = out / "questions" / f"train-{seed}.jsonl"
     if not file.exists():
@@ -151,7 +160,8 @@ def _drawn(out: Path, reserve: Dataset, seed: int, count: int) -> str:
     return str(file)
 
 
-def _labels(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
+def labels(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
+    """Modality -> label -> how many questions it answers."""
     counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for example in examples:
         counts[example.modality][example.answer] += 1

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring import metrics
 from medvlm_r1.evaluation.samples import Sample, write_samples
-from medvlm_r1.experiments.openrad import TRAINED_ON, even
+from medvlm_r1.experiments.openrad import TRAINED_ON, of_each
 from medvlm_r1.launch.evaluating import evaluate_policy
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
@@ -50,8 +50,7 @@ class Bar:
 
 def ask(policy: Policy, test: Sequence[Example], bar: Bar, seed: int, out: Path) -> dict[str, Any]:
     """Ask under each arm, keep the samples, and judge."""
-    modalities = dict.fromkeys(example.modality for example in test)
-    asked = [example for modality in modalities for example in even([e for e in test if e.modality == modality], bar.asked)]
+    asked = of_each(test, bar.asked)
     arms: dict[str, list[Sample]] = {}
     for arm in ARMS:
         config = EvalConfig(TEMPLATE, bar.samples if arm == "image" else 0, bar.max_tokens, seed, arm)

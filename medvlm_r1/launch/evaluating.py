@@ -1,10 +1,11 @@
 """One model, one question set, several arms, one report."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.progress import Progress
@@ -249,6 +250,8 @@ def _is_of(found: dict[str, Any], request: Request) -> bool:
     return by_same and all(settings.get(key, value) == value for key, value in asked.items()) and arms <= set(arm_names(request.arms))
 
 
-def evaluate_policy(policy: Policy, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None]) -> list[Sample]:
-    """A model in memory under one arm."""
-    return answers(Guarded(local(policy), policy.encoder), examples, config, progress)
+def evaluate_policy(
+    policy: Policy, examples: Sequence[Example], config: EvalConfig, progress: Callable[[int], None], answered: Mapping[str, Sample] = MappingProxyType({})
+) -> list[Sample]:
+    """A model in memory under one arm; ``answered``: its samples under "image" by id, for the arms that build on them."""
+    return answers(Guarded(local(policy), policy.encoder), examples, config, progress, answered)

@@ -9,13 +9,22 @@ from medvlm_r1.models.family import Family
 from medvlm_r1.models.fast_vlm import cell_px
 
 TOGETHER = 2  # of one picture alone the projector takes the map as it lies; of several a copy, which is kept too
+_FOUND: dict[tuple[str, int, int], int] = {}
 
 
 def kept(model: Any, family: Family, cells: int) -> int:
     """Numbers that autograd keeps of one picture of so many cells, pixels and projector included, where all of the tower learns.
 
-    Everything is on the meta device: no memory is taken, and what is frozen in ``model`` does not matter.
+    Everything is on the meta device: no memory is taken, and what is frozen in ``model`` does not matter. A plan asks several times, of one tower.
     """
+    config = model.config
+    key = config.vision_config.to_json_string(), config.get_text_config().hidden_size, cells
+    if key not in _FOUND:
+        _FOUND[key] = _run(model, family, cells)
+    return _FOUND[key]
+
+
+def _run(model: Any, family: Family, cells: int) -> int:
     tensors = [*model.parameters(), *model.buffers()]
     bare = copy.deepcopy(model, {id(tensor): _empty(tensor) for tensor in tensors}).eval()
     own = {tensor.untyped_storage()._cdata for tensor in (*bare.parameters(), *bare.buffers())}

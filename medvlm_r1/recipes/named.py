@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 from medvlm_r1.errors import ConfigError, nearest
-from medvlm_r1.recipes import medvlm, nano
+from medvlm_r1.recipes import medvlm, nano, real
 from medvlm_r1.training.grpo.trainer import GRPOConfig
 from medvlm_r1.training.sft import SFTConfig
 
@@ -31,6 +31,8 @@ RECIPES = {
     "nano-no-think": Recipe("control: GRPO with direct answers", nano.no_think),
     "nano-blank": Recipe("control: GRPO on blank images", nano.blank_images),
     "nano-looking": Recipe("GRPO with a contrary patient's picture, where the gold letter costs", nano.looking),
+    "real": Recipe("adapters on the base that real-base builds, on its MRI questions", real.grpo, real.sft),
+    "real-looking": Recipe("the same with a contrary patient's picture, where the gold letter costs", real.looking),
     "medvlm_r1_mri": Recipe("MedVLM-R1 as published: Qwen2-VL-2B, 600 MRI questions, 300 steps", medvlm.mri, medvlm.mri_sft),
     "medvlm_r1_modern": Recipe("what has been learnt since: G = 8, no penalty, advantages without deviation", medvlm.modern),
     "medvlm_r1_lora_24gb": Recipe("adapters over a frozen tower, on one card of 24 GB", medvlm.lora_24gb, medvlm.lora_24gb_sft),

@@ -15,6 +15,7 @@ _REACH_WORDS, _REACH_CHARACTERS = 3, 80
 _CLAUSE_ENDS = re.compile(r"[.,;:!?()\n]|\b(?:but|however|so|hence|thus|therefore)\b")
 # A capital only: "option a lesion fits" names no letter.
 _LETTER = re.compile(r"\b(?:[Aa]nswer|[Oo]ption|[Cc]hoice)(?:\s+(?:is|would be|must be))?\s*:?\s*[(\[]?([A-J])(?!\w)")
+_LISTED = re.compile(r"\b[A-J][).:]\s*$")
 _SENTENCE_ENDS = re.compile(r"\s*(?:[.;!?)\n]|$)")
 
 
@@ -83,11 +84,28 @@ def named_last(thought: str, options: Sequence[str]) -> str:
     ['B', 'A', '', 'C']
     """
     texts = [key(normal(option)) for option in options]
-    spoken = [text for text, start, _ in mentions(thought, texts) if text == "no" or not is_denied(thought, start)]
+    spoken = _spoken(thought, texts)
     if spoken:
-        return LETTERS[texts.index(spoken[-1])]
+        return LETTERS[texts.index(spoken[-1][0])]
     letters = [m[1] for m in _LETTER.finditer(thought) if m[1] in LETTERS[: len(options)] and not is_denied(thought, m.start())]
     return letters[-1] if letters else ""
+
+
+def named_first(thought: str, options: Sequence[str]) -> str:
+    """The letter of the option that a thought names first in words of its own, or "" for none: its finding, before it goes through a list of options.
+
+    >>> options = ("glioma", "pituitary")
+    >>> [named_first(t, options) for t in ("It looks like a glioma. A) glioma does not fit. B) pituitary fits.", "A tumour. A) glioma fits.", "No glioma.")]
+    ['A', '', '']
+    """
+    texts = [key(normal(option)) for option in options]
+    own = [text for text, start in _spoken(thought, texts) if not _LISTED.search(thought[:start])]
+    return LETTERS[texts.index(own[0])] if own else ""
+
+
+def _spoken(thought: str, texts: Sequence[str]) -> list[tuple[str, int]]:
+    """What is named and not denied, and where."""
+    return [(text, start) for text, start, _ in mentions(thought, texts) if text == "no" or not is_denied(thought, start)]
 
 
 def contradicted(thought: str, letter: str | None, options: Sequence[str]) -> str:
