@@ -376,7 +376,9 @@ def test_evaluate_says_which_claim_does_not_hold():
 PARTS = [SCRIPT.parent / f"_systems/{name}.py" for name in ("protocol", "costs", "paper", "paper_report", "r1v")]
 
 
-@pytest.mark.parametrize("file", [SCRIPT.parent / "scaling.py", SCRIPT.parent / "evaluate.py", SCRIPT.parent / "real_grpo.py", *PARTS], ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [SCRIPT.parent / "scaling.py", SCRIPT.parent / "evaluate.py", SCRIPT.parent / "real_grpo.py", *PARTS], ids=lambda file: file.stem
+)
 def test_doctests(file):
     found = doctest.testmod(load(file))
     assert found.attempted > 0

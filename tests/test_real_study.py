@@ -134,6 +134,7 @@ def test_numbers_and_differences_by_hand():
     assert result["arms"]["sft"]["measures"].keys() == {"sampled", "greedy", "blank", "mismatch"}
     assert result["arms"]["grpo"]["right_under_wrong_thoughts"]["all"]["greedy"]["right"] == 10  # five in either seed
     text = real_told.table(result)
+    assert all(len({line.count("|") for line in part.splitlines()}) == 1 for part in text.split("\n\n"))  # a heading for every column
     assert "| GRPO, minus base | +50.0 (" in text and "| SFT | 25.0 | 0.0 | – | – | – | – | – | – |" in text
 
 
