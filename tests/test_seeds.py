@@ -49,3 +49,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say(spread):
         values = 0.1 + rng.normal(0, spread, (5, 1)) + rng.normal(0, 0.3, (1, 60)) + rng.normal(0, 0.3, (5, 60))
         held += (estimate := over_seeds(values, range(60), ["mri"] * 60)).low <= 0.1 <= estimate.high
     assert 0.92 <= held / 300 <= 0.985  # without the part of the seeds 0.71 at the larger spread
+
+
+def test_patients_who_were_asked_unequally_often_count_for_fewer():
+    """One patient with half of the questions: by hand 1 / (1/4 + 9/324) = 3.6 equal patients; the variance is that of ten, times 3.6 / 2.6."""
+    groups, values = [0] * 9 + list(range(1, 10)), np.array([1.0] * 9 + [0, 1, 0, 0, 1, 0, 0, 0, 1])
+    parts = np.array([sum(values[:9] - values.mean()), *(values[9:] - values.mean())]) / 18
+    spread = np.sqrt((parts**2).sum() * 3.6 / 2.6)
+    estimate = over_seeds([values, values], groups, ["ct"] * 18)
+    assert estimate.high - estimate.value == pytest.approx(stats.t.ppf(0.975, 2.6) * spread)

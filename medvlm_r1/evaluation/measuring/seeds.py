@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 from scipy.stats import t as student
 
+from medvlm_r1.evaluation.measuring.clusters import Table
 from medvlm_r1.evaluation.measuring.statistics import Estimate
 
 
@@ -36,11 +37,11 @@ def over_seeds(values_SN: Sequence[Sequence[float]], groups: Sequence[Hashable],
     weights_N = _weights(strata)
     by_seed = table_SN @ weights_N
     of_seeds = float(by_seed.var(ddof=1)) / n_seeds
-    of_patients = _variance_of_patients(table_SN.mean(0), groups, strata)
+    of_patients, freedom = _of_patients(table_SN.mean(0).tolist(), groups, strata)
     value, variance = float(by_seed.mean()), of_seeds + of_patients
     if variance == 0:  # nothing varied: there is no p to tell
         return Estimate(value, value, value)
-    degrees = variance**2 / (of_seeds**2 / (n_seeds - 1) + of_patients**2 / (n_groups - 1))
+    degrees = variance**2 / (of_seeds**2 / (n_seeds - 1) + of_patients**2 / freedom)
     half = float(student.ppf(0.975, degrees)) * math.sqrt(variance)
     return Estimate(value, value - half, value + half, float(2 * student.sf(abs(value) / math.sqrt(variance), degrees)))
 
@@ -53,8 +54,16 @@ def _weights(strata: Sequence[Hashable]) -> np.ndarray:
     return np.array([1 / (counts[stratum] * len(counts)) for stratum in strata])
 
 
-def _variance_of_patients(values_N: np.ndarray, groups: Sequence[Hashable], strata: Sequence[Hashable]) -> float:
-    """Of the mean of the strata's means, by what each patient adds to it (linearised, Kish 1965)."""
+def _of_patients(values_N: Sequence[float], groups: Sequence[Hashable], strata: Sequence[Hashable]) -> tuple[float, float]:
+    """Variance of the mean of the strata's means, by what each patient adds to it (linearised, Kish 1965), and its degrees of freedom.
+
+    As in ``clusters``, patients who were asked unequally often count for fewer. With less than three in a stratum, where nobody knows
+    how much they differ there, all are taken together.
+    """
+    table = Table.of(values_N, groups, strata)
+    found = table.spread(np.full(len(table.strata), 1 / len(table.strata)))
+    if not math.isnan(found.variance):
+        return found.variance, found.freedom
     values: dict[Hashable, list[float]] = defaultdict(list)
     for value, stratum in zip(values_N, strata, strict=True):
         values[stratum].append(float(value))
@@ -62,4 +71,4 @@ def _variance_of_patients(values_N: np.ndarray, groups: Sequence[Hashable], stra
     parts: dict[Hashable, float] = defaultdict(float)
     for value, group, stratum, weight in zip(values_N, groups, strata, _weights(strata), strict=True):
         parts[group] += float(weight) * (float(value) - means[stratum])
-    return len(parts) / (len(parts) - 1) * sum(part**2 for part in parts.values())
+    return len(parts) / (len(parts) - 1) * sum(part**2 for part in parts.values()), len(parts) - 1
