@@ -18,6 +18,7 @@ from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring.agreement import agreement
 from medvlm_r1.evaluation.measuring.looking import look
+from medvlm_r1.evaluation.measuring.seeds import by_seed
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.experiments.shortcut import HONEST, SHORTCUT, facts
 from medvlm_r1.experiments.study import MODALITIES, estimate, every_seed, test_questions
@@ -210,7 +211,7 @@ def _difference(after: Sequence[dict[str, list[Sample]]], before: Sequence[dict[
     first = _of(questions, after[0])
     values_SN = [[x - y for x, y in zip(value(a), value(b), strict=True)] for a, b in zip(after, before, strict=True)]
     found = estimate(values_SN, [s.cluster for s in first], [s.modality for s in first])
-    return {"mean_difference": found.value, "ci95": found.ci95, "p": found.p, "seeds": [_mean(values_N) for values_N in values_SN]}
+    return {"mean_difference": found.value, "ci95": found.ci95, "p": found.p, "seeds": by_seed(values_SN, [s.modality for s in first])}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 The tower first: it learns to see (``nano_sight``). Text only: copy a random sequence, then find an option's letter;
 without the first, the second is never learned. Clean: captions and questions on
-all three modalities. Noisy teacher: the habits of ``nano_lessons``.
+all three modalities, then more questions, until letters follow thoughts. Noisy teacher: the habits of ``nano_lessons``.
 """
 
 import json

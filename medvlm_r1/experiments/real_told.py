@@ -5,6 +5,7 @@ from typing import Any
 
 from medvlm_r1.evaluation.measuring import metrics, thoughts
 from medvlm_r1.evaluation.measuring.agreement import thought_effect
+from medvlm_r1.evaluation.measuring.seeds import by_seed
 from medvlm_r1.evaluation.measuring.thoughts import by_luck, has_form
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.experiments.study import HEADINGS, MODALITIES, estimate
@@ -83,7 +84,7 @@ def _told(measure: str, modalities: Sequence[str], after: Sequence[Found], befor
     patients = [s.cluster for s in common]
     told = values_SN if len(set(patients)) > 1 else [[_mean(of_question) for of_question in zip(*values_SN, strict=True)]]  # one patient shows no variance
     found = estimate(told, patients, [s.modality for s in common])
-    return {"value": found.value, "ci95": found.ci95, "p": found.p, "n": len(common), "seeds": [_mean(values) for values in values_SN]}
+    return {"value": found.value, "ci95": found.ci95, "p": found.p, "n": len(common), "seeds": by_seed(values_SN, [s.modality for s in common])}
 
 
 def _lucky(per_seed: Sequence[Found], modalities: Sequence[str]) -> dict[str, Any]:
@@ -117,16 +118,7 @@ def table(result: Mapping[str, Any]) -> str:
     for arm in arms:
         cells = [" / ".join(_with_ends(arm["measures"][way][scope]) for way in ("sampled", "greedy")) for scope in (*MODALITIES, "all")]
         lines.append(f"| {arm['label']} | {' | '.join(cells)} |")
-    head = [
-        "blank",
-        "other patient",
-        "half thought",
-        "other thought",
-        *NAMES,
-        "right under a wrong thought",
-        "form",
-        "perplexity",
-    ]
+    head = ["blank", "other patient", "half thought", "other thought", *NAMES, "right under a wrong thought", "form", "perplexity"]
     lines += ["", f"| greedy | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|", *map(_second, arms)]
     for measure in COMPARED:
         lines += ["", f"| {measure} | all three | MRI | CT + X-ray |", "|---" * 4 + "|"]

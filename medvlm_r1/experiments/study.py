@@ -20,7 +20,7 @@ from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring import metrics
 from medvlm_r1.evaluation.measuring.clusters import cluster_mean
-from medvlm_r1.evaluation.measuring.seeds import over_seeds
+from medvlm_r1.evaluation.measuring.seeds import by_seed, over_seeds
 from medvlm_r1.evaluation.measuring.statistics import Estimate
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.launch import training
@@ -206,7 +206,7 @@ def paired(after: Sequence[Sequence[Sample]], before: Sequence[Sequence[Sample]]
         means = [sum(of_question) / len(after) for of_question in zip(*sampled_SN, strict=True)]
         out[scope] = _told(estimate(sampled_SN, patients, modalities)) | {
             "ci95_patients": cluster_mean(means, patients, modalities).ci95,
-            "seeds": [cluster_mean(one, patients, modalities, draws=1).value for one in sampled_SN],
+            "seeds": by_seed(sampled_SN, modalities),
             "greedy": _told(estimate(greedy_SN, patients, modalities)),
         }
     return out

@@ -130,13 +130,13 @@ async def refuse(send: Send, refused: Refused) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def parts_of(json: bytes) -> int:
+def parts_of(body: bytes) -> int:
     """No fewer than the values in it, counted without reading it: each but the first stands behind one of these signs, of which base64 has none; commas of texts count, too.
 
     >>> parts_of(b'{"n": [1, 2], "asked": "left or right?"}'), parts_of(b'{"n": [1, 2], "asked": "left, or right?"}')
     (5, 6)
     """
-    return 1 + sum(json.count(sign) for sign in (b",", b"[", b"{"))
+    return 1 + sum(body.count(sign) for sign in (b",", b"[", b"{"))
 
 
 def name_of(host: str) -> str:

@@ -4,7 +4,7 @@ Legend: S seeds (trainings), N questions, G groups (patients).
 """
 
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Hashable, Sequence
 
 import numpy as np
@@ -34,11 +34,10 @@ def over_seeds(values_SN: Sequence[Sequence[float]], groups: Sequence[Hashable],
     n_seeds, n_groups = len(table_SN), len(set(groups))
     if n_seeds < 2 or n_groups < 2:
         raise ValueError(f"{n_seeds} seed(s) and {n_groups} patient(s) show no variance; two of each are the least")
-    weights_N = _weights(strata)
-    by_seed = table_SN @ weights_N
-    of_seeds = float(by_seed.var(ddof=1)) / n_seeds
+    means_S = by_seed(values_SN, strata)
+    of_seeds = float(np.var(means_S, ddof=1)) / n_seeds
     of_patients, freedom = _of_patients(table_SN.mean(0).tolist(), groups, strata)
-    value, variance = float(by_seed.mean()), of_seeds + of_patients
+    value, variance = float(np.mean(means_S)), of_seeds + of_patients
     if variance == 0:  # nothing varied: there is no p to tell
         return Estimate(value, value, value)
     degrees = variance**2 / (of_seeds**2 / (n_seeds - 1) + of_patients**2 / freedom)
@@ -46,12 +45,15 @@ def over_seeds(values_SN: Sequence[Sequence[float]], groups: Sequence[Hashable],
     return Estimate(value, value - half, value + half, float(2 * student.sf(abs(value) / math.sqrt(variance), degrees)))
 
 
-def _weights(strata: Sequence[Hashable]) -> np.ndarray:
-    """(N,), so that the weighted sum is the mean of the strata's means."""
-    counts: dict[Hashable, int] = defaultdict(int)
-    for stratum in strata:
-        counts[stratum] += 1
-    return np.array([1 / (counts[stratum] * len(counts)) for stratum in strata])
+def by_seed(values_SN: Sequence[Sequence[float]], strata: Sequence[Hashable]) -> list[float]:
+    """(S,): each seed's mean over the means of strata.
+
+    >>> by_seed([[1, 1, 0], [0, 1, 1]], ["mri", "mri", "ct"])
+    [0.5, 0.75]
+    """
+    counts = Counter(strata)
+    weights_N = np.array([1 / (counts[stratum] * len(counts)) for stratum in strata])
+    return [float(mean) for mean in np.asarray(values_SN, float) @ weights_N]
 
 
 def _of_patients(values_N: Sequence[float], groups: Sequence[Hashable], strata: Sequence[Hashable]) -> tuple[float, float]:
@@ -61,14 +63,9 @@ def _of_patients(values_N: Sequence[float], groups: Sequence[Hashable], strata: 
     how much they differ there, all are taken together.
     """
     table = Table.of(values_N, groups, strata)
-    found = table.spread(np.full(len(table.strata), 1 / len(table.strata)))
+    weights_S = np.full(len(table.strata), 1 / len(table.strata))
+    found = table.spread(weights_S)
     if not math.isnan(found.variance):
         return found.variance, found.freedom
-    values: dict[Hashable, list[float]] = defaultdict(list)
-    for value, stratum in zip(values_N, strata, strict=True):
-        values[stratum].append(float(value))
-    means = {stratum: sum(of) / len(of) for stratum, of in values.items()}
-    parts: dict[Hashable, float] = defaultdict(float)
-    for value, group, stratum, weight in zip(values_N, groups, strata, _weights(strata), strict=True):
-        parts[group] += float(weight) * (float(value) - means[stratum])
-    return len(parts) / (len(parts) - 1) * sum(part**2 for part in parts.values()), len(parts) - 1
+    parts_G = table.parts_GS @ weights_S
+    return float(parts_G @ parts_G) * len(parts_G) / (len(parts_G) - 1), len(parts_G) - 1
