@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_openrad import folder  # noqa: F401 - a fixture
-from test_real_base import SIDE, SIZES, stand_in
+from test_real_base import SIDE, SIZES, one_thread, stand_in  # noqa: F401 - a fixture for all
 
 from medvlm_r1.commands import main as cli
 from medvlm_r1.console import stderr
@@ -34,11 +34,6 @@ def answer(letter, named, name="q", modality="mri", drawn=()):
     said = [f"<think>It fits {'. '.join(text)}.</think>\n<answer>{one}</answer>" for text, (one, _) in zip(texts, ((letter, named), *drawn), strict=True)]
     return Sample(name, modality, "label", name, "What?", options, "B", (), "image", said[0], letter, "answered", letter == "B", 9,
                   tuple(one for one, _ in drawn), tuple(said[1:]))  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +181,9 @@ def test_the_command_names_what_is_wrong(base, tmp_path, capsys):
     assert "holds no finished base" in capsys.readouterr().err
     assert cli.main(["study", "--real", str(base), "--set", "step=3"]) == 2
     assert 'did you mean "steps"' in capsys.readouterr().err
+    for words, said in ((["--set", "steps=3"], "--set steps=3 changes"), (["--shortcut", "--steps", "1"], "--steps 1 is a trial of --looking or --real")):
+        assert cli.main(["study", *words, "--run-dir", str(tmp_path / "out")]) == 2
+        assert said in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- the gallery

@@ -12,12 +12,18 @@ EXAMPLES = """
 
 def register(commands: Commands) -> None:
     """Where it goes."""
-    sub = add(commands, "nano", "rebuild the embedded base model's weights", EXAMPLES, run)
+    sub = add(
+        commands,
+        "nano",
+        "rebuild the embedded base model's weights: an hour and a half on two cores; given again, it goes on behind the last finished stage",
+        EXAMPLES,
+        run,
+    )
     sub.add_argument("--out", type=Path, default=Path("runs/nano_base"))
 
 
 def run(arguments: Namespace) -> int:
-    """About 40 minutes on two cores."""
+    """Draw, train, save."""
     from medvlm_r1.experiments import nano_base
 
     nano_base.run(arguments.out, nano_base.NanoConfig())

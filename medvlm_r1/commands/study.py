@@ -38,8 +38,13 @@ def register(commands: Commands) -> None:
 def run(arguments: Namespace) -> int:
     """The study's table."""
     from medvlm_r1.config import override
+    from medvlm_r1.errors import ConfigError
     from medvlm_r1.experiments import looking, openrad, real_study, shortcut, study
 
+    if arguments.set and not arguments.real:
+        raise ConfigError(f"--set {arguments.set[0]} changes the study on the real base alone; name it with --real RUN")
+    if arguments.steps and not (arguments.real or arguments.looking):
+        raise ConfigError(f"--steps {arguments.steps} is a trial of --looking or --real; name one of them")
     if arguments.real:
         sizes = override(real_study.Sizes(), arguments.set)
         sizes = real_study.trial(sizes, arguments.steps) if arguments.steps else sizes
