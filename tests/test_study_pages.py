@@ -79,6 +79,14 @@ READ = {
         ("{:+.1f} ({:+.1f} to {:+.1f}) on X-ray over the base, sampled", (OPENRAD.gain("base", "xray"), *OPENRAD.interval("base", "xray"))),
         ("includes zero for X-ray ({:+.1f} to {:+.1f}, patients alone)", [100 * bound for bound in OPENRAD.data["paired"]["grpo-base"]["xray"]["ci95_patients"]]),
         ("CT {:+.1f} ({:+.1f} to {:+.1f}), X-ray {:+.1f} ({:+.1f} to {:+.1f})", (*OPENRAD.greedy("base", "ct"), *OPENRAD.greedy("base", "xray"))),
+        (
+            "{:.1f} and {:.1f} % of the base's sampled answers there have no letter, {:.1f} and {:.1f} % of GRPO's",
+            [100 * OPENRAD.data["no_letter"][arm][m] for arm in ("base", "grpo") for m in MODALITIES[1:]],
+        ),
+        (
+            "of those that have one {:.1f} → {:.1f} and {:.1f} → {:.1f} % are right",
+            [OPENRAD.cell(arm, modalities=(m,)) / (1 - OPENRAD.data["no_letter"][arm][m]) for m in MODALITIES[1:] for arm in ("base", "grpo")],
+        ),
         ("where the base has {:.1f}", (OPENRAD.cell("base", "accuracy", XRAY),)),
         ("read by anyone ({:.1f}, chance 50)", (OPENRAD.cell("grpo", modalities=CT),)),
         *(
@@ -94,7 +102,7 @@ READ = {
 }  # fmt: skip
 
 # Numbers of these sections that are not the study's results: the paper's, counts of the set-up, another page's.
-ELSEWHERE = {"600", "34", "94", "100", "87.7", "900", "50", "233", "8.3", "7.9", "0.5", "1.1", "54.2", "57.3", "50.6", "56.5"}
+ELSEWHERE = {"600", "34", "94", "100", "87.7", "900", "50", "233"}
 
 
 def section(page, start, end):

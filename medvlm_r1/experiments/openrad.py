@@ -7,7 +7,7 @@ no patient in any training part. ``docs/study.md`` reads the table.
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -66,7 +66,7 @@ def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes
     material = study.Material(str(out / "base"), list(test), train, sizes.changes)
     samples = study.every_seed(partial(study.one_seed, out, ARMS, material), seeds, jobs)
     result = study.results(samples, text_prior(reserve, test, train_size=sizes.train), SCOPES)
-    return study.keep(out, result | {"reports": reports(samples), "data": facts}, intervals=True)
+    return study.keep(out, result | {"reports": reports(samples), "no_letter": no_letter(samples), "data": facts}, intervals=True)
 
 
 def prepare(folder: Path, out: Path, sizes: Sizes, console: Console, side_px: int = IMAGE_PX) -> dict[str, Any]:
@@ -133,11 +133,20 @@ def of_each(examples: Sequence[Example], most: int) -> list[Example]:
 
 def reports(samples: dict[str, list[list[Sample]]]) -> dict[str, dict[str, float]]:
     """Arm -> modality -> share of the sampled answers that report a finding first."""
+    return _shares(samples, lambda sample: ["Finding:" in text for text in sample.sampled_texts])
+
+
+def no_letter(samples: dict[str, list[list[Sample]]]) -> dict[str, dict[str, float]]:
+    """Arm -> modality -> share of the sampled answers in which no letter could be read."""
+    return _shares(samples, lambda sample: [letter is None for letter in sample.sampled_answers])
+
+
+def _shares(samples: dict[str, list[list[Sample]]], says: Callable[[Sample], list[bool]]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for name, per_seed in samples.items():
         for modality in study.MODALITIES:
-            texts = [text for one in per_seed for s in one if s.modality == modality for text in s.sampled_texts]
-            found.setdefault(name, {})[modality] = sum("Finding:" in text for text in texts) / max(1, len(texts))
+            said = [one for seed in per_seed for s in seed if s.modality == modality for one in says(s)]
+            found.setdefault(name, {})[modality] = sum(said) / max(1, len(said))
     return found
 
 
