@@ -377,7 +377,9 @@ PARTS = [SCRIPT.parent / f"_systems/{name}.py" for name in ("protocol", "costs",
 
 
 @pytest.mark.parametrize(
-    "file", [SCRIPT.parent / "scaling.py", SCRIPT.parent / "evaluate.py", SCRIPT.parent / "real_grpo.py", *PARTS], ids=lambda file: file.stem
+    "file",
+    [SCRIPT.parent / "scaling.py", SCRIPT.parent / "evaluate.py", SCRIPT.parent / "real_grpo.py", SCRIPT.parent / "base_reads.py", *PARTS],
+    ids=lambda file: file.stem,
 )
 def test_doctests(file):
     found = doctest.testmod(load(file))
