@@ -16,6 +16,7 @@ from medvlm_r1.data import views
 from medvlm_r1.data.partners import is_contrary
 from medvlm_r1.data.views import VIEWS, Draw, Pool, Share, Shown, shares, show
 from medvlm_r1.errors import ConfigError, DataError
+from medvlm_r1.launch.training import other_views
 from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import prepare
@@ -77,6 +78,20 @@ def test_where_a_view_cannot_show_a_question_its_rollouts_go_to_the_first():
     assert show(LONELY, shares({"anyone": {}}, 8), Draw(pool))[0].n == 8  # of the modality there is another
     with pytest.raises(DataError, match='question "lonely" cannot be shown under "mismatch"'):
         show(LONELY, {"mismatch": Share(8)}, Draw(pool))
+
+
+def test_a_stranger_takes_the_place_of_a_partner_that_is_not_there():
+    """Of another patient, asked something else; never of another of the same kind, whose picture would show the answer, nor of another modality."""
+    same, twin, ct = (
+        replace(LONELY, id="same", images=("s.png",), group="p8"),
+        replace(QUESTIONS[0], id="twin", images=("t.png",), group="p9"),
+        replace(QUESTIONS[0], id="ct", images=("ct.png",), modality="ct"),
+    )
+    pool = Pool([*QUESTIONS, LONELY, same, twin, ct])
+    shown = {views.stranger(LONELY, Draw(pool, step=step)).images for step in range(200)}
+    assert shown == {(f"{n}.png",) for n in range(6)}
+    assert views.stranger(LONELY, Draw(Pool([LONELY, same, twin, ct]))) is None
+    assert all(views.stranger(q, Draw(pool, step=n)) == views.mismatch(q, Draw(pool, step=n)) for q in QUESTIONS for n in range(9))
 
 
 def test_a_partner_belongs_to_the_step_and_the_seed():
@@ -168,6 +183,13 @@ def test_what_is_only_measured_moves_no_weight(tokenizer):
         found.append((metrics, [p.detach().clone() for p in policy.model.parameters()]))
     assert found[0][0] == found[1][0]
     assert all(torch.equal(p, q) for p, q in zip(found[0][1], found[1][1], strict=True))
+
+
+def test_a_model_remembers_what_it_was_trained_under_by_the_evaluations_name_for_it(policy):
+    """So the arm that shows another patient's picture decides nothing about it, whichever of the three views taught it."""
+    for view, arm in (("mismatch", "mismatch"), ("stranger", "mismatch"), ("anyone", "mismatch"), ("blank", "blank")):
+        assert other_views(replace(GRPO, views=PLAIN | {view: {"format": 1.0}}), policy) == [arm]
+    assert other_views(replace(GRPO, views=PLAIN, meter=2), policy) == []
 
 
 # ---------------------------------------------------------------- before step 1

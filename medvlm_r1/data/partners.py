@@ -37,6 +37,11 @@ def apart(a: Example, b: Example) -> bool:
     return set(a.images).isdisjoint(b.images) and not (a.group and a.group == b.group)
 
 
+def is_other(other: Example, example: Example) -> bool:
+    """Of another patient, and answered otherwise, whatever it asks: half of the rule, for a question whose kind knows one answer only."""
+    return normal(other.answer) != normal(example.answer) and apart(other, example)
+
+
 def is_contrary(other: Example, example: Example) -> bool:
     """The rule.
 
@@ -44,7 +49,7 @@ def is_contrary(other: Example, example: Example) -> bool:
     >>> is_contrary(c, a), is_contrary(b, a)
     (True, False)
     """
-    return alike(other) == alike(example) and normal(other.answer) != normal(example.answer) and apart(other, example)
+    return alike(other) == alike(example) and is_other(other, example)
 
 
 def rows(examples: Sequence[Example], by: Callable[[Example], Hashable]) -> dict[Hashable, list[Example]]:

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 import numpy as np
 from PIL import Image
 
-from medvlm_r1.data.partners import alike, apart, drawn, is_contrary, rows
+from medvlm_r1.data.partners import alike, apart, drawn, is_contrary, is_other, rows
 from medvlm_r1.errors import DataError
 from medvlm_r1.files import utf8
 from medvlm_r1.types import Example
@@ -107,6 +107,13 @@ def mismatch(example: Example, draw: Draw) -> Example | None:
     return replace(example, images=other.images) if other else None
 
 
+def stranger(example: Example, draw: Draw) -> Example | None:
+    """As ``mismatch``; where no partner is, with those of a patient of the modality of whom something else is asked and answered."""
+    found = mismatch(example, draw)
+    other = None if found else drawn(draw.pool.by_modality.get(_modality(example), ()), example, is_other, draw.rng(example))
+    return replace(example, images=other.images) if other else found
+
+
 def anyone(example: Example, draw: Draw) -> Example | None:
     """With the pictures of any other patient of the modality, which may well show the same answer. The control to ``mismatch``."""
     other = drawn(draw.pool.by_modality.get(_modality(example), ()), example, apart, draw.rng(example))
@@ -126,6 +133,7 @@ VIEWS: dict[str, View] = {
     "blank": partial(_through, "blank"),
     "noise": partial(_through, "noise"),
     "mismatch": mismatch,
+    "stranger": stranger,
     "anyone": anyone,
 }
 
@@ -157,6 +165,7 @@ class Shown:
 
 
 METER = "mismatch"  # what the meter shows
+ARM_OF = {"stranger": "mismatch", "anyone": "mismatch"}  # the evaluation's arm that a view trains what it measures of, where that has another name
 
 
 def shares(views: Mapping[str, Mapping[str, float]], n: int, meter: int = 0) -> dict[str, Share]:

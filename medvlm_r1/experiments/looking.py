@@ -15,6 +15,7 @@ from typing import Any
 from medvlm_r1.audit.prior import TEXTS_LEARNT, TextPrior
 from medvlm_r1.console import stderr
 from medvlm_r1.data.phantom import sets
+from medvlm_r1.data.views import ARM_OF
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring.agreement import agreement
 from medvlm_r1.evaluation.measuring.looking import look
@@ -50,6 +51,7 @@ class Arm:
 
 
 CONTRAST, HALF, ANYONE = nano.contrast(), nano.contrast(weight=0.5), nano.contrast("anyone")
+STRANGER, STRANGER_HALF = nano.contrast("stranger"), nano.contrast("stranger", weight=0.5)
 CONSISTENT = {"image": nano.grpo().rewards | {"consistent": 1.0}}
 ARMS = {
     "base": Arm("base", "", steps=0),
@@ -66,10 +68,17 @@ ARMS = {
     "honest-plain": Arm("on honest questions: plain", HONEST),
     "honest-contrast": Arm("on honest questions: contrast, λ = 1", HONEST, CONTRAST),
     "honest-anyone": Arm("on honest questions: control, any other patient", HONEST, ANYONE),
+    "stranger": Arm("contrast with strangers, λ = 1", views=STRANGER),
+    "stranger-half": Arm("contrast with strangers, λ = 0.5", views=STRANGER_HALF),
+    "honest-stranger": Arm("on honest questions: contrast with strangers, λ = 1", HONEST, STRANGER),
+    "stranger-100": Arm("contrast with strangers, λ = 1, 100 steps", views=STRANGER, steps=100),
+    "stranger-half-100": Arm("contrast with strangers, λ = 0.5, 100 steps", views=STRANGER_HALF, steps=100),
 }
 PAIRS = (
     ("contrast", "plain"), ("contrast", "early"), ("contrast", "few"), ("contrast-half", "plain"), ("anyone", "plain"), ("consistent", "plain"),
     ("contrast-100", "plain-100"), ("contrast-half-100", "plain-100"), ("honest-contrast", "honest-plain"), ("honest-anyone", "honest-plain"),
+    ("stranger", "plain"), ("stranger", "early"), ("stranger", "few"), ("stranger-half", "plain"), ("stranger-half", "early"), ("stranger-half", "few"),
+    ("stranger-100", "plain-100"), ("stranger-half-100", "plain-100"), ("stranger", "anyone"), ("honest-stranger", "honest-plain"),
 )  # fmt: skip
 
 
@@ -186,7 +195,7 @@ def _numbers(name: str, per_seed: Sequence[dict[str, list[Sample]]]) -> dict[str
 def _told(name: str, found: dict[str, list[Sample]]) -> dict[str, Any]:
     """What is a ratio, or a share of something else than right answers, of one seed."""
     arms = {"image": found["shortcut"], "mismatch": found["other"], "blank": found["grey"], "noise": found["noise"]}
-    judged = look(arms, [view for view in list(ARMS[name].views)[1:] if view in arms])
+    judged = look(arms, [ARM_OF.get(view, view) for view in list(ARMS[name].views)[1:]])
     reports = {m: _mean([_reports(s) for s in found["honest"] if s.modality == m]) for m in MODALITIES}
     agrees = agreement(found["honest"])["agrees"]
     return {
