@@ -1,9 +1,9 @@
 """What GRPO costs on the base that speaks English: the recipe ``real``, four questions a step and eight rollouts each, as ``medvlm-r1 train`` runs it.
 
-    .venv/bin/python benchmarks/real_grpo.py runs/real [--steps 100] [--threads 2] [--json FILE]
+    .venv/bin/python benchmarks/real_grpo.py runs/real [--steps 100] [--ranks 2] [--threads 1] [--json FILE]
 
-A process of its own, whose peak memory and processor time the kernel tells; a step's parts are those of the trainer, in seconds and in seconds of
-processor time, all threads together, which other work on the machine disturbs less.
+Processes of their own, whose peak memory (of one) and processor time (of all) the kernel tells; a step's parts are those of the trainer, of the first
+process, in seconds and in seconds of its processor time, all its threads together, which other work on the machine disturbs less.
 """
 
 import argparse
@@ -64,7 +64,9 @@ def inside(args: argparse.Namespace, run: Path) -> None:
 def measured(args: argparse.Namespace, run: Path) -> dict[str, Any]:
     """What the training took. SystemExit with its last words where it failed."""
     started = time.monotonic()
-    done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--inside", run], env=environ(args.threads), capture_output=True, text=True)
+    launched = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(args.ranks)] if args.ranks > 1 else []
+    command = [sys.executable, *launched, __file__, *sys.argv[1:], "--inside", run]
+    done = subprocess.run(command, env=environ(args.threads), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"the training ended with code {done.returncode}:\n{done.stderr[-3000:]}")
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -95,7 +97,8 @@ def main() -> None:
     parser.add_argument("base", type=Path, metavar="RUN", help="what medvlm-r1 real-base has left")
     parser.add_argument("--recipe", default="real", help="real-looking has the contrast (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--ranks", type=int, default=1, help="processes that share a step's questions, as torchrun starts them")
+    parser.add_argument("--threads", type=int, default=2, help="of each process")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value of the recipe; may be repeated")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
@@ -105,7 +108,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = measured(args, Path(folder) / "run")
     result = {
-        "setting": {"recipe": args.recipe, "steps": args.steps, "threads": args.threads, "set": args.set}, **found,
+        "setting": {"recipe": args.recipe, "steps": args.steps, "ranks": args.ranks, "threads": args.threads, "set": args.set}, **found,
         "claim": {"steps_100_minutes_at_most": 40, "holds": found["steps_100_s"] <= 2400},
         "hardware": hardware(), "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
         "date": datetime.date.today().isoformat(), "commit": commit(), "command": shlex.join(["python", *(word.replace(str(args.base), "RUN") for word in sys.argv)]),

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, inject_adapter_in_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from medvlm_r1.models.packed import Matrix, _can_reorder
+from medvlm_r1.models.packed import Matrix, _can_reorder, of_head
 
 MANY = 64
 
@@ -32,6 +33,28 @@ def test_few_kinds_of_products_serve_all_numbers_of_rows():
     with torch.no_grad(), Sizes() as met:
         found = [matrix(x[:rows]) for rows in range(1, MANY + 1)]
     assert sorted(set(met.rows)) == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64]
-    wanted = F.linear(x, matrix.weight_OI, matrix.bias_O)
+    wanted = F.linear(x, matrix.parts[0].weight, matrix.bias_O)
     for rows, y in enumerate(found, 1):
         assert y.shape == (rows, 40) and torch.allclose(y, wanted[:rows], atol=1e-5)
+
+
+@pytest.mark.skipif(not _can_reorder(torch.float32), reason="no oneDNN here")
+def test_adapters_are_merged_into_the_copy_that_is_reordered_and_follow_them_when_they_learn():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(24, 40)
+    adapted = inject_adapter_in_model(LoraConfig(r=3, lora_alpha=6, target_modules=["0"], init_lora_weights=False), torch.nn.Sequential(layer))[0]
+    matrix, x = Matrix([adapted]), torch.randn(8, 24)
+    for _ in range(2):
+        with torch.no_grad(), Sizes() as met:
+            matrix.load(8)
+            assert torch.allclose(matrix(x), adapted(x), atol=1e-6) and not torch.allclose(matrix(x), layer(x), atol=1e-2)
+            adapted.lora_B["default"].weight.add_(1.0)
+        assert met.rows == [8, 8] and matrix.down_EI is None and matrix.weight_OI is None  # no thin product beside it, no second copy
+
+
+def test_a_small_head_is_multiplied_by_as_it_stands():
+    """So that what was measured with the embedded model stays, digit for digit."""
+    head, x = torch.nn.Linear(24, 40, bias=False), torch.randn(8, 24)
+    matrix = of_head(head)
+    matrix.load(8)
+    assert matrix.weight_OI is head.weight and torch.equal(matrix(x), head(x))

@@ -31,3 +31,11 @@ def low_rank(linear: Any) -> tuple[torch.Tensor, torch.Tensor]:
     down = [weight.new_zeros(0, linear.in_features), *(linear.lora_A[name].weight for name in names)]
     up = [weight.new_zeros(linear.out_features, 0), *(linear.lora_B[name].weight * linear.scaling[name] for name in names)]
     return torch.cat(down), torch.cat(up, 1)
+
+
+def merged(linear: Any) -> torch.Tensor:
+    """The weight (O, I) with the adapters added to it; the weight itself where there are none."""
+    if not is_adapted(linear):
+        return base(linear).weight
+    down_EI, up_OE = low_rank(linear)
+    return torch.addmm(base(linear).weight, up_OE, down_EI)

@@ -7,6 +7,7 @@ the training type (bfloat16: 2). All results are bytes.
 
 from dataclasses import asdict, dataclass
 
+from medvlm_r1.models.packed import WIDE
 from medvlm_r1.preflight.shape import QWEN2_VL_2B, ModelShape  # noqa: F401 - the examples are about it
 
 HEAD_BYTES = 12  # of one logit while it becomes a log-probability: float32 logits, the scaled copy, the result
@@ -151,7 +152,7 @@ def plan(shape: ModelShape, work: Workload) -> MemoryPlan:
         activations=activations,  # and the joined weights of query, key and value
         vision=vision,
         head=head,
-        packed=b * shape.layers * layer_weights(shape, work.on_gpu) if work.generates else 0,
+        packed=b * (shape.layers * layer_weights(shape, work.on_gpu) + head_weights(shape, work.on_gpu)) if work.generates else 0,
         cache=cached * 2 * b * shape.kv_size * shape.layers if work.generates else 0,
         stepped=4 * shape.trainable,
         pixels=(b if work.on_gpu else 4) * work.images * work.patches * shape.tower.patch_values,
@@ -187,6 +188,16 @@ def layer_weights(shape: ModelShape, on_gpu: bool) -> int:
     """
     joined = shape.hidden * (shape.query + 2 * shape.kv_size + 2 * shape.mlp)
     return joined if on_gpu else joined + shape.hidden * (shape.query + shape.mlp)
+
+
+def head_weights(shape: ModelShape, on_gpu: bool) -> int:
+    """Elements of the head, where decoding has a copy of it: on a CPU, where it is large.
+
+    >>> head_weights(QWEN2_VL_2B, on_gpu=False), head_weights(QWEN2_VL_2B, on_gpu=True)
+    (233373696, 0)
+    """
+    elements = shape.hidden * shape.vocabulary
+    return elements if elements >= WIDE and not on_gpu else 0
 
 
 def decoder_bytes(shape: ModelShape, b: int, on_gpu: bool = False) -> int:

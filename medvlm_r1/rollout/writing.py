@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from medvlm_r1.models.captured import Captured
 from medvlm_r1.models.decoding import Decoding
-from medvlm_r1.models.packed import Packed
+from medvlm_r1.models.packed import Packed, of_head
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.models.sent import sent
 from medvlm_r1.rollout.engine import Sampling
@@ -57,6 +57,7 @@ class Writing:
     def __init__(self, policy: Policy, layers: list[Packed], sampling: Sampling, capture: Callable[[Step], Step] | None = None, room: int = 0) -> None:
         self.policy, self.layers, self.sampling, self.capture, self.room = policy, layers, sampling, capture, room
         self.cache: Captured | Decoding = Captured(layers[0].heads.query, policy.sight.windows) if capture else Decoding(policy.sight.windows)
+        self.head = of_head(policy.model.lm_head)
         self.replay: Step | None = None
 
     def write(self, batch: PromptBatch, uniform_NC: torch.Tensor) -> Iterator[tuple[list[int], list[float]]]:
@@ -75,6 +76,7 @@ class Writing:
         self.cache.fill(prefilled.layers, prefilled.rows, group, limit)
         for layer in self.layers:
             layer.load(count)
+        self.head.load(count)
         if self.replay is None:
             # Text has equal positions in time, height and width: one table serves all rows and steps.
             self.table = self.policy.rotary(torch.arange(prefilled.rows.longest + limit, device=device).expand(3, -1))
@@ -118,7 +120,7 @@ class Writing:
         """Sample a token for every row and write it down."""
         greedy = self.sampling.temperature == 0
         early_1 = self.written_1 < self.sampling.min_tokens if self.sampling.min_tokens else None
-        logprobs_RV = self.policy.log_softmax(hidden_RH, self.sampling.temperature or 1.0, early_1)
+        logprobs_RV = self.policy.masked(self.head(hidden_RH), self.sampling.temperature or 1.0, early_1)
         token_R = sample(logprobs_RV, self.uniform_NC[self.rows_R, self.written_1], greedy)
         self.ids_NC.index_put_((self.rows_R, self.written_1), token_R)
         self.logprobs_NC.index_put_((self.rows_R, self.written_1), logprobs_RV.gather(1, token_R[:, None])[:, 0])

@@ -17,6 +17,7 @@ import torch
 
 from medvlm_r1.errors import DataError, ImageError
 from medvlm_r1.models.decoder import Turns
+from medvlm_r1.models.packed import of_head
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.guarded import NOT_FINITE
@@ -80,8 +81,10 @@ class SlotEngine:
 
     def __post_init__(self) -> None:
         self.cache, self.layers = Slots(self.policy.sight.windows), self.policy.packed()
+        self.head = of_head(self.policy.model.lm_head)
         for layer in self.layers:
             layer.load(self.slots)
+        self.head.load(self.slots)
         self._table = self._rotary(512)
 
     @property
@@ -187,7 +190,7 @@ class SlotEngine:
     def _pick_at(self, temperature: float, hidden_AH: torch.Tensor, rows: Sequence[_Row]) -> None:
         device = hidden_AH.device
         early_A = torch.tensor([len(row.ids) < row.sampling.min_tokens for row in rows], device=device)
-        logprobs_AV = self.policy.log_softmax(hidden_AH, temperature or 1.0, early_A if early_A.any() else None)
+        logprobs_AV = self.policy.masked(self.head(hidden_AH), temperature or 1.0, early_A if early_A.any() else None)
         uniform_A = torch.tensor(np.array([row.uniform_C[len(row.ids)] for row in rows]), device=device)
         token_A = sample(logprobs_AV, uniform_A, greedy=temperature == 0)
         chosen_A = logprobs_AV.gather(1, token_A[:, None])[:, 0]
