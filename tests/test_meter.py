@@ -7,6 +7,9 @@ import pytest
 from test_training import files_of
 from test_views import GRPO, PLAIN, QUESTIONS, run
 
+from medvlm_r1.errors import ConfigError
+from medvlm_r1.preflight.values import check
+from medvlm_r1.recipes.nano import contrast
 from medvlm_r1.report.learning import tell
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.training import checkpoint
@@ -26,16 +29,23 @@ def group(example, answers, view=""):
     )
 
 
-def test_accuracy_with_either_picture_is_of_questions_that_were_shown_with_both():
+@pytest.mark.parametrize("view", ["mismatch", "stranger", "anyone"])
+def test_accuracy_with_either_picture_is_of_questions_that_were_shown_with_both(view):
     """By evaluation's rule, which reads no "A." with words behind. Chance: 1/2 and 1/3, mean 5/12."""
     three = Example("q9", ("9.png",), "Which side?", ("left", "right", "both"), "both", "mri", "side", "p9")
     groups = [
-        group(QUESTIONS[0], "AAAB"), group(QUESTIONS[0], "AB", "mismatch"),
-        group(three, "CA"), group(three, ("A", "C is it"), "mismatch"),
+        group(QUESTIONS[0], "AAAB"), group(QUESTIONS[0], "AB", view),
+        group(three, "CA"), group(three, ("A", "C is it"), view),
         group(QUESTIONS[1], "AAAAAA"),  # without a partner
     ]  # fmt: skip
     assert looking(groups) == {OWN: (0.75 + 0.5) / 2, OTHER: 0.25, CHANCE: pytest.approx(5 / 12)}
     assert looking(groups[-1:]) == {}
+
+
+def test_a_run_that_learns_from_anothers_picture_needs_no_meter_to_be_ended():
+    check(replace(METERED, meter=0, views=contrast(), stop=Stop(kept=0.5)))
+    with pytest.raises(ConfigError, match="set meter=2"):
+        check(replace(METERED, meter=0, stop=Stop(kept=0.5)))
 
 
 def rows(count, own, other):

@@ -142,7 +142,7 @@ def test_every_arm_is_trained_asked_and_told(told):
     assert result["arms"].keys() == set(real_study.ARMS) and result["base"]["go"] is False
     assert result["paired"].keys() == {"grpo - base", "grpo - sft", "grpo - early", "contrast - grpo"}
     config = json.loads((out / "seed-0/grpo-real-looking/config.json").read_text())["config"]
-    assert config["views"]["mismatch"] == {"format": 1.0, "accuracy": -1.0} and (config["prompts_per_step"], config["sampling"]["n"]) == (4, 8)
+    assert config["views"]["stranger"] == {"format": 1.0, "accuracy": -1.0} and (config["prompts_per_step"], config["sampling"]["n"]) == (4, 8)
     assert config["update"]["loss"]["kl_beta"] == 0.0 and real.grpo().update.loss.kl_beta == 0.04
     images = [
         read_samples(out / place / "image.jsonl")

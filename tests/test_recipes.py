@@ -55,8 +55,8 @@ def test_the_modern_one_differs_where_its_reasons_say():
 
 def test_the_contrast_pays_the_gold_letter_here_and_charges_it_there_and_fits_a_card_of_80_gib():
     config, device = find("medvlm_r1_looking", "grpo"), Device("a card", 80 * 2**30, 80 * 2**30, is_host=False)
-    assert config.views == {"image": {"format": 1.0, "accuracy": 1.0}, "mismatch": {"format": 1.0, "accuracy": -1.0}}
-    assert {view: share.n for view, share in config.shares.items()} == {"image": 4, "mismatch": 4}
+    assert config.views == {"image": {"format": 1.0, "accuracy": 1.0}, "stranger": {"format": 1.0, "accuracy": -1.0}}
+    assert {view: share.n for view, share in config.shares.items()} == {"image": 4, "stranger": 4}
     assert config.steps * config.prompts_per_step == 300 * 4 and made_for(config, device).fits
     assert find("nano-looking", "grpo").views == config.views
 

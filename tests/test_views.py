@@ -257,6 +257,7 @@ def test_what_was_set_before_there_were_views_still_is():
     (['views={"image": {"format": 1}, "mismatch": {"accuracy": -1}}'], 'everything costs and nothing earns.*add "format": 1'),
     (['views={"image": {"format": 1, "weight": 0}}'], "use the meter to measure without learning"),
     (['views={"image": {"format": 1}, "mismatch": {"format": 1}}', "meter=2"], "set meter=0"),
+    (['views={"image": {"format": 1}, "stranger": {"format": 1}}', "meter=2"], 'the view "stranger" shows already'),
     (["meter=7"], "makes 1 of image and 7 of mismatch.*raise sampling.n"),
     (["stop.kept=0.5"], "set meter=2"),
     (["meter=-1"], '"meter" wants 0 or more'),

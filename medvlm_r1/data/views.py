@@ -165,7 +165,16 @@ class Shown:
 
 
 METER = "mismatch"  # what the meter shows
-ARM_OF = {"stranger": "mismatch", "anyone": "mismatch"}  # the evaluation's arm that a view trains what it measures of, where that has another name
+_ARM_OF = {"stranger": METER, "anyone": METER}
+
+
+def arm_of(view: str) -> str:
+    """The evaluation's name for what a view shows.
+
+    >>> arm_of("stranger"), arm_of("blank")
+    ('mismatch', 'blank')
+    """
+    return _ARM_OF.get(view, view)
 
 
 def shares(views: Mapping[str, Mapping[str, float]], n: int, meter: int = 0) -> dict[str, Share]:

@@ -15,7 +15,7 @@ from typing import Any
 from medvlm_r1.audit.prior import TEXTS_LEARNT, TextPrior
 from medvlm_r1.console import stderr
 from medvlm_r1.data.phantom import sets
-from medvlm_r1.data.views import ARM_OF
+from medvlm_r1.data.views import arm_of
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.measuring.agreement import agreement
 from medvlm_r1.evaluation.measuring.looking import look
@@ -50,8 +50,8 @@ class Arm:
     rollouts: int = 8
 
 
-CONTRAST, HALF, ANYONE = nano.contrast(), nano.contrast(weight=0.5), nano.contrast("anyone")
-STRANGER, STRANGER_HALF = nano.contrast("stranger"), nano.contrast("stranger", weight=0.5)
+CONTRAST, HALF, ANYONE = nano.contrast("mismatch"), nano.contrast("mismatch", weight=0.5), nano.contrast("anyone")
+STRANGER, STRANGER_HALF = nano.contrast(), nano.contrast(weight=0.5)
 CONSISTENT = {"image": nano.grpo().rewards | {"consistent": 1.0}}
 ARMS = {
     "base": Arm("base", "", steps=0),
@@ -195,7 +195,7 @@ def _numbers(name: str, per_seed: Sequence[dict[str, list[Sample]]]) -> dict[str
 def _told(name: str, found: dict[str, list[Sample]]) -> dict[str, Any]:
     """What is a ratio, or a share of something else than right answers, of one seed."""
     arms = {"image": found["shortcut"], "mismatch": found["other"], "blank": found["grey"], "noise": found["noise"]}
-    judged = look(arms, [ARM_OF.get(view, view) for view in list(ARMS[name].views)[1:]])
+    judged = look(arms, [arm_of(view) for view in list(ARMS[name].views)[1:]])
     reports = {m: _mean([_reports(s) for s in found["honest"] if s.modality == m]) for m in MODALITIES}
     agrees = agreement(found["honest"])["agrees"]
     return {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from medvlm_r1.config import fingerprint
 from medvlm_r1.console import notice
-from medvlm_r1.data.views import ARM_OF, viewed
+from medvlm_r1.data.views import arm_of, viewed
 from medvlm_r1.launch import rollouts
 from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.launch.request import Request
@@ -90,7 +90,7 @@ def exam(config: Config, policy: Policy) -> Exam:
 
 def other_views(config: Config, policy: Policy) -> list[str]:
     """What a model has learnt from beside its own pictures, in this run and in those before it, by the evaluation's name for it; a meter teaches nothing."""
-    mine = [ARM_OF.get(view, view) for view in list(config.views)[1:]] if isinstance(config, grpo.GRPOConfig) else []
+    mine = [arm_of(view) for view in list(config.views)[1:]] if isinstance(config, grpo.GRPOConfig) else []
     return list(dict.fromkeys((*policy.other_views, *mine)))
 
 

@@ -4,7 +4,7 @@ import math
 from functools import reduce
 from typing import Any
 
-from medvlm_r1.data.views import EFFECTS, METER, VIEWS
+from medvlm_r1.data.views import EFFECTS, METER, VIEWS, arm_of
 from medvlm_r1.errors import ConfigError, nearest
 from medvlm_r1.models import adapt
 from medvlm_r1.reasoning import TEMPLATES
@@ -102,8 +102,8 @@ def check_views(config: grpo.GRPOConfig) -> None:
             raise ConfigError(f'"rewards" of the view "{view}" is empty, so nothing can be learnt; name one, such as {{"accuracy": 1.0}}')
         if max(rewards.values()) < 0:
             raise ConfigError(f'under the view "{view}" everything costs and nothing earns, so that a broken answer is the best; add "format": 1')
-    if config.meter and METER in config.views:
-        raise ConfigError(f'"meter" measures what the view "{METER}" shows already; set meter=0')
+    if config.meter and (measured := [view for view in config.views if arm_of(view) == METER]):
+        raise ConfigError(f'"meter" measures what the view "{measured[0]}" shows already; set meter=0')
     few = [view for view, share in config.shares.items() if share.n < 2 and share.weight]
     if few:
         shared = " and ".join(f"{share.n} of {view}" for view, share in config.shares.items())
@@ -112,7 +112,7 @@ def check_views(config: grpo.GRPOConfig) -> None:
 
 def check_stop(config: Config) -> None:
     """Can a run know what is to end it? Raises ConfigError."""
-    metered = isinstance(config, grpo.GRPOConfig) and (config.meter or METER in config.views)
+    metered = isinstance(config, grpo.GRPOConfig) and (config.meter or METER in map(arm_of, config.views))
     if config.stop.kept is not None and not metered:
         raise ConfigError('"stop.kept" needs to know what a run keeps with another patient\'s picture; set meter=2')
     if config.stop.patience is not None and not config.held_out.data:

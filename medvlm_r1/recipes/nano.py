@@ -29,10 +29,10 @@ def grpo() -> GRPOConfig:
     )
 
 
-def contrast(view: str = "mismatch", weight: float = 1.0) -> dict[str, dict[str, float]]:
+def contrast(view: str = "stranger", weight: float = 1.0) -> dict[str, dict[str, float]]:
     """The own picture as ever, and another's, where the gold letter costs what it earned; ``weight``: λ, what the latter's advantages weigh.
 
-    >>> contrast(weight=0.5)["mismatch"]
+    >>> contrast(weight=0.5)["stranger"]
     {'format': 1.0, 'accuracy': -1.0, 'weight': 0.5}
     """
     other = {"format": 1.0, "accuracy": -1.0} | ({} if weight == 1.0 else {"weight": weight})

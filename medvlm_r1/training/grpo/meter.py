@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medvlm_r1.data.views import METER
+from medvlm_r1.data.views import METER, arm_of
 from medvlm_r1.rewards.open import exact
 from medvlm_r1.types import RolloutGroup
 
@@ -39,7 +39,8 @@ def looking(groups_P: Sequence[RolloutGroup]) -> dict[str, float]:
     Each question counts alike. Nothing where none was shown with both.
     """
     own = {group.prompt.example.id: group for group in groups_P if not group.prompt.view}
-    pairs = [(own[id.removesuffix(f"/{METER}")], group) for group in groups_P if group.prompt.view == METER for id in (group.prompt.example.id,)]
+    others = [group for group in groups_P if arm_of(group.prompt.view) == METER]
+    pairs = [(own[group.prompt.example.id.removesuffix(f"/{group.prompt.view}")], group) for group in others]
     if not pairs:
         return {}
     guesses = [1 / len(options) if (options := group.prompt.example.options) else 0.0 for group, _ in pairs]
