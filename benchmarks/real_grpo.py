@@ -38,6 +38,7 @@ def inside(args: argparse.Namespace, run: Path) -> None:
     from medvlm_r1.config import override
     from medvlm_r1.launch import training
     from medvlm_r1.recipes.named import find
+    from medvlm_r1.training.distributed import joined
     from medvlm_r1.training.grpo import trainer
     from medvlm_r1.training.stopwatch import Stopwatch
 
@@ -58,7 +59,8 @@ def inside(args: argparse.Namespace, run: Path) -> None:
 
     trainer.Learner = partial(trainer.Learner, watch=Both())  # the trainer's own phases, with another watch
     config = replace(find(args.recipe, "grpo"), model=str(args.base / "model"), data=str(args.base / "questions/reserve.jsonl"))
-    training.run(override(config, [f"steps={args.steps}", f"save_every={args.steps}", *args.set]), run)
+    with joined():
+        training.run(override(config, [f"steps={args.steps}", f"save_every={args.steps}", *args.set]), run)
 
 
 def measured(args: argparse.Namespace, run: Path) -> dict[str, Any]:

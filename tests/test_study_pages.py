@@ -7,6 +7,8 @@ from statistics import mean
 
 import pytest
 
+from medvlm_r1.experiments import looking
+
 ROOT = Path(__file__).resolve().parents[1]
 MODALITIES = ("mri", "ct", "xray")
 
@@ -129,3 +131,75 @@ def test_the_study_keeps_both_sources_of_chance():
                 (low, high), (inner_low, inner_high) = found["ci95"], found["ci95_patients"]
                 assert scope not in many or high - low > 0.98 * (inner_high - inner_low)
                 assert found["mean_difference"] == pytest.approx(mean(found["seeds"]))
+
+
+# ---------------------------------------------------------------- the study of looking
+
+LOOKING = json.loads((ROOT / "benchmarks" / "results" / "study-looking.json").read_text())
+PRIOR, HONEST, DRAWN = "prior-wrong", "honest", "honest, sampled"
+
+
+def point(pair, measure, sign=1):
+    """A difference and its interval, in points; ``sign`` -1: the other way round."""
+    found = LOOKING["paired"][pair][measure]
+    low, high = sorted(sign * bound for bound in found["ci95"])
+    return 100 * sign * found["mean_difference"], 100 * low, 100 * high
+
+
+def of_arm(arm, measure):
+    return 100 * LOOKING["arms"][arm]["measures"][measure]["value"]
+
+
+def told(arm, key):
+    return [seed[key] for seed in LOOKING["arms"][arm]["seeds"]]
+
+
+def fewest_reports(arm):
+    return 100 * min(min(reports.values()) for reports in told(arm, "reports"))
+
+
+SAID = (
+    ("changes prior-wrong by {:.1f} points ({:.1f} to {:.1f})", point("contrast - plain", PRIOR)),
+    ("and reversed by {:+.1f} ({:.1f} to {:.1f})", point("contrast - plain", "reversed")),
+    ("prior-wrong {:+.1f} ({:.1f} to {:.1f}), reversed {:+.1f} ({:.1f} to {:.1f})", (*point("stranger - plain", PRIOR), *point("stranger - plain", "reversed"))),
+    ("the honest mean {:+.1f} ({:.1f} to {:.1f}) over plain training", point("stranger - plain", HONEST)),
+    ("the model has {:.1f} % of the honest ones right", (of_arm("stranger", HONEST),)),
+    ("ends at {:.1f}, on the shortcut at {:.1f}", (of_arm("honest-plain", HONEST), of_arm("plain", HONEST))),
+    ("have {:.1f} on prior-wrong where all have {:.1f}", (of_arm("early", PRIOR), of_arm("plain", PRIOR))),
+    ("{:+.1f} ({:.1f} to {:.1f}) on prior-wrong and {:+.1f} ({:.1f} to {:.1f}) on", (*point("stranger - early", PRIOR), *point("stranger - early", "reversed"))),
+    ("({:+.1f}, {:.1f} to {:.1f}; with λ = 0.5 {:+.1f}, {:.1f} to {:.1f})", (*point("stranger - early", HONEST), *point("stranger-half - early", HONEST))),
+    ("from {:.1f} to {:.1f} in the honest mean", (of_arm("plain", HONEST), of_arm("plain-100", HONEST))),
+    ("from {:.1f} to {:.1f} on prior-wrong; with strangers", (of_arm("plain", PRIOR), of_arm("plain-100", PRIOR))),
+    ("from {:.1f} to {:.1f} and from {:.1f} to {:.1f}.", [of_arm(arm, m) for m in (HONEST, PRIOR) for arm in ("stranger", "stranger-100")]),
+    ("is {:.0f} and {:.0f} % (X-ray) with λ = 1, {:.0f} and {:.0f} % with", [fewest_reports(f"stranger{x}") for x in ("", "-100", "-half", "-half-100")]),
+    ("plain has {:.1f} % of them right, with strangers {:.1f}", [100 * mean(told(arm, "grey")) for arm in ("plain", "stranger")]),
+    ("greedy {:.1f} ({:.1f} to {:.1f}), sampled", point("honest-stranger - honest-plain", HONEST)),
+    ("sampled {:.1f} ({:.1f} to {:.1f}). Where", point("honest-stranger - honest-plain", DRAWN)),
+    ("{:.1f} sampled points ({:.1f} to {:.1f}) of the", point("honest-anyone - honest-plain", DRAWN, -1)),
+    ("of the {:.1f} that plain training gains there", (of_arm("honest-plain", DRAWN) - of_arm("base", DRAWN),)),
+    ("and greedy {:.1f} ({:.1f} to {:.1f})", point("honest-anyone - honest-plain", HONEST, -1)),
+    ("(prior-wrong {:+.1f}, {:.1f} to {:.1f}; sampled {:+.1f}, {:.1f} to {:.1f})", (*point("stranger - anyone", PRIOR), *point("stranger - anyone", DRAWN))),
+    ("from {:.1f} to {:.1f} %, not to zero", [100 * mean(told(arm, "contradicted")) for arm in ("plain", "consistent")]),
+    ("honest {:+.1f} ({:.1f} to {:.1f}), sampled {:+.1f} ({:.1f} to {:.1f})", (*point("consistent - plain", HONEST), *point("consistent - plain", DRAWN))),
+    ("(kept {:.0f} %)", (100 * mean(told("consistent", "kept")),)),
+)  # fmt: skip
+
+
+def test_the_page_tells_what_the_study_of_looking_found():
+    whole = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    assert all(part in whole for part in looking.table(LOOKING).split("\n\n"))
+    page = section("docs/study.md", "- **The contrast as it was planned fails.**", "## The real base: planned")
+    assert not [sentence for words, values in SAID if (sentence := words.format(*values)) not in page]
+    hardly = {arm: sum(told(arm, "hardly_reports")) for arm in ("contrast", "stranger", "stranger-100", "stranger-half", "stranger-half-100")}
+    assert hardly == {"contrast": 2, "stranger": 0, "stranger-100": 0, "stranger-half": 0, "stranger-half-100": 0}
+    assert [told(arm, "looking").count("looks") for arm in ("stranger", "plain")] == [4, 0]
+
+
+def test_the_claims_that_were_written_before_hold_with_strangers_and_not_with_partners_alone():
+    """Prior-wrong 10, reversed 5, intervals clear of zero, the honest mean not worse by more than 1.5."""
+
+    def holds(arm):
+        (prior, prior_low, _), (turned, turned_low, _), (_, honest_low, _) = (point(f"{arm} - plain", m) for m in (PRIOR, "reversed", HONEST))
+        return prior >= 10 and turned >= 5 and min(prior_low, turned_low) > 0 and honest_low > -1.5
+
+    assert [holds(arm) for arm in ("stranger", "stranger-half", "contrast", "contrast-half")] == [True, True, False, False]

@@ -8,7 +8,7 @@ from medvlm_r1.commands.options import Commands, add, whole
 EXAMPLES = """
   medvlm-r1 study --seeds 5                        all arms and controls; what is finished is not done again
   medvlm-r1 study --shortcut --seeds 3             does the evaluation expose a model that reads option texts?
-  medvlm-r1 study --looking --seeds 5              does a contrary picture in training make a model look?
+  medvlm-r1 study --looking --seeds 5              does another patient's picture in training make a model look?
   medvlm-r1 study --real runs/real --seeds 3       on the base that real-base built there, asked about pictures that nothing has seen; 13 hours of CPU
   medvlm-r1 study --real runs/real --set steps=50 --set asked=40 --run-dir runs/cheaper
   medvlm-r1 study --openrad openrad --seeds 3      on real pictures: openrad/labels.csv has file,modality,label,split,group
@@ -20,7 +20,7 @@ def register(commands: Commands) -> None:
     sub = add(commands, "study", "all arms and controls over several seeds", EXAMPLES, run)
     sub.add_argument("--openrad", type=Path, metavar="DIR", help="real pictures instead of the phantom: MRI, CT and X-ray with a labels.csv")
     sub.add_argument("--shortcut", action="store_true", help="models that read option texts against one that looks: does the evaluation tell them apart?")
-    sub.add_argument("--looking", action="store_true", help="training with a contrary patient's picture, against plain training and its early-stopped controls")
+    sub.add_argument("--looking", action="store_true", help="training with another patient's picture, against plain training and its early-stopped controls")
     sub.add_argument(
         "--real", type=Path, metavar="RUN", help="what real-base built in RUN, trained further on its MRI questions and asked about fresh pictures"
     )

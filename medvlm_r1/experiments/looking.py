@@ -1,4 +1,4 @@
-"""The study of looking: does training with a contrary picture make a model look, and does it cost anything?
+"""The study of looking: does training with another patient's picture make a model look, and does it cost anything?
 
 Every arm learns from ``phantom:text-shortcut``, whose texts give the answers away, or from ``phantom:mri``, where they do not, and
 is asked the honest questions, those among them where the shortcut misleads, the reversed ones, and the shortcut's own with its own and

@@ -57,7 +57,7 @@ def lora_24gb() -> GRPOConfig:
 
 
 def looking() -> GRPOConfig:
-    """The paper's run with a contrary patient's picture beside the own one: four rollouts with each.
+    """The paper's run with another patient's picture beside the own one: four rollouts with each.
 
     A step holds two pictures a question until the update has gone back through them, so that it asks three questions and not
     four, in 400 steps: as many in all. Tried on the embedded model only (docs/looking.md).

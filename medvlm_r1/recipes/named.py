@@ -30,13 +30,13 @@ RECIPES = {
     "nano-accuracy-only": Recipe("control: only the letter is rewarded", nano.accuracy_only),
     "nano-no-think": Recipe("control: GRPO with direct answers", nano.no_think),
     "nano-blank": Recipe("control: GRPO on blank images", nano.blank_images),
-    "nano-looking": Recipe("GRPO with a contrary patient's picture, where the gold letter costs", nano.looking),
+    "nano-looking": Recipe("GRPO with another patient's picture beside the own one, where the gold letter costs", nano.looking),
     "real": Recipe("adapters on the base that real-base builds, on its MRI questions", real.grpo, real.sft),
-    "real-looking": Recipe("the same with a contrary patient's picture, where the gold letter costs", real.looking),
+    "real-looking": Recipe("the same with another patient's picture, where the gold letter costs", real.looking),
     "medvlm_r1_mri": Recipe("MedVLM-R1 as published: Qwen2-VL-2B, 600 MRI questions, 300 steps", medvlm.mri, medvlm.mri_sft),
     "medvlm_r1_modern": Recipe("what has been learnt since: G = 8, no penalty, advantages without deviation", medvlm.modern),
     "medvlm_r1_lora_24gb": Recipe("adapters over a frozen tower, on one card of 24 GB", medvlm.lora_24gb, medvlm.lora_24gb_sft),
-    "medvlm_r1_looking": Recipe("the paper's run with a contrary patient's picture beside the own one", medvlm.looking),
+    "medvlm_r1_looking": Recipe("the paper's run with another patient's picture beside the own one", medvlm.looking),
     "paper": Recipe("medvlm_r1_mri under its short name", medvlm.mri, medvlm.mri_sft),
 }
 

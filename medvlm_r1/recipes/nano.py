@@ -40,7 +40,7 @@ def contrast(view: str = "stranger", weight: float = 1.0) -> dict[str, dict[str,
 
 
 def looking() -> GRPOConfig:
-    """Half of the rollouts are written on the picture of a patient whose answer is another."""
+    """Half of the rollouts are written on another patient's picture, where the gold letter costs (docs/looking.md)."""
     return replace(grpo(), views=contrast(), steps=60, save_every=60)
 
 

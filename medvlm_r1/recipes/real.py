@@ -31,7 +31,7 @@ def grpo() -> GRPOConfig:
 
 
 def looking() -> GRPOConfig:
-    """Half of the rollouts are written on the picture of a patient whose answer is another."""
+    """Half of the rollouts are written on another patient's picture, where the gold letter costs."""
     return replace(grpo(), views=contrast())
 
 
