@@ -49,13 +49,13 @@ class Packed:
 class Matrix:
     """Linear layers that share their input, as one product. What it multiplies by keeps its place in memory from load to load.
 
-    On x86 oneDNN ``reorders`` the weight for products with few rows: a third faster. In float32 that copy has the adapters merged in.
+    On x86 oneDNN reorders the weight for products with few rows: a third faster. In float32 that copy has the adapters merged in.
     Elsewhere they stay apart, two thin products for all of them: a bfloat16 matrix with a young adapter merged in is
     the matrix, since most of what was added is less than half the distance to its next number.
     """
 
-    def __init__(self, parts: list[Any], reorders: bool = True) -> None:
-        self.parts, self.reorders = parts, reorders
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts = parts
         self.weight_OI: torch.Tensor | None = None
         self.bias_O: torch.Tensor | None = None
         self.ordered: torch.Tensor | None = None
@@ -67,7 +67,7 @@ class Matrix:
         if self.parts[0].bias is not None:
             self.bias_O = _into(self.bias_O, _joined([part.bias for part in self.parts]))
         weights = [lora.base(part).weight for part in self.parts]
-        is_reordered = self.reorders and weights[0].is_cpu and _can_reorder(weights[0].dtype)
+        is_reordered = weights[0].is_cpu and _can_reorder(weights[0].dtype)
         if is_reordered and weights[0].dtype == torch.float32:
             weights = [lora.merged(part) for part in self.parts]
         elif any(map(lora.is_adapted, self.parts)):
@@ -89,9 +89,13 @@ class Matrix:
         return y + F.linear(F.linear(x, self.down_EI), self.up_OE)
 
 
-def of_head(head: Any) -> Matrix:
-    """The head, for what decoding gives it. A small one stays as it stands."""
-    return Matrix([head], reorders=head.out_features * head.in_features >= WIDE)
+def for_few(head: Any, rows: int) -> Any:
+    """The head as its weights are now, for products with about so many rows; itself where a copy in another order is not worth it."""
+    if not (head.weight.is_cpu and _can_reorder(head.weight.dtype) and head.weight.numel() >= WIDE):
+        return head
+    matrix = Matrix([head])
+    matrix.load(rows)
+    return matrix
 
 
 def further(layer: Layer, x_TH: torch.Tensor, added_TH: torch.Tensor, rotary: Rotary, attend: Attention) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from medvlm_r1.models.captured import Captured
 from medvlm_r1.models.decoding import Decoding
-from medvlm_r1.models.packed import Packed, of_head
+from medvlm_r1.models.packed import Packed, for_few
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.models.sent import sent
 from medvlm_r1.rollout.engine import Sampling
@@ -57,7 +57,6 @@ class Writing:
     def __init__(self, policy: Policy, layers: list[Packed], sampling: Sampling, capture: Callable[[Step], Step] | None = None, room: int = 0) -> None:
         self.policy, self.layers, self.sampling, self.capture, self.room = policy, layers, sampling, capture, room
         self.cache: Captured | Decoding = Captured(layers[0].heads.query, policy.sight.windows) if capture else Decoding(policy.sight.windows)
-        self.head = of_head(policy.model.lm_head)
         self.replay: Step | None = None
 
     def write(self, batch: PromptBatch, uniform_NC: torch.Tensor) -> Iterator[tuple[list[int], list[float]]]:
@@ -76,7 +75,7 @@ class Writing:
         self.cache.fill(prefilled.layers, prefilled.rows, group, limit)
         for layer in self.layers:
             layer.load(count)
-        self.head.load(count)
+        self.head = for_few(self.policy.model.lm_head, count)
         if self.replay is None:
             # Text has equal positions in time, height and width: one table serves all rows and steps.
             self.table = self.policy.rotary(torch.arange(prefilled.rows.longest + limit, device=device).expand(3, -1))

@@ -17,7 +17,7 @@ import torch
 
 from medvlm_r1.errors import DataError, ImageError
 from medvlm_r1.models.decoder import Turns
-from medvlm_r1.models.packed import of_head
+from medvlm_r1.models.packed import for_few
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.guarded import NOT_FINITE
@@ -81,10 +81,9 @@ class SlotEngine:
 
     def __post_init__(self) -> None:
         self.cache, self.layers = Slots(self.policy.sight.windows), self.policy.packed()
-        self.head = of_head(self.policy.model.lm_head)
         for layer in self.layers:
             layer.load(self.slots)
-        self.head.load(self.slots)
+        self.head = for_few(self.policy.model.lm_head, self.slots)
         self._table = self._rotary(512)
 
     @property
