@@ -7,6 +7,7 @@ from medvlm_r1.data.phantom import sets
 from medvlm_r1.evaluation.measuring.by_prior import by_prior
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.experiments import looking as study
+from medvlm_r1.experiments import looking_picture
 from medvlm_r1.experiments.looking import ARMS, MEASURES, PAIRS, asked, misleading
 from medvlm_r1.experiments.shortcut import facts
 
@@ -43,6 +44,17 @@ def test_numbers_and_differences_by_hand():
     lines = study.table(found).splitlines()
     assert lines[2 + list(ARMS).index("contrast")] == "| contrast, λ = 1 | 100.0 | 100.0 | 100.0 | 100.0 | 50.0 | 100 → 50 | 0 | 100 | 0.0 | 0 of 2 |"
     assert any(line.startswith("| contrast, λ = 1, minus plain | +50.0 (") for line in lines)
+
+
+def test_the_picture_shows_each_line_from_the_base_to_its_last_step():
+    """The misled half of the honest questions is right with the contrast alone: 50 and 100 %."""
+    result = study.results({name: [answers(shift=name == "contrast")] for name in ARMS})
+    found = looking_picture.points(result, "honest")
+    assert found["plain"] == [(0, 50.0), (30, 50.0), (60, 50.0), (100, 50.0)]
+    assert found["contrast, partners alone"] == [(0, 50.0), (60, 100.0), (100, 50.0)]
+    page = looking_picture.page(result)
+    assert "mean of 1 seed," in page and all(f"</svg>{name}</li>" in page for name in found)
+    assert page.count("<h3>") == 3 and "contrast, partners alone from 50 to 50" in page
 
 
 def test_a_seed_that_hardly_reports_in_one_modality_is_counted():

@@ -21,6 +21,7 @@ from medvlm_r1.evaluation.measuring.agreement import agreement
 from medvlm_r1.evaluation.measuring.looking import look
 from medvlm_r1.evaluation.measuring.seeds import by_seed
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
+from medvlm_r1.experiments import looking_picture
 from medvlm_r1.experiments.shortcut import HONEST, SHORTCUT, facts
 from medvlm_r1.experiments.study import MODALITIES, estimate, every_seed, test_questions
 from medvlm_r1.launch import training
@@ -106,12 +107,13 @@ def misleading() -> frozenset[str]:
 
 
 def run(out: Path, seeds: int, jobs: int = 2, steps: int | None = None) -> str:
-    """Train and ask what is missing; writes study.json and study.md, returns the table. ``steps``: a trial, so many in every run and few questions."""
+    """Train and ask what is missing; writes study.json, study.md and a picture, returns the table. ``steps``: a trial, so many in every run and few questions."""
     per_seed = every_seed(partial(one_seed, out, steps), seeds, jobs)
     result = facts(seeds, "--looking") | results({name: list(found) for name, found in per_seed.items()})
     text = table(result)
     (out / "study.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     (out / "study.md").write_text(text + "\n", encoding="utf-8")
+    (out / "study.html").write_text(looking_picture.page(result), encoding="utf-8")
     return text
 
 
