@@ -12,6 +12,7 @@ EXAMPLES = """
   medvlm-r1 study --real runs/real --seeds 3       on the base that real-base built there, asked about pictures that nothing has seen; 13 hours of CPU
   medvlm-r1 study --real runs/real --set steps=50 --set asked=40 --run-dir runs/cheaper
   medvlm-r1 study --openrad openrad --seeds 3      on real pictures: openrad/labels.csv has file,modality,label,split,group
+  medvlm-r1 study --looking --openrad openrad      on these, with a prior planted: one label is the answer wherever it is offered
 """
 
 
@@ -30,25 +31,25 @@ def register(commands: Commands) -> None:
     )
     sub.add_argument("--seeds", type=whole(1), default=5)
     sub.add_argument("--jobs", type=whole(1), default=2, help="seeds at a time, one thread each (default: %(default)s)")
-    sub.add_argument(
-        "--run-dir", type=Path, help="where it goes; runs/study, runs/study-openrad, runs/study-shortcut, runs/study-looking or runs/study-real if left out"
-    )
+    sub.add_argument("--run-dir", type=Path, help="where it goes; runs/study, or runs/study- and openrad, shortcut, looking, planted or real if left out")
 
 
 def run(arguments: Namespace) -> int:
     """The study's table."""
     from medvlm_r1.config import override
     from medvlm_r1.errors import ConfigError
-    from medvlm_r1.experiments import looking, openrad, real_study, shortcut, study
+    from medvlm_r1.experiments import looking, openrad, planted, real_study, shortcut, study
 
     if arguments.set and not arguments.real:
         raise ConfigError(f"--set {arguments.set[0]} changes the study on the real base alone; name it with --real RUN")
-    if arguments.steps and not (arguments.real or arguments.looking):
-        raise ConfigError(f"--steps {arguments.steps} is a trial of --looking or --real; name one of them")
+    if arguments.steps and (arguments.openrad or not (arguments.real or arguments.looking)):
+        raise ConfigError(f"--steps {arguments.steps} is a trial of --real, or of --looking without --openrad; name one of them")
     if arguments.real:
         sizes = override(real_study.Sizes(), arguments.set)
         sizes = real_study.trial(sizes, arguments.steps) if arguments.steps else sizes
         print(real_study.run(arguments.real, arguments.run_dir or Path("runs/study-real"), arguments.seeds, arguments.jobs, sizes))
+    elif arguments.openrad and arguments.looking:
+        print(planted.run(arguments.openrad, arguments.run_dir or Path("runs/study-planted"), arguments.seeds, arguments.jobs))
     elif arguments.openrad:
         print(openrad.run(arguments.openrad, arguments.run_dir or Path("runs/study-openrad"), arguments.seeds, arguments.jobs))
     elif arguments.shortcut:

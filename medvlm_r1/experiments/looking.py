@@ -138,11 +138,16 @@ def _answers(folder: Path, arm: Arm, seed: int, tests: Mapping[str, tuple[str, l
 
 
 def _trained(run_dir: Path, arm: Arm, seed: int) -> str:
+    return trained(run_dir, arm, seed, "nano", f"{arm.data}?split=train")
+
+
+def trained(run_dir: Path, arm: Arm, seed: int, base: str, data: str) -> str:
+    """Where the model is that an arm makes of ``base`` with these questions."""
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     if not arm.data:
-        return "nano"
+        return base
     sampling = Sampling(n=arm.rollouts, max_tokens=nano.MAX_TOKENS)
-    config = replace(nano.grpo(), data=f"{arm.data}?split=train", views=dict(arm.views), steps=arm.steps, save_every=arm.steps, sampling=sampling, seed=seed)
+    config = replace(nano.grpo(), model=base, data=data, views=dict(arm.views), steps=arm.steps, save_every=arm.steps, sampling=sampling, seed=seed)
     if not training.run(config, run_dir, resume=True):
         raise KeyboardInterrupt
     return str(training.trained_model(run_dir))

@@ -54,6 +54,15 @@ class Sizes:
 
 def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes()) -> str:
     """Do what is missing of the study; returns the table as Markdown, also kept in ``out``."""
+    material, facts = ready(folder, out, seeds, sizes)
+    samples = study.every_seed(partial(study.one_seed, out, ARMS, material), seeds, jobs)
+    reserve = load_dataset(str(out / "questions" / "reserve.jsonl"))
+    result = study.results(samples, text_prior(reserve, material.test, train_size=sizes.train), SCOPES)
+    return study.keep(out, result | {"reports": reports(samples), "no_letter": no_letter(samples), "data": facts}, intervals=True)
+
+
+def ready(folder: Path, out: Path, seeds: int, sizes: Sizes = Sizes()) -> tuple[study.Material, dict[str, Any]]:
+    """The base, which learns where it is missing, what is asked, what each seed trains on; and how many questions there are."""
     console = stderr()
     require_same(out, {"folder": folder.resolve().name, "sizes": to_dict(sizes)})
     facts = prepare(folder, out / "questions", sizes, console)
@@ -63,10 +72,7 @@ def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes
         openrad_base.run(out / "base", lessons, sizes.base, lambda row: console.print(line(row), highlight=False))
     reserve, test = (load_dataset(str(out / "questions" / f"{name}.jsonl")) for name in ("reserve", "test"))
     train = tuple(drawn(out, reserve, seed, sizes.train) for seed in range(seeds))
-    material = study.Material(str(out / "base"), list(test), train, sizes.changes)
-    samples = study.every_seed(partial(study.one_seed, out, ARMS, material), seeds, jobs)
-    result = study.results(samples, text_prior(reserve, test, train_size=sizes.train), SCOPES)
-    return study.keep(out, result | {"reports": reports(samples), "no_letter": no_letter(samples), "data": facts}, intervals=True)
+    return study.Material(str(out / "base"), list(test), train, sizes.changes), facts
 
 
 def prepare(folder: Path, out: Path, sizes: Sizes, console: Console, side_px: int = IMAGE_PX) -> dict[str, Any]:
