@@ -19,6 +19,7 @@ from medvlm_r1.evaluation.measuring.seeds import by_seed
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.experiments import looking, openrad, study
 from medvlm_r1.experiments.looking import Arm
+from medvlm_r1.experiments.openrad import Sizes
 from medvlm_r1.experiments.shortcut import facts
 from medvlm_r1.launch.evaluating import evaluate_policy
 from medvlm_r1.launch.loading import load_model
@@ -46,7 +47,7 @@ def plant(examples: Sequence[Example], answer: str) -> list[Example]:
     return [e if e.answer == answer else replace(e, options=tuple(option for option in e.options if option != answer)) for e in examples]
 
 
-def run(folder: Path, out: Path, seeds: int, jobs: int = 2, sizes: openrad.Sizes = openrad.Sizes()) -> str:
+def run(folder: Path, out: Path, seeds: int, jobs: int = 2, sizes: Sizes = Sizes()) -> str:
     """Do what is missing; writes study.json and study.md, returns the tables as Markdown."""
     material, counted = openrad.ready(folder, out, seeds, sizes)
     planted = label(material.test)
