@@ -19,7 +19,6 @@ from medvlm_r1.evaluation.measuring.seeds import by_seed
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.experiments import looking, openrad, study
 from medvlm_r1.experiments.looking import Arm
-from medvlm_r1.experiments.openrad import Sizes
 from medvlm_r1.experiments.shortcut import facts
 from medvlm_r1.launch.evaluating import evaluate_policy
 from medvlm_r1.launch.loading import load_model
@@ -47,9 +46,9 @@ def plant(examples: Sequence[Example], answer: str) -> list[Example]:
     return [e if e.answer == answer else replace(e, options=tuple(option for option in e.options if option != answer)) for e in examples]
 
 
-def run(folder: Path, out: Path, seeds: int, jobs: int = 2, sizes: Sizes = Sizes()) -> str:
+def run(folder: Path, out: Path, seeds: int, jobs: int = 2) -> str:
     """Do what is missing; writes study.json and study.md, returns the tables as Markdown."""
-    material, counted = openrad.ready(folder, out, seeds, sizes)
+    material, counted = openrad.ready(folder, out, seeds)
     planted = label(material.test)
     per_seed = study.every_seed(partial(one_seed, out, material, planted), seeds, jobs)
     told = {"planted": planted, "data": counted["questions"]["test"]}
