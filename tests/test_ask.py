@@ -34,17 +34,17 @@ def words(taught, manifest):
 
 
 def scripted(tokenizer, text):
-    """A tiny model that writes ``text``, whatever it is asked: only the language head's input matters here."""
+    """A tiny model that writes ``text``, whatever it is asked and its head says."""
     policy = prepare(nano.new_model(tokenizer, seed=1), Encoder(tokenizer, nano.build_image_processor(), picture))
     ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     said = iter(ids)
 
-    def log_softmax(hidden_TH, *how):
-        if len(hidden_TH) == 1:  # decoding
+    def masked(logits_TV, *how):
+        if len(logits_TV) == 1:  # decoding
             return torch.nn.functional.one_hot(torch.tensor([next(said)]), 512).float().log()
-        return type(policy).log_softmax(policy, hidden_TH, *how)
+        return type(policy).masked(policy, logits_TV, *how)
 
-    policy.log_softmax = log_softmax
+    policy.masked = masked
     return policy
 
 
