@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from medvlm_r1.experiments import looking
+from medvlm_r1.experiments import looking, planted
 
 ROOT = Path(__file__).resolve().parents[1]
 MODALITIES = ("mri", "ct", "xray")
@@ -203,3 +203,17 @@ def test_the_claims_that_were_written_before_hold_with_strangers_and_not_with_pa
         return prior >= 10 and turned >= 5 and min(prior_low, turned_low) > 0 and honest_low > -1.5
 
     assert [holds(arm) for arm in ("stranger", "stranger-half", "contrast", "contrast-half")] == [True, True, False, False]
+
+
+def test_the_page_tells_what_the_planted_study_found():
+    """Its claim did not hold, and the page says so."""
+    result = json.loads((ROOT / "benchmarks" / "results" / "study-planted.json").read_text())
+    whole = (ROOT / "docs" / "study.md").read_text(encoding="utf-8").replace("−", "-")
+    assert all(part in whole for part in planted.table(result).split("\n\n"))
+    found, early = (result["paired"][pair] for pair in ("stranger - plain", "stranger - early"))
+    wrong, mri = found["MRI, prior-wrong, sampled"], early["MRI, sampled"]
+    assert wrong["ci95"][0] < 0 < wrong["value"]
+    assert "{:+.1f} on prior-wrong questions, sampled, {:.1f} to {:.1f}".format(*(100 * x for x in (wrong["value"], *wrong["ci95"]))) in whole
+    assert "{:.1f} points ({:.1f} to {:.1f}) more than the contrast".format(*(-100 * x for x in (mri["value"], *mri["ci95"][::-1]))) in whole
+    says = [100 * result["arms"][arm]["says"] for arm in ("stranger", "plain")]
+    assert "in {:.0f} % of answers (plain {:.0f}, the truth 26)".format(*says) in whole
