@@ -67,8 +67,8 @@ def test_a_seed_that_hardly_reports_in_one_modality_is_counted():
 
 def test_the_plan_is_sound():
     assert all(a in ARMS and b in ARMS and ARMS[a].data == ARMS[b].data for a, b in PAIRS)
-    assert {shown for shown, _ in asked().values()} == {"image", "mismatch", "blank", "noise", "counterfactual"}
-    assert len(asked()["honest"][1]) == 900 and len(asked()["reversed"][1]) == 300 and 300 < len(misleading()) < 600
+    assert {test.shown for test in asked().values()} == {"image", "mismatch", "blank", "noise", "counterfactual"}
+    assert len(asked()["honest"].examples) == 900 and len(asked()["reversed"].examples) == 300 and 300 < len(misleading()) < 600
     arguments = parser().parse_args(facts(5, "--looking")["command"].split()[1:])
     assert (arguments.command, arguments.looking, arguments.seeds, arguments.shortcut) == ("study", True, 5, False)
     assert list(MEASURES) == ["honest", "honest, sampled", "prior-wrong", "reversed", "picture's worth"]

@@ -36,10 +36,13 @@ def picture(seed, side=90):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Six pictures of each label to train, three to test; of the tests one is a training picture again, one is of a training patient."""
-    root = tmp_path_factory.mktemp("folder")
+    return filled(tmp_path_factory.mktemp("folder"), LABELS)
+
+
+def filled(root, of_modality):
     rows = [
         (f"{m}/{label.split()[0]}-{split}-{n}.jpg", m, label, split)
-        for m, labels in LABELS.items() for label in labels for split, count in (("train", 6), ("test", 3)) for n in range(count)
+        for m, labels in of_modality.items() for label in labels for split, count in (("train", 6), ("test", 3)) for n in range(count)
     ]  # fmt: skip
     with (root / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)

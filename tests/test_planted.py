@@ -1,7 +1,15 @@
 """A prior planted into real questions: what is offered, what each arm's numbers are, by hand, and the study itself at its smallest."""
 
+import json
+
+import pytest
+from test_openrad import LABELS as ALL
+from test_openrad import SIZES, filled
+
 from medvlm_r1.commands.main import parser
-from medvlm_r1.evaluation.samples import Sample
+from medvlm_r1.data.dataset import load_dataset
+from medvlm_r1.errors import DataError
+from medvlm_r1.evaluation.samples import Sample, read_samples
 from medvlm_r1.experiments import planted
 from medvlm_r1.experiments.planted import ARMS, HONEST, OTHER, OWN, PAIRS
 from medvlm_r1.experiments.shortcut import facts
@@ -22,7 +30,9 @@ def sample(id, gold, says, drawn="", modality="mri"):
 
 def test_a_label_is_offered_only_where_it_is_the_answer():
     rows = [example("a", "glioma"), example("b", "normal"), example("c", "a first label of another modality", "ct")]
-    assert planted.label(rows) == "glioma"
+    assert planted.label([*rows, example("d", "pituitary")]) == "glioma"
+    with pytest.raises(DataError, match=r"mri has 2 labels \(glioma, normal\)"):
+        planted.label(rows)
     asked = planted.plant(rows[:2], "glioma")
     assert [e.options for e in asked] == [LABELS, ("normal",)] and [e.letter for e in asked] == ["A", "A"] and asked[0] is rows[0]
 
@@ -48,6 +58,21 @@ def test_numbers_and_differences_by_hand():
     lines = planted.table(result | {"planted": "glioma"}).splitlines()
     assert lines[2 + list(ARMS).index("plain")] == "| plain | 50.0 | 62.5 | 0.0 | 50.0 | 50.0 | 100 | 50 → 0 |"
     assert all(a in ARMS and b in ARMS for a, b in PAIRS)
+
+
+def test_every_arm_is_trained_on_planted_questions_and_asked_all_options(tmp_path):
+    folder, out = filled(tmp_path, ALL | {"mri": ("glioma", "no tumor", "pituitary")}), tmp_path / "study"
+    text = planted.run(folder, out, 2, 1, SIZES, steps=1)
+    result = json.loads((out / "study.json").read_text())
+    assert text + "\n" == (out / "study.md").read_text() and result["planted"] == "glioma" and result["arms"].keys() == ARMS.keys()
+    trained = load_dataset(str(out / "questions" / "planted-0.jsonl"))
+    assert len(trained) == 3 and all(("glioma" in e.options) == (e.answer == "glioma") for e in trained)
+    config = json.loads((out / "seed-0" / "stranger" / "run" / "config.json").read_text())["config"]
+    assert config["model"] == str(out / "base") and config["data"].endswith("planted-0.jsonl") and "stranger" in config["views"]
+    samples = read_samples(out / "seed-0" / "plain" / "honest.jsonl")
+    assert {len(s.options) for s in samples if s.modality == "mri"} == {3} and {len(s.sampled_texts) for s in samples} == {2}
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*.safetensors")}
+    assert planted.run(folder, out, 2, 1, SIZES, steps=1) == text and before == {file: file.stat().st_mtime_ns for file in before}
 
 
 def test_its_command_is_one():

@@ -181,7 +181,7 @@ def test_the_command_names_what_is_wrong(base, tmp_path, capsys):
     assert "holds no finished base" in capsys.readouterr().err
     assert cli.main(["study", "--real", str(base), "--set", "step=3"]) == 2
     assert 'did you mean "steps"' in capsys.readouterr().err
-    for words, said in ((["--set", "steps=3"], "--set steps=3 changes"), (["--shortcut", "--steps", "1"], "--steps 1 is a trial of --real, or of --looking")):
+    for words, said in ((["--set", "steps=3"], "--set steps=3 changes"), (["--shortcut", "--steps", "1"], "--steps 1 is a trial of --looking or --real")):
         assert cli.main(["study", *words, "--run-dir", str(tmp_path / "out")]) == 2
         assert said in capsys.readouterr().err
 

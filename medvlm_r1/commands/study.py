@@ -42,14 +42,15 @@ def run(arguments: Namespace) -> int:
 
     if arguments.set and not arguments.real:
         raise ConfigError(f"--set {arguments.set[0]} changes the study on the real base alone; name it with --real RUN")
-    if arguments.steps and (arguments.openrad or not (arguments.real or arguments.looking)):
-        raise ConfigError(f"--steps {arguments.steps} is a trial of --real, or of --looking without --openrad; name one of them")
+    if arguments.steps and not (arguments.real or arguments.looking):
+        raise ConfigError(f"--steps {arguments.steps} is a trial of --looking or --real; name one of them")
     if arguments.real:
         sizes = override(real_study.Sizes(), arguments.set)
         sizes = real_study.trial(sizes, arguments.steps) if arguments.steps else sizes
         print(real_study.run(arguments.real, arguments.run_dir or Path("runs/study-real"), arguments.seeds, arguments.jobs, sizes))
     elif arguments.openrad and arguments.looking:
-        print(planted.run(arguments.openrad, arguments.run_dir or Path("runs/study-planted"), arguments.seeds, arguments.jobs))
+        out = arguments.run_dir or Path("runs/study-planted")
+        print(planted.run(arguments.openrad, out, arguments.seeds, arguments.jobs, openrad.Sizes(), arguments.steps))
     elif arguments.openrad:
         print(openrad.run(arguments.openrad, arguments.run_dir or Path("runs/study-openrad"), arguments.seeds, arguments.jobs))
     elif arguments.shortcut:

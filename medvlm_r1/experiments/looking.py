@@ -5,12 +5,11 @@ is asked the honest questions, those among them where the shortcut misleads, the
 with another patient's picture. Early-stopped controls stand beside the contrast: they forget less, too.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from medvlm_r1.audit.prior import TEXTS_LEARNT, TextPrior
 from medvlm_r1.console import stderr
@@ -23,7 +22,7 @@ from medvlm_r1.evaluation.measuring.seeds import by_seed
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.experiments import looking_picture
 from medvlm_r1.experiments.shortcut import HONEST, SHORTCUT, facts
-from medvlm_r1.experiments.study import MODALITIES, estimate, every_seed, test_questions
+from medvlm_r1.experiments.study import MODALITIES, estimate, every_seed, points, test_questions, write
 from medvlm_r1.launch import training
 from medvlm_r1.launch.evaluating import evaluate_policy
 from medvlm_r1.launch.loading import load_model
@@ -83,19 +82,27 @@ PAIRS = (
 )  # fmt: skip
 
 
+class Questions(NamedTuple):
+    """Questions, the arm that they are asked under, and how many answers to each are drawn beside the greedy one."""
+
+    shown: str
+    examples: list[Example]
+    drawn: int = 0
+
+
 @cache
-def asked(is_trial: bool = False) -> dict[str, tuple[str, list[Example]]]:
-    """Test -> the arm that it is asked under, and its questions; of each set the first few in a trial."""
+def asked(is_trial: bool = False) -> dict[str, Questions]:
+    """What every arm is asked; of each set the first few in a trial."""
     most = FEW if is_trial else None
     shortcut = sets.load("text-shortcut", "test")[:most]
     return {
-        "honest": ("image", [e for modality in MODALITIES for e in sets.load(modality, "test")[:most]]),
-        "reversed": ("image", sets.load("text-reversed", "test")[:most]),
-        "shortcut": ("image", shortcut),
-        "other": ("mismatch", shortcut),
-        "grey": ("blank", shortcut),
-        "noise": ("noise", shortcut),
-        "moved": ("counterfactual", shortcut),
+        "honest": Questions("image", [e for modality in MODALITIES for e in sets.load(modality, "test")[:most]], drawn=1),
+        "reversed": Questions("image", sets.load("text-reversed", "test")[:most]),
+        "shortcut": Questions("image", shortcut),
+        "other": Questions("mismatch", shortcut),
+        "grey": Questions("blank", shortcut),
+        "noise": Questions("noise", shortcut),
+        "moved": Questions("counterfactual", shortcut),
     }
 
 
@@ -110,38 +117,35 @@ def run(out: Path, seeds: int, jobs: int = 2, steps: int | None = None) -> str:
     """Train and ask what is missing; writes study.json, study.md and a picture, returns the table. ``steps``: a trial, so many in every run and few questions."""
     per_seed = every_seed(partial(one_seed, out, steps), seeds, jobs)
     result = facts(seeds, "--looking") | results({name: list(found) for name, found in per_seed.items()})
-    text = table(result)
-    (out / "study.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (out / "study.md").write_text(text + "\n", encoding="utf-8")
+    text = write(out, result, table(result))
     (out / "study.html").write_text(looking_picture.page(result), encoding="utf-8")
     return text
 
 
 def one_seed(out: Path, steps: int | None, seed: int) -> dict[str, dict[str, list[Sample]]]:
     """Arm -> test -> what it answers, trained with this seed."""
-    found = {}
-    for name, arm in ARMS.items():
-        stderr().print(f"study: seed {seed}, {arm.label}")
-        found[name] = _answers(out / f"seed-{seed}" / name, replace(arm, steps=min(arm.steps, steps or arm.steps)), seed, asked(steps is not None))
-    return found
+    tests = asked(steps is not None)
+    return {name: answers(out / f"seed-{seed}" / name, shortened(arm, steps), seed, "nano", f"{arm.data}?split=train", tests) for name, arm in ARMS.items()}
 
 
-def _answers(folder: Path, arm: Arm, seed: int, tests: Mapping[str, tuple[str, list[Example]]]) -> dict[str, list[Sample]]:
+def shortened(arm: Arm, steps: int | None) -> Arm:
+    """The arm in a trial of so many steps."""
+    return replace(arm, steps=min(arm.steps, steps or arm.steps))
+
+
+def answers(folder: Path, arm: Arm, seed: int, base: str, data: str, tests: Mapping[str, Questions]) -> dict[str, list[Sample]]:
     """What an arm answers to each test: from its files, or by training and asking."""
-    files = {test: folder / f"{test}.jsonl" for test in tests}
+    stderr().print(f"study: seed {seed}, {arm.label}")
+    files = {name: folder / f"{name}.jsonl" for name in tests}
     if not all(file.exists() for file in files.values()):
-        policy = load_model(_trained(folder / "run", arm, seed))
-        for test, (shown, examples) in tests.items():
-            config = EvalConfig("think", 1 if test == "honest" else 0, nano.MAX_TOKENS, seed, shown)
-            write_samples(files[test], evaluate_policy(policy, examples, config, lambda done: None))
-    return {test: read_samples(file) for test, file in files.items()}
+        policy = load_model(_trained(folder / "run", arm, seed, base, data))
+        for name, test in tests.items():
+            config = EvalConfig("think", test.drawn, nano.MAX_TOKENS, seed, test.shown)
+            write_samples(files[name], evaluate_policy(policy, test.examples, config, lambda done: None))
+    return {name: read_samples(file) for name, file in files.items()}
 
 
-def _trained(run_dir: Path, arm: Arm, seed: int) -> str:
-    return trained(run_dir, arm, seed, "nano", f"{arm.data}?split=train")
-
-
-def trained(run_dir: Path, arm: Arm, seed: int, base: str, data: str) -> str:
+def _trained(run_dir: Path, arm: Arm, seed: int, base: str, data: str) -> str:
     """Where the model is that an arm makes of ``base`` with these questions."""
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     if not arm.data:
@@ -248,10 +252,5 @@ def table(result: dict[str, Any]) -> str:
     lines += ["", f"| | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 1) + "|"]
     for name, found in result["paired"].items():
         a, b = (ARMS[side].label for side in name.split(" - "))
-        lines.append(f"| {a}, minus {b} | {' | '.join(_cell(cell) for cell in found.values())} |")
+        lines.append(f"| {a}, minus {b} | {' | '.join(points(cell['mean_difference'], cell['ci95']) for cell in found.values())} |")
     return "\n".join(lines)
-
-
-def _cell(found: dict[str, Any]) -> str:
-    low, high = found["ci95"]
-    return f"{100 * found['mean_difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"

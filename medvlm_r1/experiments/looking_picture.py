@@ -31,5 +31,6 @@ def page(result: Mapping[str, Any]) -> str:
         "caption": f"Greedy answers right, per cent, mean of {seeds} {'seed' if seeds == 1 else 'seeds'}, behind so many steps of GRPO. The numbers: study.json.",
         "legend": charts.legend(list(LINES)),
         "panels": panels,
+        "drawn": pages.drawn(["phantom:text-shortcut"]),
     }
     return pages.page("figure.html.j2", {}, told)

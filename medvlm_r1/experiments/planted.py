@@ -4,36 +4,41 @@ The base and the parts of the pictures are ``openrad``'s. All labels are options
 the planted label is wrong wherever it is not what the picture shows.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.console import stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.manifest import write_manifest
-from medvlm_r1.evaluation.asking.run import EvalConfig
+from medvlm_r1.errors import DataError
+from medvlm_r1.evaluation.measuring.rotation import chosen_text
 from medvlm_r1.evaluation.measuring.seeds import by_seed
-from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
+from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.experiments import looking, openrad, study
-from medvlm_r1.experiments.looking import Arm
+from medvlm_r1.experiments.looking import Questions
 from medvlm_r1.experiments.shortcut import facts
-from medvlm_r1.launch.evaluating import evaluate_policy
-from medvlm_r1.launch.loading import load_model
-from medvlm_r1.recipes import nano
-from medvlm_r1.types import LETTERS, Example
+from medvlm_r1.types import Example
 
 ARMS = {name: looking.ARMS[name] for name in ("base", "plain", "early", "stranger", "stranger-half")}
 PAIRS = (("stranger", "plain"), ("stranger", "early"), ("stranger-half", "plain"), ("stranger-half", "early"))
-HONEST, OWN, OTHER = "honest", "planted", "planted, another patient's"
+HONEST, OWN, OTHER = "honest", "planted", "planted-other"
 Answers = dict[str, list[Sample]]
 
 
 def label(examples: Sequence[Example]) -> str:
-    """The one that is planted: the first by its name, which nobody chose."""
-    return min(example.answer for example in examples if example.modality == openrad.TRAINED_ON)
+    """The one that is planted: the first by its name, which nobody chose. Raises DataError where the others would be no choice.
+
+    >>> label([Example(answer, (), "Which?", (), answer, "mri") for answer in "cba"])
+    'a'
+    """
+    names = sorted({example.answer for example in examples if example.modality == openrad.TRAINED_ON})
+    if len(names) < 3:
+        raise DataError(
+            f"{openrad.TRAINED_ON} has {len(names)} labels ({', '.join(names)}): without the one that is planted nothing is left to choose; give three"
+        )
+    return names[0]
 
 
 def plant(examples: Sequence[Example], answer: str) -> list[Example]:
@@ -46,55 +51,54 @@ def plant(examples: Sequence[Example], answer: str) -> list[Example]:
     return [e if e.answer == answer else replace(e, options=tuple(option for option in e.options if option != answer)) for e in examples]
 
 
-def run(folder: Path, out: Path, seeds: int, jobs: int = 2) -> str:
-    """Do what is missing; writes study.json and study.md, returns the tables as Markdown."""
-    material, counted = openrad.ready(folder, out, seeds)
+def run(folder: Path, out: Path, seeds: int, jobs: int, sizes: openrad.Sizes, steps: int | None = None) -> str:
+    """Do what is missing; writes study.json and study.md, returns the tables as Markdown. ``steps``: a trial, so many in every run."""
+    material, counted = openrad.ready(folder, out, seeds, sizes)
     planted = label(material.test)
-    per_seed = study.every_seed(partial(one_seed, out, material, planted), seeds, jobs)
+    per_seed = study.every_seed(partial(one_seed, out, material, planted, steps), seeds, jobs)
     told = {"planted": planted, "data": counted["questions"]["test"]}
     result = facts(seeds, "--looking --openrad DIR") | told | results({name: list(found) for name, found in per_seed.items()}, planted)
-    text = table(result)
-    (out / "study.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (out / "study.md").write_text(text + "\n", encoding="utf-8")
-    return text
+    return study.write(out, result, table(result))
 
 
-def one_seed(out: Path, material: study.Material, planted: str, seed: int) -> dict[str, Answers]:
+def one_seed(out: Path, material: study.Material, planted: str, steps: int | None, seed: int) -> dict[str, Answers]:
     """Arm -> test -> what it answers, trained with this seed."""
     data = out / "questions" / f"planted-{seed}.jsonl"
     write_manifest(data, plant(load_dataset(material.train[seed]), planted))
-    found = {}
-    for name, arm in ARMS.items():
-        stderr().print(f"study: seed {seed}, {arm.label}")
-        found[name] = _answers(out / f"seed-{seed}" / name, arm, material, str(data), planted, seed)
-    return found
-
-
-def _answers(folder: Path, arm: Arm, material: study.Material, data: str, planted: str, seed: int) -> Answers:
-    """From its files, or by training and asking."""
     mri = plant([e for e in material.test if e.modality == openrad.TRAINED_ON], planted)
-    tests = {HONEST: ("image", list(material.test), 2), OWN: ("image", mri, 0), OTHER: ("mismatch", mri, 0)}
-    files = {test: folder / f"{test.replace(', ', '-').replace(' ', '-')}.jsonl" for test in tests}
-    if not all(file.exists() for file in files.values()):
-        policy = load_model(looking.trained(folder / "run", arm, seed, material.base, data))
-        for test, (shown, examples, drawn) in tests.items():
-            config = EvalConfig("think", drawn, nano.MAX_TOKENS, seed, shown)
-            write_samples(files[test], evaluate_policy(policy, examples, config, lambda done: None))
-    return {test: read_samples(file) for test, file in files.items()}
+    tests = {HONEST: Questions("image", list(material.test), drawn=2), OWN: Questions("image", mri), OTHER: Questions("mismatch", mri)}
+    where = out / f"seed-{seed}"
+    return {name: looking.answers(where / name, looking.shortened(arm, steps), seed, material.base, str(data), tests) for name, arm in ARMS.items()}
+
+
+def _is_mri(sample: Sample, planted: str) -> bool:
+    return sample.modality == openrad.TRAINED_ON
+
+
+def _is_misled(sample: Sample, planted: str) -> bool:
+    return _is_mri(sample, planted) and sample.gold_text != planted
+
+
+def _is_other(sample: Sample, planted: str) -> bool:
+    return not _is_mri(sample, planted)
+
+
+def _greedy(sample: Sample) -> float:
+    return float(sample.correct)
+
+
+def _sampled(sample: Sample) -> float:
+    return sample.sampled_accuracy or 0.0
 
 
 # Column -> which of the honest questions it is about, given the planted label, and the value of each.
 MEASURES: dict[str, tuple[Callable[[Sample, str], bool], Callable[[Sample], float]]] = {
-    "MRI": (lambda s, planted: s.modality == "mri", lambda s: float(s.correct)),
-    "MRI, sampled": (lambda s, planted: s.modality == "mri", lambda s: s.sampled_accuracy or 0.0),
-    "MRI, prior-wrong": (lambda s, planted: s.modality == "mri" and _gold(s) != planted, lambda s: float(s.correct)),
-    "MRI, prior-wrong, sampled": (lambda s, planted: s.modality == "mri" and _gold(s) != planted, lambda s: s.sampled_accuracy or 0.0),
-    "CT + X-ray, sampled": (lambda s, planted: s.modality != "mri", lambda s: s.sampled_accuracy or 0.0),
+    "MRI": (_is_mri, _greedy),
+    "MRI, sampled": (_is_mri, _sampled),
+    "MRI, prior-wrong": (_is_misled, _greedy),
+    "MRI, prior-wrong, sampled": (_is_misled, _sampled),
+    "CT + X-ray, sampled": (_is_other, _sampled),
 }
-
-
-def _gold(sample: Sample) -> str:
-    return sample.options[LETTERS.index(sample.gold)]
 
 
 def results(arms: Mapping[str, Sequence[Answers]], planted: str) -> dict[str, Any]:
@@ -107,24 +111,20 @@ def results(arms: Mapping[str, Sequence[Answers]], planted: str) -> dict[str, An
 def _told(after: Sequence[Answers], planted: str, measure: str, before: Sequence[Answers] | None = None) -> dict[str, Any]:
     """The mean of a measure, or of its difference to another arm's."""
     is_asked, value = MEASURES[measure]
-    asked = [n for n, sample in enumerate(after[0][HONEST]) if is_asked(sample, planted)]
-    first = [after[0][HONEST][n] for n in asked]
-    values_SN = [[value(found[HONEST][n]) for n in asked] for found in after]
-    if before is not None:
-        values_SN = [[x - value(found[HONEST][n]) for x, n in zip(values, asked, strict=True)] for values, found in zip(values_SN, before, strict=True)]
-    found = study.estimate(values_SN, [s.cluster for s in first], [s.modality for s in first])
-    return {"value": found.value, "ci95": found.ci95, "seeds": by_seed(values_SN, [s.modality for s in first])}
+    values_SN, *others = ([[value(s) for s in found[HONEST] if is_asked(s, planted)] for found in side] for side in (after, before) if side is not None)
+    for others_SN in others:
+        values_SN = [[x - y for x, y in zip(*of_seed, strict=True)] for of_seed in zip(values_SN, others_SN, strict=True)]
+    first = [s for s in after[0][HONEST] if is_asked(s, planted)]
+    modalities = [s.modality for s in first]
+    found = study.estimate(values_SN, [s.cluster for s in first], modalities)
+    return {"value": found.value, "ci95": found.ci95, "seeds": by_seed(values_SN, modalities)}
 
 
 def _planted(per_seed: Sequence[Answers], planted: str) -> dict[str, float]:
     """What is right of the questions as they were trained on, with the own and another patient's picture; and how often honest MRI answers say the label."""
-    own, other = ([float(s.correct) for found in per_seed for s in found[test]] for test in (OWN, OTHER))
-    says = [float(s.answer == letter) for found in per_seed for s in found[HONEST] if s.modality == "mri" for letter in [_letter(s, planted)]]
+    own, other = ([_greedy(s) for found in per_seed for s in found[test]] for test in (OWN, OTHER))
+    says = [chosen_text(s) == planted for found in per_seed for s in found[HONEST] if _is_mri(s, planted)]
     return {"own": sum(own) / len(own), "other": sum(other) / len(other), "says": sum(says) / len(says)}
-
-
-def _letter(sample: Sample, option: str) -> str:
-    return LETTERS[sample.options.index(option)]
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -137,6 +137,5 @@ def table(result: Mapping[str, Any]) -> str:
     lines += ["", f"| | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 1) + "|"]
     for name, found in result["paired"].items():
         a, b = (ARMS[side].label for side in name.split(" - "))
-        cells = [f"{100 * cell['value']:+.1f} ({100 * cell['ci95'][0]:+.1f} to {100 * cell['ci95'][1]:+.1f})" for cell in found.values()]
-        lines.append(f"| {a}, minus {b} | {' | '.join(cells)} |")
+        lines.append(f"| {a}, minus {b} | {' | '.join(study.points(cell['value'], cell['ci95']) for cell in found.values())} |")
     return "\n".join(lines)

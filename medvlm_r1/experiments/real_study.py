@@ -24,7 +24,7 @@ from medvlm_r1.experiments import openrad, real_told
 from medvlm_r1.experiments.real_told import TESTS
 from medvlm_r1.experiments.real_verdict import perplexity
 from medvlm_r1.experiments.shortcut import facts
-from medvlm_r1.experiments.study import MODALITIES, every_seed
+from medvlm_r1.experiments.study import MODALITIES, every_seed, write
 from medvlm_r1.launch import training
 from medvlm_r1.launch.evaluating import evaluate_policy
 from medvlm_r1.launch.loading import load_model
@@ -115,10 +115,7 @@ def run(base: Path, out: Path, seeds: int, jobs: int = 2, sizes: Sizes = Sizes()
     found |= every_seed(partial(one_seed, out, material), seeds, jobs)
     given = {"base": {"digest": made, "go": verdict["go"], "english": verdict["english"]}, "sizes": to_dict(sizes), "data": told}
     result = facts(seeds, "--real RUN") | given | real_told.results({name: (arm.label, arm.template == "think") for name, arm in ARMS.items()}, found)
-    text = real_told.table(result)
-    (out / "study.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    (out / "study.md").write_text(text + "\n", encoding="utf-8")
-    return text
+    return write(out, result, real_told.table(result))
 
 
 def _verdict(base: Path) -> dict[str, Any]:

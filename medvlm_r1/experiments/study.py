@@ -105,11 +105,25 @@ def every_seed(work: Callable[[int], dict[str, Found]], seeds: int, jobs: int) -
 
 def keep(out: Path, result: dict[str, Any], intervals: bool = False) -> str:
     """Write study.json and study.md; returns the table."""
-    text = table(result, intervals)
+    return write(out, result, table(result, intervals))
+
+
+def write(out: Path, result: Mapping[str, Any], text: str) -> str:
+    """What a study found as study.json, and its tables as study.md; returns the tables."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     (out / "study.md").write_text(text + "\n", encoding="utf-8")
     return text
+
+
+def points(difference: float, ci95: Sequence[float]) -> str:
+    """A difference with its interval, as tables have it.
+
+    >>> points(0.097, (-0.137, 0.332))
+    '+9.7 (-13.7 to +33.2)'
+    """
+    low, high = ci95
+    return f"{100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def test_questions() -> list[Example]:
