@@ -58,7 +58,7 @@ def test_the_table_has_means_over_seeds_and_every_verdict():
 
 def test_the_study_says_how_it_was_made():
     found = shortcut.facts(3)
-    assert found.keys() == {"command", "hardware", "versions"}
+    assert found.keys() == {"date", "command", "hardware", "versions"}
     arguments = parser().parse_args(found["command"].split()[1:])
     assert (arguments.command, arguments.shortcut, arguments.seeds) == ("study", True, 3)
     assert found["hardware"].startswith(f"{os.cpu_count()} CPU cores, ")

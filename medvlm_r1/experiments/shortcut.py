@@ -5,6 +5,7 @@ answer away, one of them without ever seeing a picture, and one from
 ``phantom:mri``, where nothing but the picture does. All are asked the shortcut's held-out questions, and the honest ones.
 """
 
+import datetime
 import json
 import os
 from collections.abc import Sequence
@@ -63,6 +64,7 @@ def facts(seeds: int, which: str = "--shortcut") -> dict[str, Any]:
     """How the numbers were made."""
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
     return {
+        "date": datetime.date.today().isoformat(),
         "command": f"medvlm-r1 study {which} --seeds {seeds}",
         "hardware": f"{os.cpu_count()} CPU cores, {gpu}",
         "versions": {name: version(name) for name in ("torch", "transformers")},
