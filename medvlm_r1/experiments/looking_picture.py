@@ -28,7 +28,7 @@ def page(result: Mapping[str, Any]) -> str:
     panels = Markup("").join(charts.curves(title, points(result, measure)) for measure, title in PANELS.items())
     told = {
         "title": "Trained on questions whose option texts give the answers away",
-        "caption": f"Greedy answers right, per cent, mean of {seeds} {'seed' if seeds == 1 else 'seeds'}, behind so many steps of GRPO. The numbers: study.json.",
+        "caption": f"Greedy answers right, per cent, mean of {seeds} {'seed' if seeds == 1 else 'seeds'}, behind so many steps of GRPO; plain alone was stopped at 30, too. Numbers: study.json.",
         "legend": charts.legend(list(LINES)),
         "panels": panels,
         "drawn": pages.drawn(["phantom:text-shortcut"]),
