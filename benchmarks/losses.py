@@ -44,8 +44,8 @@ def config(name: str, steps: int, seed: int) -> Any:
     return override(find("nano", "grpo"), [f"steps={steps}", f"save_every={steps}", f"seed={seed}", *ARMS[name]])
 
 
-def one_seed(args: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Arm -> its answers with the picture (greedy and drawn) and without (greedy); "base" is the model before."""
+def of_arm(args: argparse.Namespace, seed: int, name: str) -> dict[str, Any]:
+    """Its answers with the picture (greedy and drawn) and without (greedy); "base" is the model before."""
     from medvlm_r1.evaluation.asking.run import EvalConfig
     from medvlm_r1.evaluation.samples import read_samples, write_samples
     from medvlm_r1.experiments.study import test_questions
@@ -54,22 +54,19 @@ def one_seed(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     from medvlm_r1.launch.loading import load_model
     from medvlm_r1.recipes import nano
 
-    test = [example for m in SCOPES["all"] for example in [e for e in test_questions() if e.modality == m][: args.questions]]
-    found: dict[str, Any] = {}
-    for name in ["base", *args.losses]:
-        folder = args.out / f"seed-{seed}" / name
-        files = {arm: folder / f"{arm}.jsonl" for arm in ("image", "blank")}
-        if not files["blank"].exists():
-            say(f"seed {seed}, {name}")
-            model = "nano"
-            if name != "base":
-                training.run(config(name, args.steps, seed), folder / "run", resume=True)
-                model = str(training.trained_model(folder / "run"))
-            folder.mkdir(parents=True, exist_ok=True)
-            for arm, drawn in (("image", args.samples), ("blank", 0)):
-                write_samples(files[arm], evaluate_policy(load_model(model), test, EvalConfig("think", drawn, nano.MAX_TOKENS, seed, arm), lambda done: None))
-        found[name] = {arm: read_samples(file) for arm, file in files.items()}
-    return found
+    folder = args.out / f"seed-{seed}" / name
+    files = {arm: folder / f"{arm}.jsonl" for arm in ("image", "blank")}
+    if not files["blank"].exists():
+        say(f"seed {seed}, {name}")
+        test = [example for m in SCOPES["all"] for example in [e for e in test_questions() if e.modality == m][: args.questions]]
+        model = "nano"
+        if name != "base":
+            training.run(config(name, args.steps, seed), folder / "run", resume=True)
+            model = str(training.trained_model(folder / "run"))
+        folder.mkdir(parents=True, exist_ok=True)
+        for arm, drawn in (("image", args.samples), ("blank", 0)):
+            write_samples(files[arm], evaluate_policy(load_model(model), test, EvalConfig("think", drawn, nano.MAX_TOKENS, seed, arm), lambda done: None))
+    return {arm: read_samples(file) for arm, file in files.items()}
 
 
 def figures(samples: dict[str, list[dict[str, Any]]], args: argparse.Namespace) -> dict[str, Any]:
@@ -121,7 +118,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--questions", type=int, default=300, help="of each modality")
     parser.add_argument("--samples", type=int, default=4, help="drawn answers to each question")
-    parser.add_argument("--jobs", type=int, default=2, help="seeds at a time, one thread each")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time, one thread each")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/bench/losses")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -136,7 +133,7 @@ def main() -> None:
     started = time.monotonic()
     result = {
         "setting": {key: value for key, value in vars(args).items() if key not in ("json", "out")},
-        **figures(every_seed(partial(one_seed, args), args.seeds, args.jobs), args),
+        **figures(every_seed(partial(of_arm, args), {name: name for name in ("base", *args.losses)}, args.seeds, args.jobs), args),
         "seconds": time.monotonic() - started,
         "hardware": hardware(),
         "versions": {name: version(name) for name in ("torch", "transformers")},

@@ -30,7 +30,7 @@ def register(commands: Commands) -> None:
         "--steps", type=whole(1), metavar="N", help="with --looking or --real: a trial of so many steps a run and few questions, to see whether all works"
     )
     sub.add_argument("--seeds", type=whole(1), default=5)
-    sub.add_argument("--jobs", type=whole(1), default=2, help="seeds at a time, one thread each (default: %(default)s)")
+    sub.add_argument("--jobs", type=whole(1), default=2, help="trainings at a time, one thread each (default: %(default)s)")
     sub.add_argument("--run-dir", type=Path, help="where it goes; runs/study, or runs/study- and openrad, shortcut, looking, planted or real if left out")
 
 

@@ -115,17 +115,17 @@ def misleading() -> frozenset[str]:
 
 def run(out: Path, seeds: int, jobs: int = 2, steps: int | None = None) -> str:
     """Train and ask what is missing; writes study.json, study.md and a picture, returns the table. ``steps``: a trial, so many in every run and few questions."""
-    per_seed = every_seed(partial(one_seed, out, steps), seeds, jobs)
+    per_seed = every_seed(partial(under_seed, out, steps), {name: name for name in ARMS}, seeds, jobs)
     result = facts(seeds, "--looking") | results({name: list(found) for name, found in per_seed.items()})
     text = write(out, result, table(result))
     (out / "study.html").write_text(looking_picture.page(result), encoding="utf-8")
     return text
 
 
-def one_seed(out: Path, steps: int | None, seed: int) -> dict[str, dict[str, list[Sample]]]:
-    """Arm -> test -> what it answers, trained with this seed."""
-    tests = asked(steps is not None)
-    return {name: answers(out / f"seed-{seed}" / name, shortened(arm, steps), seed, "nano", f"{arm.data}?split=train", tests) for name, arm in ARMS.items()}
+def under_seed(out: Path, steps: int | None, seed: int, name: str) -> dict[str, list[Sample]]:
+    """Test -> what an arm answers, trained with this seed."""
+    arm = shortened(ARMS[name], steps)
+    return answers(out / f"seed-{seed}" / name, arm, seed, "nano", f"{arm.data}?split=train", asked(steps is not None))
 
 
 def shortened(arm: Arm, steps: int | None) -> Arm:

@@ -55,7 +55,7 @@ class Sizes:
 def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes()) -> str:
     """Do what is missing of the study; returns the table as Markdown, also kept in ``out``."""
     material, facts = ready(folder, out, seeds, sizes)
-    samples = study.every_seed(partial(study.one_seed, out, ARMS, material), seeds, jobs)
+    samples = study.every_seed(partial(study.of_arm, out, material), study.trainings(ARMS), seeds, jobs)
     reserve = load_dataset(str(out / "questions" / "reserve.jsonl"))
     result = study.results(samples, text_prior(reserve, material.test, train_size=sizes.train), SCOPES)
     return study.keep(out, result | {"reports": reports(samples), "no_letter": no_letter(samples), "data": facts}, intervals=True)

@@ -55,20 +55,23 @@ def run(folder: Path, out: Path, seeds: int, jobs: int, sizes: openrad.Sizes, st
     """Do what is missing; writes study.json and study.md, returns the tables as Markdown. ``steps``: a trial, so many in every run."""
     material, counted = openrad.ready(folder, out, seeds, sizes)
     planted = label(material.test)
-    per_seed = study.every_seed(partial(one_seed, out, material, planted, steps), seeds, jobs)
+    for seed, train in enumerate(material.train):
+        write_manifest(_questions(out, seed), plant(load_dataset(train), planted))
+    per_seed = study.every_seed(partial(under_seed, out, material, planted, steps), {name: name for name in ARMS}, seeds, jobs)
     told = {"planted": planted, "data": counted["questions"]["test"]}
     result = facts(seeds, "--looking --openrad DIR") | told | results({name: list(found) for name, found in per_seed.items()}, planted)
     return study.write(out, result, table(result))
 
 
-def one_seed(out: Path, material: study.Material, planted: str, steps: int | None, seed: int) -> dict[str, Answers]:
-    """Arm -> test -> what it answers, trained with this seed."""
-    data = out / "questions" / f"planted-{seed}.jsonl"
-    write_manifest(data, plant(load_dataset(material.train[seed]), planted))
+def under_seed(out: Path, material: study.Material, planted: str, steps: int | None, seed: int, name: str) -> Answers:
+    """Test -> what an arm answers, trained with this seed."""
     mri = plant([e for e in material.test if e.modality == openrad.TRAINED_ON], planted)
     tests = {HONEST: Questions("image", list(material.test), drawn=2), OWN: Questions("image", mri), OTHER: Questions("mismatch", mri)}
-    where = out / f"seed-{seed}"
-    return {name: looking.answers(where / name, looking.shortened(arm, steps), seed, material.base, str(data), tests) for name, arm in ARMS.items()}
+    return looking.answers(out / f"seed-{seed}" / name, looking.shortened(ARMS[name], steps), seed, material.base, str(_questions(out, seed)), tests)
+
+
+def _questions(out: Path, seed: int) -> Path:
+    return out / "questions" / f"planted-{seed}.jsonl"
 
 
 def _is_mri(sample: Sample, planted: str) -> bool:

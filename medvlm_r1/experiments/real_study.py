@@ -112,7 +112,7 @@ def run(base: Path, out: Path, seeds: int, jobs: int = 2, sizes: Sizes = Sizes()
     train = tuple(openrad.drawn(out, reserve, seed, sizes.train) for seed in range(seeds))
     material = Material(str(base / "model"), test, train, sizes)
     found = {name: [_of_arm(out / "base", name, material, 0)] * seeds for name, arm in ARMS.items() if not arm.kind}
-    found |= every_seed(partial(one_seed, out, material), seeds, jobs)
+    found |= every_seed(partial(_under_seed, out, material), {name: (arm.kind, arm.recipe) for name, arm in ARMS.items() if arm.kind}, seeds, jobs)
     given = {"base": {"digest": made, "go": verdict["go"], "english": verdict["english"]}, "sizes": to_dict(sizes), "data": told}
     result = facts(seeds, "--real RUN") | given | real_told.results({name: (arm.label, arm.template == "think") for name, arm in ARMS.items()}, found)
     return write(out, result, real_told.table(result))
@@ -167,9 +167,8 @@ def level(examples: list[Example], most: int) -> list[Example]:
     return [e for m, of in there.items() for e in openrad.even([e for e in examples if e.modality == m], min(most, len(of) * min(of.values())))]
 
 
-def one_seed(out: Path, material: Material, seed: int) -> dict[str, Found]:
-    """What each trained arm answers, trained with this seed."""
-    return {name: _of_arm(out / f"seed-{seed}", name, material, seed) for name, arm in ARMS.items() if arm.kind}
+def _under_seed(out: Path, material: Material, seed: int, name: str) -> Found:
+    return _of_arm(out / f"seed-{seed}", name, material, seed)
 
 
 def _of_arm(folder: Path, name: str, material: Material, seed: int) -> Found:

@@ -5,7 +5,7 @@ controls take away from it. ``docs/study.md`` reads the table.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing import get_context
@@ -85,22 +85,34 @@ ARMS = {
 def run(out: Path, seeds: int, jobs: int = 2) -> str:
     """Train and evaluate what is missing; returns the table as Markdown, also kept in ``out``."""
     test = test_questions()
-    samples = every_seed(partial(one_seed, out, ARMS, Material("nano", test)), seeds, jobs)
+    samples = every_seed(partial(of_arm, out, Material("nano", test)), trainings(ARMS), seeds, jobs)
     return keep(out, results(samples, text_prior(sets.load("mri", "train"), test), SCOPES))
 
 
-def every_seed(work: Callable[[int], dict[str, Found]], seeds: int, jobs: int) -> dict[str, list[Found]]:
-    """Arm -> what it answers under each seed. ``jobs`` seeds run at a time, one thread each.
+def every_seed(work: Callable[[int, str], Found], arms: Mapping[str, Hashable], seeds: int, jobs: int) -> dict[str, list[Found]]:
+    """Arm -> what it answers under each seed, which ``work(seed, arm)`` finds; ``arms``: what each of them trains.
 
-    Models this small lose more to two threads waiting for each other than they gain.
+    ``jobs`` trainings run at a time, one thread each: models this small lose more to two threads waiting for each other than they
+    gain. Arms that share a training follow one another.
     """
+    sharing: dict[Hashable, list[str]] = {}
+    for name, training_of in arms.items():
+        sharing.setdefault(training_of, []).append(name)
+    tasks = [(seed, names) for seed in range(seeds) for names in sharing.values()]
+    in_turn = partial(_in_turn, work)
     if jobs == 1:
         torch.set_num_threads(1)
-        per_seed = [work(seed) for seed in range(seeds)]
+        done = list(map(in_turn, tasks))
     else:
         with get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:
-            per_seed = pool.map(work, range(seeds), chunksize=1)
-    return {name: [one[name] for one in per_seed] for name in per_seed[0]}
+            done = pool.map(in_turn, tasks, chunksize=1)
+    found = {(seed, name): one for (seed, names), ones in zip(tasks, done, strict=True) for name, one in zip(names, ones, strict=True)}
+    return {name: [found[seed, name] for seed in range(seeds)] for name in arms}
+
+
+def _in_turn(work: Callable[[int, str], Found], task: tuple[int, Sequence[str]]) -> list[Found]:
+    seed, names = task
+    return [work(seed, name) for name in names]
 
 
 def keep(out: Path, result: dict[str, Any], intervals: bool = False) -> str:
@@ -131,18 +143,20 @@ def test_questions() -> list[Example]:
     return [example for modality in MODALITIES for example in sets.load(modality, "test")]
 
 
-def one_seed(out: Path, arms: Iterable[str], material: Material, seed: int) -> dict[str, list[Sample]]:
-    """What each arm answers under a seed."""
-    console, found = stderr(), {}
-    for name in arms:
-        console.print(f"study: seed {seed}, {ARMS[name].label}")
-        found[name] = _samples(out / f"seed-{seed}", name, material, seed)
-    return found
+def trainings(arms: Iterable[str]) -> dict[str, Hashable]:
+    """What each of these arms trains, for ``every_seed``.
+
+    >>> trainings(["grpo", "blank", "grpo-shown-blank"])
+    {'grpo': ('grpo', 'nano'), 'blank': ('grpo', 'nano-blank'), 'grpo-shown-blank': ('grpo', 'nano')}
+    """
+    return {name: (ARMS[name].kind, ARMS[name].recipe) for name in arms}
 
 
-def _samples(folder: Path, name: str, material: Material, seed: int) -> list[Sample]:
-    """What an arm answers: from its file, or by training and asking."""
-    file, arm = folder / f"{name}.jsonl", ARMS[name]
+def of_arm(out: Path, material: Material, seed: int, name: str) -> list[Sample]:
+    """What an arm answers under a seed: from its file, or by training and asking."""
+    stderr().print(f"study: seed {seed}, {ARMS[name].label}")
+    folder, arm = out / f"seed-{seed}", ARMS[name]
+    file = folder / f"{name}.jsonl"
     if file.exists():
         return read_samples(file)
     model = material.base
