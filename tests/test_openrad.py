@@ -21,7 +21,7 @@ from medvlm_r1.types import Example
 
 LABELS = {"mri": ("glioma", "no tumor"), "ct": ("COVID-19", "no COVID-19"), "xray": ("normal", "pneumonia")}
 SIZES = openrad.Sizes(
-    test=4, train=3, reserve=4, base=openrad_base.BaseConfig((Stage(2, 4, {"question": 0.5, "teacher": 0.5}, 1e-3),)),
+    openrad.Split(test=4, reserve=4), train=3, base=openrad_base.BaseConfig((Stage(2, 4, {"question": 0.5, "teacher": 0.5}, 1e-3),)),
     changes={"steps": 1, "prompts_per_step": 2, "save_every": 1},
 )  # fmt: skip
 OPENRAD = Path(__file__).parents[2] / "shared" / "data" / "openrad"
@@ -119,7 +119,7 @@ def test_a_folder_without_a_modality_is_refused(folder, tmp_path):
     rows = [line for line in (folder / "labels.csv").read_text().splitlines() if line.startswith(("file", "mri"))]
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     with pytest.raises(DataError, match="leaves no ct picture"):
-        openrad.prepare(tmp_path, tmp_path / "out", SIZES, Console(file=io.StringIO()))
+        openrad.prepare(tmp_path, tmp_path / "out", SIZES.split, Console(file=io.StringIO()))
 
 
 class Policy:

@@ -29,9 +29,9 @@ from medvlm_r1.rewards.naming import named_last
 from medvlm_r1.types import Example
 
 SIDE = 64  # four cells
-SIZES = openrad.Sizes(test=4, train=3, reserve=4)
+SPLIT = openrad.Split(test=4, reserve=4)
 CONFIG = real_base.RealConfig(
-    side=SIDE, sizes=SIZES, drawn=6, tower=real_tower.TowerStage(2, 4), projector=real_train.ProjectorStage(2, 4, 1),
+    side=SIDE, split=SPLIT, drawn=6, tower=real_tower.TowerStage(2, 4), projector=real_train.ProjectorStage(2, 4, 1),
     mixed=real_train.MixedStage(4, 4, rank=2, kept_every=2), bar=real_verdict.Bar(asked=4, samples=1, max_tokens=6),
 )  # fmt: skip
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_openrad import folder  # noqa: F401 - a fixture
-from test_real_base import SIDE, SIZES, one_thread, stand_in  # noqa: F401 - a fixture for all
+from test_real_base import SIDE, SPLIT, one_thread, stand_in  # noqa: F401 - a fixture for all
 
 from medvlm_r1.commands import main as cli
 from medvlm_r1.console import stderr
@@ -40,7 +40,7 @@ def answer(letter, named, name="q", modality="mri", drawn=()):
 def base(folder, tmp_path_factory):  # noqa: F811
     """What real-base leaves, of an untaught model, whose verdict has asked one question of each modality."""
     out = tmp_path_factory.mktemp("base") / "real"
-    openrad.prepare(folder, out / "questions", SIZES, stderr(), SIDE)
+    openrad.prepare(folder, out / "questions", SPLIT, stderr(), SIDE)
     checkpoint.save_model(stand_in(), out / "model")
     test = load_dataset(str(out / "questions" / "test.jsonl"))
     judged = [next(e for e in test if e.modality == m) for m in ("mri", "ct", "xray")]

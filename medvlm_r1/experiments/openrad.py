@@ -38,16 +38,27 @@ TRAINED_ON = "mri"
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How much of everything: ``reserve`` MRI questions stay out of the base's lessons, each seed trains on ``train`` of them.
+class Split:
+    """How a folder's questions are parted: at most ``test`` of each modality are asked, ``reserve`` MRI questions stay out of a base's lessons.
 
-    >>> Sizes(test=4).reserve
+    >>> Split(test=4).reserve
     1800
     """
 
-    test: int = 150  # of each modality, at most
-    train: int = 600
+    test: int = 150
     reserve: int = 1800
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything; each seed trains on ``train`` questions of the reserve.
+
+    >>> Sizes(Split(test=4)).train
+    600
+    """
+
+    split: Split = Split()
+    train: int = 600
     base: openrad_base.BaseConfig = openrad_base.BaseConfig()
     changes: dict[str, Any] = field(default_factory=dict)  # to the recipes of SFT and GRPO
 
@@ -65,7 +76,7 @@ def ready(folder: Path, out: Path, seeds: int, sizes: Sizes = Sizes()) -> tuple[
     """The base, which learns where it is missing, what is asked, what each seed trains on; and how many questions there are."""
     console = stderr()
     require_same(out, {"folder": folder.resolve().name, "sizes": to_dict(sizes)})
-    facts = prepare(folder, out / "questions", sizes, console)
+    facts = prepare(folder, out / "questions", sizes.split, console)
     if not (out / "base").exists():
         console.print("study: the base learns")
         lessons = load_dataset(str(out / "questions" / "base.jsonl"))
@@ -75,7 +86,7 @@ def ready(folder: Path, out: Path, seeds: int, sizes: Sizes = Sizes()) -> tuple[
     return study.Material(str(out / "base"), list(test), train, sizes.changes), facts
 
 
-def prepare(folder: Path, out: Path, sizes: Sizes, console: Console, side_px: int = IMAGE_PX) -> dict[str, Any]:
+def prepare(folder: Path, out: Path, split: Split, console: Console, side_px: int = IMAGE_PX) -> dict[str, Any]:
     """Write base.jsonl, reserve.jsonl and test.jsonl with their pictures, squares of ``side_px``; returns how many were kept and dropped."""
     done = out / "facts.json"
     if done.exists():
@@ -87,8 +98,8 @@ def prepare(folder: Path, out: Path, sizes: Sizes, console: Console, side_px: in
     train, test = sides(examples)
     clean, dropped = without_trained(train, test)
     mri = Dataset([e for e in train if e.modality == TRAINED_ON]).shuffle(seed=0)
-    reserve, others = mri.head(sizes.reserve), [e for e in train if e.modality != TRAINED_ON]
-    parts = {"base": [*mri[sizes.reserve :], *others], "reserve": list(reserve), "test": of_each(clean, sizes.test)}
+    reserve, others = mri.head(split.reserve), [e for e in train if e.modality != TRAINED_ON]
+    parts = {"base": [*mri[split.reserve :], *others], "reserve": list(reserve), "test": of_each(clean, split.test)}
     for name, part in parts.items():
         _require_all(name, part, folder, study.MODALITIES if name != "reserve" else (TRAINED_ON,))
         parts[name] = [squeezed(example, out / "pictures", side_px) for example in part]

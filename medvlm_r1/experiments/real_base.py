@@ -45,7 +45,7 @@ class RealConfig:
 
     seed: int = 0
     side: int = 192
-    sizes: openrad.Sizes = openrad.Sizes()
+    split: openrad.Split = openrad.Split()
     drawn: int = 1500
     tower: real_tower.TowerStage = real_tower.TowerStage()
     projector: real_train.ProjectorStage = real_train.ProjectorStage()
@@ -70,11 +70,11 @@ def run(folder: Path, out: Path, config: RealConfig = RealConfig(), parts: Parts
     console, work = stderr(), out / "work"
     with output_errors(out):
         work.mkdir(parents=True, exist_ok=True)
-    openrad.require_same(out, {"folder": folder.resolve().name, "sizes": to_dict(config.sizes), "side": config.side})
+    openrad.require_same(out, {"folder": folder.resolve().name, "split": to_dict(config.split), "side": config.side})
     if (found := _judged(out / "verdict.json")).get("config") == to_dict(config):
         return found
     policy = parts(out / "packages", config.side, config.seed)
-    facts = openrad.prepare(folder, out / "questions", config.sizes, console, config.side)
+    facts = openrad.prepare(folder, out / "questions", config.split, console, config.side)
     lessons, test = (load_dataset(str(out / "questions" / f"{name}.jsonl")) for name in ("base", "test"))
     before = real_verdict.perplexity(policy)
     own = real_verdict.own_answers(policy, real_lessons.GENERAL, work / f"own-{config.until('side')}.json")
