@@ -15,7 +15,7 @@ from medvlm_r1.console import stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.evaluation.measuring import thoughts
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
-from medvlm_r1.experiments import openrad, real_gallery, real_study, real_told
+from medvlm_r1.experiments import openrad, real_gallery, real_picture, real_study, real_told
 from medvlm_r1.launch import training
 from medvlm_r1.recipes import real
 from medvlm_r1.rollout.engine import Sampling
@@ -133,6 +133,17 @@ def test_numbers_and_differences_by_hand():
     assert "| GRPO, minus base | +50.0 (" in text and "| SFT | 25.0 | 0.0 | – | – | – | – | – | – |" in text
 
 
+def test_the_picture_has_a_row_of_each_arm_with_what_it_gets_right():
+    """Of MRI the base has one of two right, and none when drawn; GRPO one and both."""
+    named = {name: (name, name not in ("base-direct", "sft")) for name in real_picture.ROWS}
+    arms = dict.fromkeys(named, [found([1, 0, 0, 0, 0, 1], "A")] * 2) | {"grpo": [found([1, 0, 1, 1, 1, 1])] * 2}
+    result = real_told.results(named, arms)
+    rows = {mark.label: mark for mark in real_picture.marks(result, "mri")}
+    assert [(rows[name].value, rows[name].sampled, rows[name].role) for name in ("base", "GRPO")] == [(0.5, 0.0, "baseline"), (0.5, 1.0, "trained")]
+    page = real_picture.page(result)
+    assert "over 2 seeds and the patients" in page and page.count("<h3>") == 3 and page.count("<li title=") == 3 * len(rows) == 18
+
+
 # ---------------------------------------------------------------- the whole
 
 
@@ -140,6 +151,7 @@ def test_every_arm_is_trained_asked_and_told(told):
     out, text, result = told
     assert text + "\n" == (out / "study.md").read_text() and str(out) not in (out / "study.json").read_text()
     assert result["arms"].keys() == set(real_study.ARMS) and result["base"]["go"] is False
+    assert "over patients" in (out / "study.html").read_text()
     assert result["paired"].keys() == {"grpo - base", "grpo - sft", "grpo - early", "contrast - grpo"}
     config = json.loads((out / "seed-0/grpo-real-looking/config.json").read_text())["config"]
     assert config["views"]["stranger"] == {"format": 1.0, "accuracy": -1.0} and (config["prompts_per_step"], config["sampling"]["n"]) == (4, 8)

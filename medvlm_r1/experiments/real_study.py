@@ -20,7 +20,7 @@ from medvlm_r1.evaluation.asking.arms import ARMS as SHOWN
 from medvlm_r1.evaluation.asking.arms import FORCED, Asked
 from medvlm_r1.evaluation.asking.run import EvalConfig
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
-from medvlm_r1.experiments import openrad, real_told
+from medvlm_r1.experiments import openrad, real_picture, real_told
 from medvlm_r1.experiments.real_told import TESTS
 from medvlm_r1.experiments.real_verdict import perplexity
 from medvlm_r1.experiments.shortcut import facts
@@ -115,7 +115,9 @@ def run(base: Path, out: Path, seeds: int, jobs: int = 2, sizes: Sizes = Sizes()
     found |= every_seed(partial(_under_seed, out, material), {name: (arm.kind, arm.recipe) for name, arm in ARMS.items() if arm.kind}, seeds, jobs)
     given = {"base": {"digest": made, "go": verdict["go"], "english": verdict["english"]}, "sizes": to_dict(sizes), "data": told}
     result = facts(seeds, "--real RUN") | given | real_told.results({name: (arm.label, arm.template == "think") for name, arm in ARMS.items()}, found)
-    return write(out, result, real_told.table(result))
+    text = write(out, result, real_told.table(result))
+    (out / "study.html").write_text(real_picture.page(result), encoding="utf-8")
+    return text
 
 
 def _verdict(base: Path) -> dict[str, Any]:
