@@ -52,6 +52,7 @@ class Sizes:
     samples: int = 2  # drawn answers to each question; the base, which is asked once and not with every seed, gives twice as many
     max_tokens: int = 96
     grpo: dict[str, Any] = field(default_factory=dict)  # changes to its recipe, such as {"update.loss.kl_beta": 0}
+    without: tuple[str, ...] = ()  # arms left out
 
     @property
     def half(self) -> int:
