@@ -13,6 +13,7 @@ from test_real_base import SIDE, SPLIT, one_thread, stand_in  # noqa: F401 - a f
 from medvlm_r1.commands import main as cli
 from medvlm_r1.console import stderr
 from medvlm_r1.data.dataset import load_dataset
+from medvlm_r1.errors import ConfigError
 from medvlm_r1.evaluation.measuring import thoughts
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
 from medvlm_r1.experiments import openrad, real_gallery, real_picture, real_study, real_told
@@ -142,6 +143,19 @@ def test_the_picture_has_a_row_of_each_arm_with_what_it_gets_right():
     assert [(rows[name].value, rows[name].sampled, rows[name].role) for name in ("base", "GRPO")] == [(0.5, 0.0, "baseline"), (0.5, 1.0, "trained")]
     page = real_picture.page(result)
     assert "over 2 seeds and the patients" in page and page.count("<h3>") == 3 and page.count("<li title=") == 3 * len(rows) == 18
+
+
+def test_an_arm_left_out_is_in_no_pair_no_table_and_no_picture():
+    named = {name: (arm.label, arm.template == "think") for name, arm in real_study.chosen(["contrast", "early"]).items()}
+    result = real_told.results(named, {name: [found([1, 0, 0, 0, 0, 1], "A")] for name in named})
+    assert result["paired"].keys() == {"grpo - base", "grpo - sft"} and "contrast" not in real_told.table(result)
+    assert [mark.label for mark in real_picture.marks(result, "ct")] == ["base", "base, letter", "SFT", "GRPO"]
+
+
+@pytest.mark.parametrize("name", ["grpo", "base", "contrasts"])
+def test_what_the_study_is_about_cannot_be_left_out(name):
+    with pytest.raises(ConfigError, match=f'"without" names {name}; arms that can be left out are base-direct, sft, early, contrast$'):
+        real_study.chosen([name])
 
 
 # ---------------------------------------------------------------- the whole

@@ -25,8 +25,8 @@ CAPTION = (
 
 
 def marks(result: Mapping[str, Any], modality: str) -> list[charts.Mark]:
-    """A row of each arm."""
-    cells = {name: {way: result["arms"][name]["measures"][way][modality] for way in ("greedy", "sampled")} for name in ROWS}
+    """A row of each arm that there is."""
+    cells = {name: {way: result["arms"][name]["measures"][way][modality] for way in ("greedy", "sampled")} for name in ROWS if name in result["arms"]}
     return [charts.Mark(ROWS[name][0], of["greedy"]["value"], of["greedy"]["ci95"], ROWS[name][1], of["sampled"]["value"]) for name, of in cells.items()]
 
 

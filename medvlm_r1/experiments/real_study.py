@@ -5,6 +5,7 @@ a grey one and another patient's, and made to answer after half of their thought
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from medvlm_r1.console import notice, stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.data.leak import require_apart
 from medvlm_r1.data.manifest import write_manifest
-from medvlm_r1.errors import DataError, RunError
+from medvlm_r1.errors import ConfigError, DataError, RunError
 from medvlm_r1.evaluation.asking.arms import ARMS as SHOWN
 from medvlm_r1.evaluation.asking.arms import FORCED, Asked
 from medvlm_r1.evaluation.asking.run import EvalConfig
@@ -103,19 +104,30 @@ Answers = dict[str, list[Sample]]  # test -> samples
 Found = tuple[Answers, float]  # and the perplexity of held English
 
 
+def chosen(without: Sequence[str]) -> dict[str, Arm]:
+    """The arms, without these. Raises ConfigError for one that is unknown, and for the two that the study is about.
+
+    >>> list(chosen(["contrast", "early"]))
+    ['base', 'base-direct', 'sft', 'grpo']
+    """
+    if wrong := [name for name in without if name not in ARMS or name in ("base", "grpo")]:
+        raise ConfigError(f'"without" names {wrong[0]}; arms that can be left out are {", ".join(name for name in ARMS if name not in ("base", "grpo"))}')
+    return {name: arm for name, arm in ARMS.items() if name not in without}
+
+
 def run(base: Path, out: Path, seeds: int, jobs: int = 2, sizes: Sizes = Sizes()) -> str:
     """Do what is missing of the study on the base that ``real-base`` left in ``base``; returns the tables as Markdown, also kept in ``out``."""
-    verdict = _verdict(base)
+    verdict, arms = _verdict(base), chosen(sizes.without)
     made = of_model(base / "model")["model.safetensors"]
     openrad.require_same(out, {"base": made, "sizes": to_dict(sizes)})
     test, told = fresh(base, out, sizes.asked)
     reserve = load_dataset(str(base / "questions" / "reserve.jsonl"))
     train = tuple(openrad.drawn(out, reserve, seed, sizes.train) for seed in range(seeds))
     material = Material(str(base / "model"), test, train, sizes)
-    found = {name: [_of_arm(out / "base", name, material, 0)] * seeds for name, arm in ARMS.items() if not arm.kind}
-    found |= every_seed(partial(_under_seed, out, material), {name: (arm.kind, arm.recipe) for name, arm in ARMS.items() if arm.kind}, seeds, jobs)
+    found = {name: [_of_arm(out / "base", name, material, 0)] * seeds for name, arm in arms.items() if not arm.kind}
+    found |= every_seed(partial(_under_seed, out, material), {name: (arm.kind, arm.recipe) for name, arm in arms.items() if arm.kind}, seeds, jobs)
     given = {"base": {"digest": made, "go": verdict["go"], "english": verdict["english"]}, "sizes": to_dict(sizes), "data": told}
-    result = facts(seeds, "--real RUN") | given | real_told.results({name: (arm.label, arm.template == "think") for name, arm in ARMS.items()}, found)
+    result = facts(seeds, "--real RUN") | given | real_told.results({name: (arm.label, arm.template == "think") for name, arm in arms.items()}, found)
     text = write(out, result, real_told.table(result))
     (out / "study.html").write_text(real_picture.page(result), encoding="utf-8")
     return text

@@ -52,7 +52,7 @@ def results(named: Mapping[str, tuple[str, bool]], found: Mapping[str, Sequence[
 
     ``named``: each arm's label, and whether it is asked to think.
     """
-    paired = {f"{a} - {b}": {m: {s: _told(m, SCOPES[s], found[a], found[b]) for s in SCOPES} for m in COMPARED} for a, b in PAIRS}
+    paired = {f"{a} - {b}": {m: {s: _told(m, SCOPES[s], found[a], found[b]) for s in SCOPES} for m in COMPARED} for a, b in PAIRS if a in named and b in named}
     arms = {name: {"label": label} | _numbers(found[name], thinks) for name, (label, thinks) in named.items()}
     return {"chance": metrics.chance(found["base"][0][0]["image"]), "arms": arms, "paired": paired}
 
