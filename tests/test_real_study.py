@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -150,6 +151,12 @@ def test_an_arm_left_out_is_in_no_pair_no_table_and_no_picture():
     result = real_told.results(named, {name: [found([1, 0, 0, 0, 0, 1], "A")] for name in named})
     assert result["paired"].keys() == {"grpo - base", "grpo - sft"} and "contrast" not in real_told.table(result)
     assert [mark.label for mark in real_picture.marks(result, "ct")] == ["base", "base, letter", "SFT", "GRPO"]
+
+
+def test_what_was_left_out_can_follow(told, base, tmp_path):
+    shutil.copytree(told[0], tmp_path / "study")
+    assert "minus" in (fewer := real_study.run(base, tmp_path / "study", 1, 1, replace(TINY, without=("contrast",)))) and "contrast" not in fewer
+    assert real_study.run(base, tmp_path / "study", 1, 1, TINY) == told[1]
 
 
 @pytest.mark.parametrize("name", ["grpo", "base", "contrasts"])
