@@ -116,7 +116,9 @@ def test_numbers_and_differences_by_hand():
     """GRPO is right in 1/2, 1 and 1 of the modalities, the base in 1/2, 0 and 1/2."""
     named = {"base": ("base", True), "sft": ("SFT", False), "grpo": ("GRPO", True), "early": ("early", True), "contrast": ("contrast", True)}
     arms = dict.fromkeys(named, [found([1, 0, 0, 0, 0, 1], "A")] * 2) | {"grpo": [found([1, 0, 1, 1, 1, 1])] * 2}
+    arms["base"] = arms["base"][:1]  # asked once
     result = real_told.results(named, arms)
+    assert [result["arms"][name]["right_under_wrong_thoughts"]["all"]["greedy"]["right"] for name in ("base", "early")] == [2, 4]
     greedy, sampled = (result["paired"]["grpo - base"][name] for name in ("greedy", "sampled"))
     assert {scope: cell["value"] for scope, cell in greedy.items()} == pytest.approx({"all": 0.5, "mri": 0.0, "ct+xray": 0.75})
     assert [cell["value"] for cell in sampled.values()] == [1.0, 1.0, 1.0] and sampled["all"]["seeds"] == [1.0, 1.0]

@@ -124,7 +124,7 @@ def run(base: Path, out: Path, seeds: int, jobs: int = 2, sizes: Sizes = Sizes()
     reserve = load_dataset(str(base / "questions" / "reserve.jsonl"))
     train = tuple(openrad.drawn(out, reserve, seed, sizes.train) for seed in range(seeds))
     material = Material(str(base / "model"), test, train, sizes)
-    found = {name: [_of_arm(out / "base", name, material, 0)] * seeds for name, arm in arms.items() if not arm.kind}
+    found = {name: [_of_arm(out / "base", name, material, 0)] for name, arm in arms.items() if not arm.kind}
     found |= every_seed(partial(_under_seed, out, material), {name: (arm.kind, arm.recipe) for name, arm in arms.items() if arm.kind}, seeds, jobs)
     given = {"base": {"digest": made, "go": verdict["go"], "english": verdict["english"]}, "sizes": to_dict(sizes), "data": told}
     result = facts(seeds, "--real RUN") | given | real_told.results({name: (arm.label, arm.template == "think") for name, arm in arms.items()}, found)

@@ -50,11 +50,20 @@ OF_THOUGHTS = [*TESTS[3:], *(name for name in MEASURES if name.partition(",")[0]
 def results(named: Mapping[str, tuple[str, bool]], found: Mapping[str, Sequence[Found]]) -> dict[str, Any]:
     """Of every arm the means over seeds, by scope; of every pair the differences, with intervals of seeds and patients together.
 
-    ``named``: each arm's label, and whether it is asked to think.
+    ``named``: each arm's label, and whether it is asked to think. ``found``: what it answers under each seed, or once for all of them, as the base.
     """
-    paired = {f"{a} - {b}": {m: {s: _told(m, SCOPES[s], found[a], found[b]) for s in SCOPES} for m in COMPARED} for a, b in PAIRS if a in named and b in named}
+    paired = {
+        f"{a} - {b}": {m: {s: _told(m, SCOPES[s], found[a], _beside(found[a], found[b])) for s in SCOPES} for m in COMPARED}
+        for a, b in PAIRS
+        if a in named and b in named
+    }
     arms = {name: {"label": label} | _numbers(found[name], thinks) for name, (label, thinks) in named.items()}
     return {"chance": metrics.chance(found["base"][0][0]["image"]), "arms": arms, "paired": paired}
+
+
+def _beside(per_seed: Sequence[Found], other: Sequence[Found]) -> Sequence[Found]:
+    """The other's answers for each seed of the first: what was asked once stands beside all of them."""
+    return list(other) * len(per_seed) if len(other) == 1 else other
 
 
 def _numbers(per_seed: Sequence[Found], thinks: bool) -> dict[str, Any]:
