@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from medvlm_r1.experiments import looking, planted
+from medvlm_r1.experiments import looking, planted, real_told
 
 ROOT = Path(__file__).resolve().parents[1]
 MODALITIES = ("mri", "ct", "xray")
@@ -217,3 +217,50 @@ def test_the_page_tells_what_the_planted_study_found():
     assert "{:.1f} points ({:.1f} to {:.1f}) more than the contrast".format(*(-100 * x for x in (mri["value"], *mri["ci95"][::-1]))) in whole
     says = [100 * result["arms"][arm]["says"] for arm in ("stranger", "plain")]
     assert "in {:.0f} % of answers (plain {:.0f}, the truth 26)".format(*says) in whole
+
+
+# ---------------------------------------------------------------- the study on the real base
+
+REAL = json.loads((ROOT / "benchmarks" / "results" / "study-real.json").read_text())
+
+
+def points_of(pair, measure, scope):
+    """A difference and its interval, in points."""
+    found = REAL["paired"][pair][measure][scope]
+    return [100 * value for value in (found["value"], *found["ci95"])]
+
+
+def luck(arm, way):
+    found = REAL["arms"][arm]["right_under_wrong_thoughts"]["all"][way]
+    return found["by_luck"], found["right"]
+
+
+def cell(arm, measure, scope="all"):
+    found = REAL["arms"][arm]["measures"][measure][scope]
+    return [100 * value for value in (found["value"], *found["ci95"])]
+
+
+REAL_SAID = (
+    ("GRPO − base on MRI, sampled: {:+.1f} ({:.1f} to {:.1f})", points_of("grpo - base", "sampled", "mri")),
+    ("greedy {:+.1f} ({:.1f} to {:.1f})", points_of("grpo - base", "greedy", "mri")),
+    ("from {:.1f} to {:.1f} %, its greedy answers are at {:.1f}", [cell(*of)[0] for of in (("base", "sampled", "mri"), ("grpo", "sampled", "mri"), ("grpo", "greedy", "mri"))]),
+    ("CT and X-ray {:+.1f} ({:.1f} to {:.1f}) sampled and", points_of("grpo - base", "sampled", "ct+xray")),
+    ("and {:+.1f} ({:.1f} to {:.1f}) greedy", points_of("grpo - base", "greedy", "ct+xray")),
+    ("is the choice in {:.1f} % of greedy answers", cell("grpo", "finding is the choice")[:1]),
+    ("and in {:.1f} % of drawn ones (base {:.1f} and {:.1f})", [cell(*of)[0] for of in (("grpo", "finding is the choice, sampled"), ("base", "finding is the choice"), ("base", "finding is the choice, sampled"))]),
+    ("{} of {} before and {} of {} after", (*luck("base", "sampled"), *luck("grpo", "sampled"))),
+    ("greedy {} of {} and {} of {}", (*luck("base", "greedy"), *luck("grpo", "greedy"))),
+    ("With a grey picture it has {:.1f} % of MRI right ({:.1f} to {:.1f})", cell("grpo", "blank", "mri")),
+    ("GRPO − SFT: {:+.1f} ({:.1f} to {:.1f})", points_of("grpo - sft", "sampled", "all")),
+    ("SFT has {:.1f} % of MRI right, {:.1f} with another patient's picture", [cell("sft", way, "mri")[0] for way in ("greedy", "mismatch")]),
+    ("minus half the steps: {:+.1f} ({:.1f} to {:.1f})", points_of("grpo - early", "sampled", "mri")),
+    ("perplexity {:.1f} before, {:.1f} after", [mean(REAL["arms"][arm]["english"]) for arm in ("base", "grpo")]),
+)  # fmt: skip
+
+
+def test_the_page_tells_what_the_study_on_the_real_base_found():
+    whole = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    assert all(part in whole for part in real_told.table(REAL).split("\n\n"))
+    page = section("docs/study.md", "## The real base: found", "## A shortcut")
+    assert not [sentence for words, values in REAL_SAID if (sentence := words.replace("−", "-").format(*values)) not in page]
+    assert REAL["paired"]["grpo - base"]["sampled"]["mri"]["ci95"][0] > 0 and REAL["base"]["go"] is False
