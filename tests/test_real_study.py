@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from test_openrad import folder  # noqa: F401 - a fixture
 from test_real_base import SIDE, SPLIT, one_thread, stand_in  # noqa: F401 - a fixture for all
 
 from medvlm_r1.commands import main as cli
+from medvlm_r1.config import override
 from medvlm_r1.console import stderr
 from medvlm_r1.data.dataset import load_dataset
 from medvlm_r1.errors import ConfigError
@@ -174,6 +176,8 @@ def test_every_arm_is_trained_asked_and_told(told):
     out, text, result = told
     assert text + "\n" == (out / "study.md").read_text() and str(out) not in (out / "study.json").read_text()
     assert result["arms"].keys() == set(real_study.ARMS) and result["base"]["go"] is False
+    command = cli.parser().parse_args(shlex.split(result["command"])[1:])
+    assert override(real_study.Sizes(), command.set) == TINY and command.seeds == 1
     assert "over patients" in (out / "study.html").read_text()
     assert result["paired"].keys() == {"grpo - base", "grpo - sft", "grpo - early", "contrast - grpo"}
     config = json.loads((out / "seed-0/grpo-real-looking/config.json").read_text())["config"]

@@ -5,6 +5,7 @@ a grey one and another patient's, and made to answer after half of their thought
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -127,10 +128,22 @@ def run(base: Path, out: Path, seeds: int, jobs: int = 2, sizes: Sizes = Sizes()
     found = {name: [_of_arm(out / "base", name, material, 0)] for name, arm in arms.items() if not arm.kind}
     found |= every_seed(partial(_under_seed, out, material), {name: (arm.kind, arm.recipe) for name, arm in arms.items() if arm.kind}, seeds, jobs)
     given = {"base": {"digest": made, "go": verdict["go"], "english": verdict["english"]}, "sizes": to_dict(sizes), "data": told}
-    result = facts(seeds, "--real RUN") | given | real_told.results({name: (arm.label, arm.template == "think") for name, arm in arms.items()}, found)
+    result = (
+        facts(seeds, f"--real RUN{_sets(sizes)}") | given | real_told.results({name: (arm.label, arm.template == "think") for name, arm in arms.items()}, found)
+    )
     text = write(out, result, real_told.table(result))
     (out / "study.html").write_text(real_picture.page(result), encoding="utf-8")
     return text
+
+
+def _sets(sizes: Sizes) -> str:
+    """What the command says of sizes that are not the default.
+
+    >>> print(_sets(Sizes(steps=50, without=("contrast",))).strip())
+    --set steps=50 --set 'without=["contrast"]'
+    """
+    usual = to_dict(Sizes())
+    return "".join(f" --set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in to_dict(sizes).items() if value != usual[key])
 
 
 def _verdict(base: Path) -> dict[str, Any]:
