@@ -8,7 +8,7 @@ from medvlm_r1.evaluation.measuring.agreement import thought_effect
 from medvlm_r1.evaluation.measuring.seeds import by_seed
 from medvlm_r1.evaluation.measuring.thoughts import by_luck, has_form
 from medvlm_r1.evaluation.samples import Sample
-from medvlm_r1.experiments.study import HEADINGS, MODALITIES, estimate
+from medvlm_r1.experiments.study import HEADINGS, MODALITIES, estimate, points
 
 TESTS = ("image", "blank", "mismatch", "half-thought", "swapped-thought")
 SCOPES = {"all": MODALITIES, "mri": ("mri",), "ct+xray": ("ct", "xray")}
@@ -159,5 +159,4 @@ def _with_ends(found: Mapping[str, Any]) -> str:
 def _difference(found: Mapping[str, Any] | None) -> str:
     if found is None:
         return "–"
-    ends = f" ({100 * found['ci95'][0]:+.1f} to {100 * found['ci95'][1]:+.1f})" if found["ci95"] else ""
-    return f"{100 * found['value']:+.1f}{ends}"
+    return points(found["value"], found["ci95"]) if found["ci95"] else f"{100 * found['value']:+.1f}"

@@ -263,7 +263,7 @@ def table(result: dict[str, Any], intervals: bool = False) -> str:
     headings = [HEADINGS[scope] for scope in next(iter(result["paired"].values()))]
     lines += ["", f"| GRPO minus | {' | '.join(headings)} |", "|---" * (len(headings) + 1) + "|"]
     for name, scopes in result["paired"].items():
-        cells = [f"{100 * v['mean_difference']:+.1f} ({100 * v['ci95'][0]:+.1f} to {100 * v['ci95'][1]:+.1f})" for v in scopes.values()]
+        cells = [points(v["mean_difference"], v["ci95"]) for v in scopes.values()]
         lines.append(f"| {ARMS[name.removeprefix('grpo-')].label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
