@@ -24,8 +24,8 @@ class Interrupted(Exception):
     """What a machine does to a run."""
 
 
-def train(policy, examples, run_dir, stop_before=99):
-    """The small run on this rank; ``stop_before`` a call of the reward, all ranks' machine goes."""
+def train(policy, examples, run_dir, config=GRPO, stop_before=99):
+    """The small run on this rank; when a step is asked for behind ``stop_before`` that are done, all ranks' machine goes."""
 
     def reward(completion, prompt):
         if grpo_step() >= stop_before:
@@ -35,7 +35,7 @@ def train(policy, examples, run_dir, stop_before=99):
     def grpo_step():
         return policy.version
 
-    return grpo.train(GRPO, policy, LocalEngine(policy, learning=True), examples, reward, run_dir)
+    return grpo.train(config, policy, LocalEngine(policy, learning=True), examples, reward, run_dir)
 
 
 def assert_near(found, expected, start):
@@ -66,7 +66,7 @@ def test_two_ranks_saved_and_another_number_goes_on(tokenizer, examples, tmp_pat
     whole = on(2, tokenizer, examples, tmp_path / "whole")
     assert [file.name for file in sorted((tmp_path / "whole/checkpoints/step-4/trainer").glob("state*"))] == [shards.name_of(r, 2) for r in (0, 1)]
     with pytest.raises(Interrupted):
-        on(2, tokenizer, examples, tmp_path / "cut", stop_before=3)
+        on(2, tokenizer, examples, tmp_path / "cut", config=replace(GRPO, save_every=1), stop_before=3)  # the third save waits for the second's name
     assert checkpoint.latest(tmp_path / "cut").name == "step-2"
     for size in (1, 2, 3):
         shutil.copytree(tmp_path / "cut", run := tmp_path / f"on{size}")
