@@ -234,4 +234,4 @@ def test_an_engine_whose_front_is_killed_ends(policy, unfinished):
     ours.sendall(unfinished)
     ours.close()
     reader.start()
-    assert process._inbox.get(timeout=5) is None
+    assert process._inbox.get(timeout=60) is None

@@ -202,7 +202,7 @@ def test_what_would_not_be_safe_is_not_begun(serving, key, part):
 # ---------------------------------------------------------------- slow and endless clients
 
 
-def said(port, *parts, pause_s=0.0, wait_s=3.0):
+def said(port, *parts, pause_s=0.0, wait_s=20.0):
     """What the server answers to bytes that come in parts, and after how many seconds."""
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", port), timeout=wait_s) as connection:
@@ -221,11 +221,11 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: 
 def test_slow_lying_and_endless_requests():
     with AtAPort(service(), header_s=0.3, body_s=0.3, body_bytes=10_000) as server:
         late, seconds = said(server.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
-        assert late.startswith(b"HTTP/1.1 408") and 0.2 < seconds < 2
+        assert late.startswith(b"HTTP/1.1 408") and 0.2 < seconds < 4.5  # 5 s are usual
         again, _ = said(server.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /health HTTP/1.1\r\nHo", pause_s=0.1)
         assert again.startswith(b"HTTP/1.1 200")
-        slow, _ = said(server.port, HEAD + b"Content-Length: 100\r\n\r\n{")
-        assert slow.startswith(b"HTTP/1.1 408")
+        slow, seconds = said(server.port, HEAD + b"Content-Length: 100\r\n\r\n{")
+        assert slow.startswith(b"HTTP/1.1 408") and 0.2 < seconds < 9  # 10 s are usual
         for length in (b"10001", b"-1", b"1e3"):
             lie, _ = said(server.port, HEAD + b"Content-Length: " + length + b"\r\n\r\n")
             assert lie[:12] in (b"HTTP/1.1 413", b"HTTP/1.1 400")
@@ -298,7 +298,7 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_its_row_is_dropped():
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             connection.connect(("127.0.0.1", server.port))
             connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            until = time.monotonic() + 5
+            until = time.monotonic() + 20
             while not backend.asked or backend.rows:
                 assert time.monotonic() < until
                 time.sleep(0.02)
@@ -312,7 +312,7 @@ def test_who_leaves_is_not_answered_any_more(stream):
         body = json.dumps(question(stream=stream)).encode()
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
-            until = time.monotonic() + 5
+            until = time.monotonic() + 20
             while not backend.rows:
                 assert time.monotonic() < until
                 time.sleep(0.01)
