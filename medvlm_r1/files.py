@@ -144,8 +144,8 @@ def _finite(value: Any) -> Any:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a file of JSON Lines; none where there is no file."""
+    """All rows of a file of JSON Lines; none where there is no file. A last row that a crash cut off is none."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="\n") as file:  # splitlines would cut a text at U+2028 too
-        return [json.loads(line) for line in file]
+        return [json.loads(line) for line in file if line.endswith("\n")]

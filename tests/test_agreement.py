@@ -26,6 +26,8 @@ SIDES = ("left", "left upper", "right", "both")
     ("X-ray of the chest", ("CT", "X-ray.", "MRI"), "B"),  # the full stop of an option does not count
     ("a pleural effusion is seen", ("Pleural effusion", "Effusion"), "A"),
     ("5 mm", ("1.5 mm", "5 mm"), "B"),
+    ("About 5 \N{GREEK SMALL LETTER MU}m.", ("10 \N{MICRO SIGN}m", "5 \N{MICRO SIGN}m"), "B"),  # they look alike, and are one letter to who reads
+    ("TGF-\N{GREEK BETA SYMBOL}", ("TGF-\N{GREEK SMALL LETTER ALPHA}", "TGF-\N{GREEK SMALL LETTER BETA}"), "B"),
     ("1.5 mm", ("5 mm", "2 mm"), ""),
     ("(a) is likely [x]", ("(a)", "[x]"), "B"),
     ("There is no lesion", ("yes", "no"), ""),  # "no" answers where a sentence ends
@@ -104,6 +106,14 @@ def test_empty_thoughts_name_nothing_to_follow():
 def test_questions_that_had_no_thought_to_change_are_left_out():
     out = thought_effect(OWN, [sample("a", "right", "C"), sample("c", "right", "C")])
     assert (out["n"], out["own"], out["other"], out["follows"]["n"]) == (2, 0.5, 0.0, 1)
+
+
+def test_answers_that_could_not_be_had_changed_nothing():
+    lost = sample("b", "right", None, gold=OWN[1].gold, status="failed", correct=False)
+    swapped = [sample("a", "right", "C"), lost]
+    out = thought_effect(OWN, swapped)
+    assert (out["n"], out["own"], out["other"], out["unchanged"]["n"], out["follows"]["n"]) == (1, 1.0, 0.0, 1, 1)
+    assert thought_effect([replace(OWN[0], status="failed"), *OWN[1:]], [sample("a", "right", "C"), sample("c", "right", "C")])["n"] == 1
 
 
 def test_accuracies_are_means_over_modalities():

@@ -112,6 +112,20 @@ def test_without_options_the_answer_is_free_text(tokenizer, text):
     assert (answer.answer, answer.answer_text, answer.status, answer.option_probs) == (None, FREE[text], "answered", {})
 
 
+@pytest.mark.parametrize(
+    ("text", "status", "shown"),
+    [
+        ("<think>The ears.</think><answer>I cannot tell.</answer>", "abstained", ""),
+        ("<think>The ears.</think><answer>The brain", "truncated", "The brain"),
+        ("<think>Hmm, the brain", "truncated", "<think>Hmm, the brain"),
+        ("<think>The ears.</think><answer> </answer>", "unparsed", ""),
+    ],
+)
+def test_without_options_what_is_no_answer_is_not_called_one(tokenizer, text, status, shown):
+    answer = ask(scripted(tokenizer, text), question("a.png", "What is this?", ()), "think", 100)
+    assert (answer.status, answer.answer, answer.answer_text) == (status, None, shown)
+
+
 def test_the_probabilities_are_of_the_letters_after_the_thought(taught, manifest):
     """Against the definition: p(letter) over the letters offered, each whole completion scored on its own."""
     policy = load_policy(str(taught), load_image)

@@ -1,6 +1,7 @@
 """Perceptual hashes, the search for near ones, and what is counted as a twin."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,14 @@ def test_twins_of_one_group_are_no_finding_within_a_set(folder):
     other = [*asked(folder, "a.png", "a2.png", group="p1"), *asked(folder, "a3.jpg", group="p2"), *asked(folder, "b.png", group="p3")]
     report = duplicates(other, None, load_image, "files", lambda n: None)
     assert count(report, "within") == (0, 3)
+
+
+def test_a_hash_in_a_name_is_no_place_in_a_file(folder):
+    for name in ("case #3.png", "case #4.png"):
+        shutil.copy(folder / "a.png", folder / name)
+    rows = [*asked(folder, "case #3.png", group="p1"), *asked(folder, "case #4.png", group="p2")]
+    report = duplicates(rows, None, load_image, "files", lambda n: None)
+    assert report["skipped"]["missing"] == 0 and count(report, "within") == (2, 2)
 
 
 def test_what_is_not_opened_is_counted(folder):

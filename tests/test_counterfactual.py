@@ -172,6 +172,12 @@ def test_flips_by_hand():
     assert low < 0.4 < high
 
 
+def test_what_could_not_be_had_is_no_other_answer():
+    (before, after), (same, lost) = PAIRS[:2]
+    out = flips([before, same], [after, replace(lost, status="failed", answer=None, correct=False)])
+    assert (out["n"], out["n_right_before"], out["follows"]["share"], out["other"]["share"]) == (1, 1, 1.0, 0.0)
+
+
 def test_guessing_and_following_are_told_by_question():
     """Of two and of three options: 1/2 and 1/3."""
     of_two = [replace(s, options=("left", "right"), question_type="finding") for s in pair("a", "A", "B")]

@@ -40,6 +40,8 @@ def test_accuracy_with_either_picture_is_of_questions_that_were_shown_with_both(
     ]  # fmt: skip
     assert looking(groups) == {OWN: (0.75 + 0.5) / 2, OTHER: 0.25, CHANCE: pytest.approx(5 / 12)}
     assert looking(groups[-1:]) == {}
+    is_large = Example("q10", ("10.png",), "Is it large?", (), "no", "mri", "size", "p10")
+    assert looking([group(is_large, ("No, small.", "It is not.")), group(is_large, ("Yes.",), view)]) == {OWN: 0.5, OTHER: 0.0, CHANCE: 0.0}
 
 
 def test_a_run_that_learns_from_anothers_picture_needs_no_meter_to_be_ended():

@@ -443,6 +443,20 @@ def test_any_table_of_questions(tmp_path):
     assert {(row["modality"], row["group"], row["split"]) for row in rows.values()} == {("mri", "p7", "dev")}
 
 
+def test_options_in_the_cells_of_a_csv(tmp_path):
+    """As JSON or as Python writes them; what is no list would be asked as an open question, and is not asked."""
+    folders(tmp_path, "a.png")
+    base = {"image": "a.png", "question": "Which?", "answer": "right"}
+    cells = ('["left", "right"]', "['left', 'right']", '{"A": "left", "B": "right"}', "[]", "", "A. left; B. right", "[left")
+    write_csv(tmp_path / "src/questions.csv", [base | {"id": f"q{n}", "options": cell} for n, cell in enumerate(cells)])
+    rows, rejected, _ = converted("table", tmp_path / "src", tmp_path / "out")
+    assert {id: row["options"] for id, row in rows.items()} == {"q0": ["left", "right"], "q1": ["left", "right"], "q2": ["left", "right"], "q3": [], "q4": []}
+    assert rejected == {"q5": "options are no list", "q6": "options are no list"}
+    write_json(tmp_path / "sets/set.json", [{"image": "a.png", "question": "Which?", "options": "left; right", "answer": "left", "subset": "CT"}])
+    with pytest.raises(DataError, match="the first: set.json: item 1, options are no list"):
+        convert("huatuo-eval", tmp_path / "sets", tmp_path / "other")
+
+
 def test_a_table_of_labels(tmp_path):
     for name in ("1.png", "2.png", "ct/3.png"):
         picture(tmp_path / "src" / name)

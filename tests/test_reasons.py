@@ -26,6 +26,12 @@ def test_agreement_alone_where_nothing_else_was_asked():
     assert (against.value, against.n) == (pytest.approx(1 / 5), 5) and "accuracy 80.0 %, 75.0 % without them" in against.meaning
 
 
+def test_an_arm_of_which_no_answer_could_be_had_tells_nothing():
+    """As at a server that takes no opening of an answer: its whole evaluation is not to be lost by it."""
+    lost = [replace(one, status="failed", answer=None, correct=False, arm="empty-thought") for one in IMAGE]
+    assert reasons({"image": IMAGE, "empty-thought": lost, "counterfactual": lost}) == reasons({"image": IMAGE})
+
+
 def test_a_foreign_thought_is_followed_or_not():
     foreign = [
         sample("q1", "Hence right.", "B", "swapped-thought"),

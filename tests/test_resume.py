@@ -148,6 +148,12 @@ def test_changed_questions_pictures_and_weights_are_named(policy, examples, tmp_
     ):
         with pytest.raises(RunError, match=told):
             check(other)
+    (tmp_path / "inputs.json").unlink()
+    shown = [*examples, *(replace(examples[0], images=(image,)) for image in ("c.png", "d.png"))]  # under other views, with partners' pictures
+    check(shown)
+    check(shown[::-1])
+    with pytest.raises(RunError, match='question "q1" has changed'):
+        check([*examples, *(replace(examples[0], images=(image,)) for image in ("e.png", "d.png"))])
     (tmp_path / "model/model.safetensors").write_bytes(bytes(3 * 2**20 - 1) + b"1")
     with pytest.raises(RunError, match='model\'s file "model.safetensors" has changed'):
         check(examples)

@@ -90,6 +90,7 @@ def test_a_resumed_run_leaves_the_file_of_an_uninterrupted_one(tmp_path, torn):
 def test_a_torn_row_within_the_resumed_steps_is_dropped_too(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2')
+    assert read_rows(path) == [{"step": 1}]  # what decides whether a run is over, and which checkpoint is the best, is asked before it is mended
     JsonLines(path, resumed_step=2).close()
     assert path.read_text() == '{"step": 1}\n'
 

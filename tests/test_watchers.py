@@ -101,6 +101,9 @@ def test_marks_are_what_evaluation_counts(examples):
     marks = [mark(Completion((1,), (0.0,), text, True), prompt) for text in (right, wrong, "nothing")]
     assert marks == [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
     assert shares([prompt] * 3, marks) == {runs.TEST: 1 / 3, "test/answered": 2 / 3, "test/questions": 3}
+    open_prompt = render(replace(examples[0], options=(), answer="no"), "think")
+    said = [f"<think>x</think><answer>{text}</answer>" for text in ("No, the heart is normal.", "Yes", "I cannot tell")]
+    assert [mark(Completion((1,), (0.0,), text, True), open_prompt) for text in said] == [(1.0, 1.0), (0.0, 1.0), (0.0, 0.0)]
 
 
 # ---------------------------------------------------------------- the best checkpoint

@@ -14,7 +14,7 @@ import numpy as np
 
 from medvlm_r1.audit.hashing import NEAR_BITS, Failure, Fingerprint, LoadImage, fingerprints, near_pairs
 from medvlm_r1.audit.prior import cluster, numbers
-from medvlm_r1.data.images import DRAWN, SCHEMES, scheme_of
+from medvlm_r1.data.images import DRAWN, SCHEMES, place, scheme_of
 from medvlm_r1.types import Example
 
 WHICH = ("files", "all", "none")
@@ -114,7 +114,7 @@ def _fate(reference: str, which: str) -> str:
         return "not_asked"
     if is_drawn:
         return "drawn" if which == "files" else ""
-    return "" if scheme_of(reference) in SCHEMES or Path(reference.partition("#")[0]).exists() else "missing"
+    return "" if scheme_of(reference) in SCHEMES or Path(place(reference)[0]).exists() else "missing"
 
 
 def _pictures(kept: Sequence[tuple[Fingerprint, bool]], sides: Sequence[dict[str, Example]]) -> Pictures:

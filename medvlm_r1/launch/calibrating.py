@@ -38,21 +38,27 @@ def calibrate(request: Request, wanted_error: float | None, record: Path) -> Cal
         raise DataError(f'"{request.data}" gives {len(shown)} answers to calibrate by, and {LEAST_OF_A_BLOCK} is the least; name more questions')
     correct, confidences = [sample.correct for sample, _ in shown], [confidence for _, confidence in shown]
     design = design_effect(correct, [sample.cluster for sample, _ in shown])
-    found = blocks(confidences, correct, design)
-    calibration = Calibration(asked.identity, request.data, asked.template, len(shown), found, _threshold(confidences, correct, design, wanted_error, found))
+    found, threshold = _told(confidences, correct, design, wanted_error)
+    calibration = Calibration(asked.identity, request.data, asked.template, len(shown), found, threshold)
     with output_errors(request.out):
         write(request.out, calibration)
     return calibration
 
 
-def _threshold(sure: list[float], correct: list[bool], design: float, wanted_error: float | None, found: tuple[Block, ...]) -> float:
-    """The share of right answers from which on one is given: that of the block in which the probability's own threshold lies."""
+def _told(sure: list[float], correct: list[bool], design: float, wanted_error: float | None) -> tuple[tuple[Block, ...], float]:
+    """The blocks, and the share of right answers from which on one is given: of the block that begins at the probability's own threshold.
+
+    >>> found, threshold = _told([0.3] * 40 + [0.6] * 30 + [0.9] * 80, [True, False] * 20 + [True] * 20 + [False] * 10 + [True] * 80, 1.0, 0.1)
+    >>> [(block.low, round(block.share, 2)) for block in found], threshold
+    ([(0.3, 0.5), (0.6, 0.67), (0.9, 1.0)], 1.0)
+    """
     if wanted_error is None:
-        return 0.0
+        return blocks(sure, correct, design), 0.0
     step = threshold_for(sure, correct, wanted_error, design)
     if step is None:
         raise DataError(f"no confidence keeps the error at {wanted_error:g} or below on these questions; ask for a larger --error, or name more questions")
-    return max(block.share for block in found if block.low <= step.threshold)
+    found = blocks(sure, correct, design, step.threshold)
+    return found, max(block.share for block in found if block.low <= step.threshold)
 
 
 def _is_contradicted(sample: Sample) -> bool:

@@ -27,7 +27,7 @@ _NAMES = {
     "rollout.engine": ("local", "vllm"), "rollout.weights": ("file", "nccl", "ipc"), "rollout.pause": ("wait", "keep"),
 }  # fmt: skip
 _LEAST = {
-    "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "max_pixels": 28**2, "seed": 0,
+    "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "max_pixels": 28**2, "seed": 0, "sampling.seed": 0,
     "update.tokens_per_micro_batch": 1, "tokens_per_micro_batch": 1, "update.loss.kl_beta": 0, "optim.warmup_steps": 0, "optim.weight_decay": 0,
     "update.epochs": 1, "update.mini_batches": 1, "redraws": 0, "meter": 0, "stop.window": 2, "stop.patience": 1, "held_out.every": 1, "update.loss.clip_low": 0, "update.loss.clip_high": 0, "update.loss.trust_least": 0,
     "rollout.lag": 0, "rollout.concurrency": 1,
@@ -104,6 +104,8 @@ def check_views(config: grpo.GRPOConfig) -> None:
             raise ConfigError(f'under the view "{view}" everything costs and nothing earns, so that a broken answer is the best; add "format": 1')
     if config.meter and (measured := [view for view in config.views if arm_of(view) == METER]):
         raise ConfigError(f'"meter" measures what the view "{measured[0]}" shows already; set meter=0')
+    if (config.meter or config.stop.kept is not None) and (first := next(iter(config.views))) != "image":
+        raise ConfigError(f'"meter" and "stop.kept" hold the first view against another patient\'s picture, and the first is "{first}"; name "image" first')
     few = [view for view, share in config.shares.items() if share.n < 2 and share.weight]
     if few:
         shared = " and ".join(f"{share.n} of {view}" for view, share in config.shares.items())

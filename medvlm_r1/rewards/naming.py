@@ -67,9 +67,19 @@ def mentions(text: str, forms: Iterable[str]) -> list[tuple[str, int, int]]:
 
     >>> mentions("No tumour. Hence no.", ("yes", "no", "tumour"))
     [('tumour', 3, 9), ('no', 17, 19)]
+    >>> mentions("5 \N{GREEK SMALL LETTER MU}m", ("5 \N{MICRO SIGN}m",)) == [("5 \N{MICRO SIGN}m", 0, 4)]  # they look alike
+    True
     """
-    found = ((key(m[0]), m.start(), m.end()) for m in finder(tuple(forms)).finditer(text))
+    forms = tuple(forms)
+    found = ((_form_of(m[0], forms), m.start(), m.end()) for m in finder(forms).finditer(text))
     return [(form, start, end) for form, start, end in found if form not in ("yes", "no") or ends_sentence(text, end)]
+
+
+@lru_cache(maxsize=1024)
+def _form_of(said: str, forms: tuple[str, ...]) -> str:
+    """Which of the forms was found: the expression takes some letters for one that are two in lower case (µ and μ, s and ſ)."""
+    keys = [key(form) for form in forms]
+    return spelt if (spelt := key(said)) in keys else next(form for form in keys if form and finder((form,)).fullmatch(said))
 
 
 def named_last(thought: str, options: Sequence[str]) -> str:

@@ -23,6 +23,19 @@ def exact(completion: Completion, prompt: Prompt) -> float:
     return choice(completion, prompt) if example.options else float(text.is_exact(answer, example.answer))
 
 
+def right(completion: Completion, prompt: Prompt) -> float:
+    """1.0 iff evaluation counts the answer as right: of yes and no the first word decides (``text.is_right``), all else is ``exact``.
+
+    >>> from medvlm_r1.reasoning import render; from medvlm_r1.types import Example
+    >>> p = render(Example("q1", ("a.png",), "Is it large?", (), "no", "ct"), "think")
+    >>> said = Completion((7,), (0.0,), "<answer>No, the heart is normal.</answer>", True)
+    >>> right(said, p), exact(said, p)
+    (1.0, 0.0)
+    """
+    answer, example = _answer(completion, prompt), prompt.example
+    return choice(completion, prompt) if example.options else float(text.is_right(answer, example.answer))
+
+
 def f1(completion: Completion, prompt: Prompt) -> float:
     """How far the words of answer and reference overlap (``text.Overlap``), from 0.0 to 1.0.
 

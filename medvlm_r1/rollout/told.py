@@ -91,7 +91,10 @@ def tell(text: str, prompt: Prompt, finished: bool = True, earlier: Sequence[Rea
         option = options[LETTERS.index(found.answer)] if found.answer else ""
     else:
         option = text.rpartition("</think>")[2].rpartition("<answer>")[2].partition("</answer>")[0].strip()
-        status = "answered" if finished and option else status
+        if status == "unparsed" and option:
+            status = "answered"  # without the tags that were asked for, and an answer all the same
+        if status == "abstained":
+            option = ""
     warnings = _warnings(found.think, found.answer, option, prompt, earlier)
     letter = found.answer if options else None
     if warnings and status == "answered":

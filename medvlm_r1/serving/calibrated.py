@@ -6,6 +6,7 @@ right answers: pooled until they rise (Ayer et al. 1955, isotonic regression), e
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,30 +72,59 @@ def reported(value: float | None, on: Mapping[str, Any] | None) -> Confidence | 
     return Confidence(value, Rests(Path(on["set"]).name, on["n"], (low, high), on["n_of_set"]))
 
 
-def blocks(confidences: Sequence[float], correct: Sequence[bool], design: float = 1.0) -> tuple[Block, ...]:
-    """Rising blocks of at least LEAST_OF_A_BLOCK questions each (or all). ``design``: see ``clusters.design_effect``.
+def blocks(confidences: Sequence[float], correct: Sequence[bool], design: float = 1.0, cut: float = math.inf) -> tuple[Block, ...]:
+    """Rising blocks of at least LEAST_OF_A_BLOCK questions each. ``design``: see ``clusters.design_effect``. At ``cut`` a block begins.
+
+    Equal confidences stay together, and a few that are surer go with those below them, never a few with many surer ones:
+    fewer than LEAST_OF_A_BLOCK at the lower end, below a large block, are in none.
 
     >>> [(b.low, b.n, b.share) for b in blocks([0.5] * 20 + [0.9] * 20, [1, 0] * 10 + [1] * 19 + [0])]
     [(0.5, 20, 0.5), (0.9, 20, 0.95)]
     >>> [(b.low, b.n, b.share) for b in blocks([0.5] * 20 + [0.9] * 20, [1] * 20 + [1, 0] * 10)]      # surer and less often right: pooled
     [(0.5, 40, 0.75)]
+    >>> [(b.low, b.n, b.share) for b in blocks([0.3] * 19 + [1.0] * 150, [0] * 19 + [1] * 150)]
+    [(1.0, 150, 1.0)]
     """
-    pooled: list[list[float]] = []  # low, n, right
-    for confidence, right in sorted(zip(confidences, correct, strict=True)):
-        if pooled and (pooled[-1][1] < LEAST_OF_A_BLOCK or pooled[-1][3] == confidence):
-            pooled[-1] = [pooled[-1][0], pooled[-1][1] + 1, pooled[-1][2] + right, confidence]
-        else:
-            pooled.append([confidence, 1.0, float(right), confidence])
+    by_confidence = itertools.groupby(sorted(zip(confidences, map(bool, correct), strict=True)), lambda row: row[0])
+    ties = [_Pool(low, len(rights), sum(rights)) for low, rows in by_confidence if (rights := [right for _, right in rows])]
+    pooled = [*_pooled([tie for tie in ties if tie.low < cut]), *_pooled([tie for tie in ties if tie.low >= cut], keeps_all=True)]
     while (n := _falling(pooled)) is not None:
-        low, high = pooled[n], pooled.pop(n + 1)
-        pooled[n] = [low[0], low[1] + high[1], low[2] + high[2], high[3]]
-    return tuple(Block(low, int(n), right / n, _rounded(wilson(right / design, n / design))) for low, n, right, _ in pooled)
+        pooled[n : n + 2] = [pooled[n] + pooled[n + 1]]
+    return tuple(Block(pool.low, pool.n, pool.right / pool.n, _rounded(wilson(pool.right / design, pool.n / design))) for pool in pooled)
 
 
-def _falling(pooled: Sequence[Sequence[float]]) -> int | None:
-    """The first block that is followed by one of no higher share, or by one too small."""
-    pairs = enumerate(itertools.pairwise(pooled))
-    return next((n for n, (a, b) in pairs if b[2] * a[1] <= a[2] * b[1] or b[1] < LEAST_OF_A_BLOCK), None)
+@dataclass(frozen=True)
+class _Pool:
+    """Answers from a confidence on: how many, and how many are right.
+
+    >>> _Pool(0.5, 20, 10) + _Pool(0.9, 5, 5)
+    _Pool(low=0.5, n=25, right=15)
+    """
+
+    low: float
+    n: int
+    right: int
+
+    def __add__(self, other: "_Pool") -> "_Pool":
+        return _Pool(min(self.low, other.low), self.n + other.n, self.right + other.right)
+
+
+def _pooled(ties: Sequence[_Pool], keeps_all: bool = False) -> list[_Pool]:
+    """From the surest down, each of at least LEAST_OF_A_BLOCK; what is left at the lower end joins a block that is not much larger, or none unless it ``keeps_all``."""
+    found: list[_Pool] = []  # the surest first
+    for tie in reversed(ties):
+        if found and found[-1].n < LEAST_OF_A_BLOCK:
+            found[-1] += tie
+        else:
+            found.append(tie)
+    if len(found) > 1 and found[-1].n < LEAST_OF_A_BLOCK and (keeps_all or found[-2].n < 2 * LEAST_OF_A_BLOCK):
+        found[-2:] = [found[-2] + found[-1]]
+    return [pool for pool in reversed(found) if keeps_all or pool.n >= LEAST_OF_A_BLOCK]
+
+
+def _falling(pooled: Sequence[_Pool]) -> int | None:
+    """The first block that is followed by one of no higher share."""
+    return next((n for n, (a, b) in enumerate(itertools.pairwise(pooled)) if b.right * a.n <= a.right * b.n), None)
 
 
 def _rounded(pair: tuple[float, float]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.models.runs import TEST
 from medvlm_r1.reasoning import read
-from medvlm_r1.rewards.open import exact
+from medvlm_r1.rewards.open import right
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.training import sharding
 from medvlm_r1.training.distributed import current
@@ -72,7 +72,7 @@ class Exam:
 
 def mark(completion: Completion, prompt: Prompt) -> tuple[float, float]:
     """Is the answer right, and is there one at all? As evaluation reads it."""
-    return exact(completion, prompt), float(read(completion.text, prompt, completion.finished).answer is not None)
+    return right(completion, prompt), float(read(completion.text, prompt, completion.finished).answer is not None)
 
 
 def shares(prompts: Sequence[Prompt], marks: Sequence[Sequence[float]]) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """What a reader hands over, and how it reads tables: JSON, JSON Lines, CSV, and parquet where pyarrow is installed."""
 
+import ast
 import csv
 import hashlib
 import json
@@ -79,6 +80,21 @@ def text(row: dict[str, Any], *names: str) -> str:
         if value is not None and value == value and not isinstance(value, bool) and str(value).strip():  # a missing cell of a CSV or parquet file is NaN
             return str(value).strip()
     return ""
+
+
+def listed(cell: Any) -> Any:
+    """What a cell of options holds: a table of texts writes its lists as JSON or as Python does. A text that is no list stays one.
+
+    >>> listed('["left", "right"]'), listed("['left', 'right']"), listed("left; right"), listed(None)
+    (['left', 'right'], ['left', 'right'], 'left; right', None)
+    """
+    if not isinstance(cell, str):
+        return cell
+    try:
+        found = ast.literal_eval(cell.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return cell
+    return found if isinstance(found, list | dict) else cell
 
 
 def pictures(value: Any) -> tuple[tuple[str, ...], tuple[Embedded, ...]]:

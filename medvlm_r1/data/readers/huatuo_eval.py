@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medvlm_r1.data.modality import modality_of
 from medvlm_r1.data.parts import split_of
-from medvlm_r1.data.readers.found import Found, group_of, pictures, rows, tables, text
+from medvlm_r1.data.readers.found import Found, group_of, listed, pictures, rows, tables, text
 from medvlm_r1.data.references import resolved
 from medvlm_r1.types import Example
 
@@ -17,7 +17,7 @@ def huatuo_eval(src: Path) -> Iterator[Found]:
     for path in tables(src, layout=LAYOUT):
         for number, (where, row) in enumerate(rows(path)):
             paths, embedded = pictures(row.get("image"))
-            options = row.get("options")
+            options = listed(row.get("options"))
             yield Found(
                 where,
                 Example(
@@ -32,4 +32,5 @@ def huatuo_eval(src: Path) -> Iterator[Found]:
                     split=split_of(path),
                 ),
                 embedded,
+                fault="options are no list" if options and not isinstance(options, list) else "",
             )

@@ -7,7 +7,7 @@ from typing import Any
 from medvlm_r1.data.modality import modality_of
 from medvlm_r1.data.parquet import PICTURES
 from medvlm_r1.data.parts import split_of
-from medvlm_r1.data.readers.found import Found, closed, group_of, pictures, plain, rows, tables, text
+from medvlm_r1.data.readers.found import Found, closed, group_of, listed, pictures, plain, rows, tables, text
 from medvlm_r1.data.references import resolved
 from medvlm_r1.types import LETTERS, Example
 
@@ -19,8 +19,10 @@ def table(src: Path) -> Iterator[Found]:
     for path in tables(src, layout=LAYOUT):
         for number, (where, row) in enumerate(rows(path)):
             paths, embedded = pictures(next((row[name] for name in PICTURES if row.get(name) is not None), None))
-            written = _options(row)
+            written, fault = _options(row)
             options, answer = (written, text(row, "answer", "gt_answer")) if written else closed(text(row, "answer", "gt_answer"))
+            if written and isinstance(row.get("answer"), int | float):
+                fault = "the answer is a number, which may count from 0 or from 1"
             yield Found(
                 where,
                 Example(
@@ -36,19 +38,23 @@ def table(src: Path) -> Iterator[Found]:
                     split=text(row, "split") or split_of(path),
                 ),
                 embedded,
-                fault="the answer is a number, which may count from 0 or from 1" if written and isinstance(row.get("answer"), int | float) else "",
+                fault,
             )
 
 
-def _options(row: dict[str, Any]) -> tuple[str, ...]:
-    """Options as a list, as an object of letters, or one a column.
+def _options(row: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+    """Options as a list, as an object of letters, or one a column; and what is wrong with them.
 
-    >>> _options({"options": ["left ", "right"]}), _options({"choices": {"A": "left", "B": "right"}}), _options({"option_A": "left", "option_B": "right"})
+    >>> _options({"options": ["left ", "right"]})[0], _options({"choices": {"A": "left", "B": "right"}})[0], _options({"option_A": "left", "option_B": "right"})[0]
     (('left', 'right'), ('A) left', 'B) right'), ('left', 'right'))
+    >>> _options({"options": "left; right"})
+    ((), 'options are no list')
     """
-    written = row.get("options") or row.get("choices")
+    written = listed(row.get("options") or row.get("choices"))
     if isinstance(written, dict):
-        return tuple(f"{letter}) {option}" for letter, option in written.items() if option is not None)
+        return tuple(f"{letter}) {option}" for letter, option in written.items() if option is not None), ""
     if isinstance(written, list):
-        return tuple(str(option).strip() for option in written)
-    return tuple(option for letter in LETTERS if (option := text(row, f"option_{letter}", f"Choice {letter}")))
+        return tuple(str(option).strip() for option in written), ""
+    if isinstance(written, str) and written.strip():
+        return (), "options are no list"
+    return tuple(option for letter in LETTERS if (option := text(row, f"option_{letter}", f"Choice {letter}"))), ""

@@ -36,8 +36,11 @@ def thought_effect(own: Sequence[Sample], changed: Sequence[Sample]) -> dict[str
     questions with the same letter (or none) as before. ``follows`` looks where it can show: at
     questions whose changed thought names another option than was answered first; the share that
     now answers what it names, and the share that ``keeps`` the first answer. ``own`` may hold more
-    questions: those without a thought have none to change. Raises DataError where it lacks one.
+    questions: those without a thought have none to change. Questions of which an answer could not be
+    had are left out. Raises DataError where ``own`` lacks one, or none is left.
     """
+    lost = {s.id for s in (*own, *changed) if s.status == "failed"}
+    changed = [s for s in changed if s.id not in lost]
     ids = {s.id for s in changed}
     own = [s for s in own if s.id in ids]
     difference = compare(changed, own)["greedy"]

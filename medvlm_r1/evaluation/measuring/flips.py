@@ -16,12 +16,13 @@ def flips(before: Sequence[Sample], after: Sequence[Sample]) -> dict[str, Any]:
 
     ``after`` are answers about counterfactual pictures, ``before`` about the first ones, of the same questions
     and perhaps more. The answer ``follows`` (is what is right now), ``sticks`` (is what was right) or is
-    ``other``, which includes unread. The thought ``changes`` if one character does, ``names_new`` if it makes a
+    ``other``, which includes unread, not those that could not be had. The thought ``changes`` if one character does, ``names_new`` if it makes a
     claim that the new picture confirms and the first refutes, ``names_old`` if the other way round; it may do
     both. ``chance`` is what guessing would follow, the mean of 1/k; ``by_question_type`` has the share that follows.
     Raises DataError if the questions do not fit.
     """
-    pairs = [(b, a) for b, a in _pairs(before, after) if b.correct]
+    there = [(b, a) for b, a in _pairs(before, after) if "failed" not in (b.status, a.status)]
+    pairs = [(b, a) for b, a in there if b.correct]
     samples = [b for b, _ in pairs]
     thoughts = [(_thought(b), _thought(a)) for b, a in pairs]
     scenes = [(shown(b), shown(a)) for b, a in pairs]
@@ -30,7 +31,7 @@ def flips(before: Sequence[Sample], after: Sequence[Sample]) -> dict[str, Any]:
     follows, sticks = [a.correct for _, a in pairs], [a.answer == b.gold for b, a in pairs]
     kinds = list(dict.fromkeys(b.question_type for b in samples))
     return {
-        "n": len(after),
+        "n": len(there),
         "n_right_before": len(pairs),
         "follows": share(follows, samples),
         "sticks": share(sticks, samples),

@@ -8,6 +8,7 @@ from medvlm_r1.evaluation.asking.arms import FORCED
 from medvlm_r1.evaluation.measuring.agreement import agreement, contradictions, thought_effect
 from medvlm_r1.evaluation.measuring.claims import claims
 from medvlm_r1.evaluation.measuring.flips import flips
+from medvlm_r1.evaluation.measuring.metrics import comparable
 from medvlm_r1.evaluation.samples import Sample
 
 
@@ -28,13 +29,13 @@ class Reason:
 
 
 def reasons(arms: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
-    """What can be told of one model from the arms that it was asked under; see ``agreement``, ``claims`` and ``counterfactual``."""
+    """What can be told of one model from the arms that it was asked under; see ``agreement``, ``claims`` and ``counterfactual``. Without arms of which no answer could be had."""
     image = arms["image"]
     found: dict[str, Any] = {"agreement": agreement(image), "contradictions": contradictions(image)}
     if told := claims(image):
         found["claims"] = told
-    found |= {name: thought_effect(image, arms[name]) for name in FORCED if name in arms}
-    if "counterfactual" in arms:
+    found |= {name: thought_effect(image, arms[name]) for name in FORCED if name in arms and comparable(arms[name], image)}
+    if "counterfactual" in arms and comparable(arms["counterfactual"], image):
         found["counterfactual"] = flips(image, arms["counterfactual"])
     return found
 

@@ -22,6 +22,20 @@ def is_flat(rewards_G: Sequence[float]) -> bool:
     return not rewards_G or math.isclose(min(rewards_G), max(rewards_G), rel_tol=1e-12)
 
 
+def teaches_nothing(name: str, group: RolloutGroup) -> bool:
+    """Does no rollout differ from the others in what this advantage compares: the sum of the rewards, or under ``gdpo`` each of them?
+
+    >>> from medvlm_r1.types import Completion, Example, Prompt, Rollout
+    >>> c, asked = Completion((7,), (-0.1,), "B)", finished=True), Prompt(Example("q1", ("a.png",), "Which?", ("a", "b"), "b", "mri"), "…")
+    >>> same_sum = RolloutGroup(asked, (Rollout(c, {"format": 1.0, "accuracy": 0.0}), Rollout(c, {"format": 0.0, "accuracy": 1.0})))
+    >>> teaches_nothing("grpo", same_sum), teaches_nothing("gdpo", same_sum)
+    (True, False)
+    """
+    parts_G = [rollout.rewards for rollout in group.rollouts]
+    columns = [[parts[part] for parts in parts_G] for part in parts_G[0]] if name == "gdpo" else [group.rewards_G]
+    return all(map(is_flat, columns))
+
+
 def grpo(rewards_G: Sequence[float]) -> list[float]:
     """(r - mean) / (std + 1e-4), unbiased std (DeepSeekMath 2402.03300; the paper's recipe).
 

@@ -5,12 +5,13 @@ Legend: P questions of a step, V views of a question.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from medvlm_r1.data.views import Draw, Pool, Share, Shown, show
 from medvlm_r1.rollout.collect import Scorer, Sharing, collect
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training.batches import batch
+from medvlm_r1.training.grpo.advantage import teaches_nothing
 from medvlm_r1.training.grpo.draw import draw, spare
 from medvlm_r1.types import Example, RolloutGroup
 
@@ -28,6 +29,7 @@ class Asking:
     parts: Mapping[str, Share]
     size: int
     seed: int
+    advantage: str = "grpo"  # by which a group is flat
 
     @cached_property
     def pool(self) -> Pool:
@@ -60,4 +62,4 @@ class Asking:
             groups = iter(collect(engine, [shown for shown_V in shown_PV for shown in shown_V], *scored, world))
             return [[next(groups) for _ in shown_V] for shown_V in shown_PV]
 
-        return draw(ask, examples_P, spare(self.examples, examples_P, step, self.seed), redraws)
+        return draw(ask, examples_P, spare(self.examples, examples_P, step, self.seed), redraws, partial(teaches_nothing, self.advantage))

@@ -8,13 +8,14 @@ from itertools import islice
 
 import numpy as np
 
-from medvlm_r1.training.grpo.advantage import is_flat
 from medvlm_r1.types import Example, RolloutGroup
 
 Ask = Callable[[Sequence[Example]], list[list[RolloutGroup]]]
 
 
-def draw(ask: Ask, examples_P: Sequence[Example], spare: Iterable[Example], redraws: int) -> tuple[list[RolloutGroup], dict[str, float]]:
+def draw(
+    ask: Ask, examples_P: Sequence[Example], spare: Iterable[Example], redraws: int, is_flat: Callable[[RolloutGroup], bool]
+) -> tuple[list[RolloutGroup], dict[str, float]]:
     """The groups of these questions; where all of one are flat they give way to those of a ``spare`` question, at most ``redraws`` times.
 
     What is flat after that stays, so that a step always has as many groups. The metrics count all groups that were asked
@@ -23,7 +24,7 @@ def draw(ask: Ask, examples_P: Sequence[Example], spare: Iterable[Example], redr
     groups_PV, left = ask(examples_P), iter(spare)
     drawn = list(groups_PV)
     for _ in range(redraws):
-        flat_P = [p for p, groups_V in enumerate(groups_PV) if all(is_flat(group.rewards_G) for group in groups_V if group.weight)]
+        flat_P = [p for p, groups_V in enumerate(groups_PV) if all(is_flat(group) for group in groups_V if group.weight)]
         others = list(islice(left, len(flat_P)))
         if not others:
             break
@@ -33,7 +34,7 @@ def draw(ask: Ask, examples_P: Sequence[Example], spare: Iterable[Example], redr
             groups_PV[p] = groups_V
     groups = [group for groups_V in drawn for group in groups_V if group.weight]
     rewards = [reward for group in groups for reward in group.rewards_G]
-    flat = sum(is_flat(group.rewards_G) for group in groups)
+    flat = sum(map(is_flat, groups))
     told = {"drawn_groups": float(len(groups)), "drawn_reward": sum(rewards) / len(rewards), "drawn_flat": flat / len(groups)}
     return [group for groups_V in groups_PV for group in groups_V], told if redraws else {}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvlm_r1.data.views import METER, arm_of
-from medvlm_r1.rewards.open import exact
+from medvlm_r1.rewards.open import right
 from medvlm_r1.types import RolloutGroup
 
 OWN, OTHER, CHANCE = "looking/own", "looking/other", "looking/chance"
@@ -49,7 +49,7 @@ def looking(groups_P: Sequence[RolloutGroup]) -> dict[str, float]:
 
 
 def _right(group: RolloutGroup) -> float:
-    return sum(exact(rollout.completion, group.prompt) for rollout in group.rollouts) / len(group.rollouts)
+    return sum(right(rollout.completion, group.prompt) for rollout in group.rollouts) / len(group.rollouts)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from medvlm_r1.rollout.collect import Scorer
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.training import checkpoint
 from medvlm_r1.training.distributed import Devices, lead
-from medvlm_r1.training.grpo.advantage import advantages, is_flat
+from medvlm_r1.training.grpo.advantage import advantages, teaches_nothing
 from medvlm_r1.training.grpo.asking import Asking
 from medvlm_r1.training.grpo.meter import Stop, looking
 from medvlm_r1.training.grpo.source import Ask, Rollouts, sourced
@@ -98,7 +98,7 @@ class GRPOConfig:
 
     def asking(self, examples: Sequence[Example]) -> Asking:
         """What its steps ask, of these questions."""
-        return Asking(examples, self.shares, self.prompts_per_step, self.seed)
+        return Asking(examples, self.shares, self.prompts_per_step, self.seed, self.advantage)
 
     def code(self) -> dict[str, str]:
         """The rewards that are not built in, with a hash of what they are made of: part of the fingerprint."""
@@ -132,7 +132,7 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
             metrics = update(learner, groups_P, advantages_PG)
             source.sync(policy)
             log.log(step + 1, groups_P, advantages_PG)
-            tracker.log(step + 1, rewards(groups_P) | looking(groups_P) | drawn | metrics | learner.watch.lap() | run.test(step + 1, policy))
+            tracker.log(step + 1, rewards(groups_P, config.advantage) | looking(groups_P) | drawn | metrics | learner.watch.lap() | run.test(step + 1, policy))
             learner.optimizer.check()
             found = verdict(run.folder, step + 1, config, stop.agreed())
             saver.keep(policy, learner.optimizer, found.saves)
@@ -157,7 +157,7 @@ def sampling(config: GRPOConfig, step: int) -> Sampling:
     return replace(config.sampling, seed=config.seed * 1_000_003 + config.sampling.seed + step)
 
 
-def rewards(groups_P: Sequence[RolloutGroup]) -> dict[str, float]:
+def rewards(groups_P: Sequence[RolloutGroup], advantage: str) -> dict[str, float]:
     """Means over the rollouts that teach, part by part, each over those of its view; and the share of groups that teach nothing."""
     teaching = [group for group in groups_P if group.weight]
     rollouts = [rollout for group in teaching for rollout in group.rollouts]
@@ -165,7 +165,7 @@ def rewards(groups_P: Sequence[RolloutGroup]) -> dict[str, float]:
     for rollout in rollouts:
         for name, value in rollout.rewards.items():
             parts.setdefault(name, []).append(value)
-    flat = sum(is_flat(group.rewards_G) for group in teaching)
+    flat = sum(teaches_nothing(advantage, group) for group in teaching)
     finished = sum(rollout.completion.finished for rollout in rollouts)
     return {
         "reward": sum(sum(values) / len(rollouts) for values in parts.values()),
