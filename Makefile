@@ -49,10 +49,10 @@ real: setup
 	@test -n "$(PICTURES)" || { echo "make real wants a folder of labelled pictures: make real PICTURES=/path/to/pictures (docs/real.md)" >&2; exit 1; }
 	$(RUN) real-base runs/real --pictures "$(PICTURES)"
 
-# Those left out compare with a server that must be there first.
+# Those left out compare with a server, or want a base, that must be there first.
 bench: setup
 	@mkdir -p runs/bench
-	@set -e; for script in $(filter-out benchmarks/served.py benchmarks/vllm_rollouts.py,$(wildcard benchmarks/*.py)); do \
+	@set -e; for script in $(filter-out $(addprefix benchmarks/,served.py vllm_rollouts.py base_reads.py real_grpo.py),$(wildcard benchmarks/*.py)); do \
 		echo "$$script"; .venv/bin/python "$$script" --json "runs/bench/$$(basename "$$script" .py).json"; done
 
 # Keeps runs/, which holds results, and .venv, which takes minutes.

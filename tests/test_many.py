@@ -1,5 +1,8 @@
 """The plan for many GPUs against numbers worked out by hand."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from medvlm_r1.models.adapt import Trainable
@@ -59,4 +62,17 @@ def test_the_largest_is_served_and_fits_no_single_machine():
 def test_the_doctor_prints_a_line_a_size(command):
     code, out, _ = command("doctor", "paper", "--model", "Qwen/Qwen2-VL-72B-Instruct", "--many")
     lines = [line.split() for line in out.splitlines()]
+    assert out.splitlines()[-13:] == command("doctor", "paper", "--model", "Qwen/Qwen2-VL-72B-Instruct", "--many", "--card", "80")[1].splitlines()[-13:]
     assert code == 1 and ["1024"] in [words[:1] for words in lines] and "TFLOP/s" in out  # one device here is not enough
+
+
+def test_the_page_shows_what_the_doctor_prints(command):
+    """docs/scale.md: of three models a column each, rounded, with its own words for a layout."""
+    page = (Path(__file__).resolve().parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
+    for column, size in enumerate(("2B", "7B", "72B"), start=1):
+        lines = command("doctor", "paper", "--model", f"Qwen/Qwen2-VL-{size}-Instruct", "--many")[1].splitlines()
+        rows = [re.fullmatch(r" +(\d+) +([\d.]+) +(?:([\d.]+ s) +[\d.]+)? +(\S.*)", line) for line in lines]
+        for gpus, gb, time, layout in (row.groups() for row in rows if row):
+            told = f", {time}, {layout.replace('replicas', 'whole').removesuffix(', served')}" if time else f": {layout}"
+            cells = next(line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith(f"| {int(gpus):,} |"))
+            assert cells[column] == f"{float(gb):,.0f} GB{told}"

@@ -9,6 +9,7 @@ Legend: as preflight.memory; S the GPUs.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from medvlm_r1.preflight.machine import Device
 from medvlm_r1.preflight.memory import Workload, decoder_bytes, layer_weights, plan, vision_bytes
 from medvlm_r1.preflight.shape import ModelShape
 from medvlm_r1.training.distributed import Devices
@@ -38,6 +39,7 @@ class Hardware:
 
 # 989 TFLOP/s in bfloat16 at 40 %, 3.35 TB/s at 60 %, NVLink 450 GB/s and a 400 Gbit/s card for each at 70 %.
 H100 = Hardware("H100 80 GB", 80 * 10**9, 989e12 * 0.4, 3.35e12 * 0.6, 450e9 * 0.7, 50e9 * 0.7, 8)
+CARD = Device(H100.name, H100.memory, H100.memory, is_host=False)
 FULL = 0.9  # as preflight.forecast
 SIZES = tuple(2**n for n in range(11))  # 1 to 1,024
 
