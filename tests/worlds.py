@@ -20,7 +20,7 @@ class Table:
     gate: threading.Barrier = field(init=False)
 
     def __post_init__(self):
-        self.places, self.gate = [None] * self.size, threading.Barrier(self.size, timeout=60)
+        self.places, self.gate = [None] * self.size, threading.Barrier(self.size, timeout=180)
 
     def exchange(self, rank, value):
         self.places[rank] = value
