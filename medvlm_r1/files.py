@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -69,13 +70,15 @@ class AppendFile:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = opener(path)
 
-    def append(self, data: bytes) -> None:
-        """Write all of ``data`` at once or none of it. Raises RunError where the disk is full."""
+    def append(self, data: bytes, on_disk: bool = False) -> None:
+        """Write all of ``data`` at once or none of it, ``on_disk`` before this returns. Raises RunError where the disk is full."""
         with self.errors(self.path):
             whole = self._file.seek(0, io.SEEK_END)
             try:
                 while data:
                     data = data[self._file.write(data) :]
+                if on_disk:
+                    os.fsync(self._file.fileno())  # of the file that is open: to open it again may fail when the line is in it
             except OSError:
                 self._file.truncate(whole)  # half a row would spoil the file for every reader
                 raise

@@ -215,7 +215,7 @@ def read(text: str, prompt: Prompt, finished: bool = True) -> Reasoned:
     >>> read("<think>Ears.</think> Axial", render(Example("q2", ("a.png",), "Which plane?", (), "axial", "mri"), "plain")).answer
     'Axial'
     """
-    is_bare = prompt.bare and "<answer>" not in text
+    is_bare = prompt.bare and "<answer>" not in text and "<think>" not in text.rpartition("</think>")[2]  # a thought without an end holds no answer
     if prompt.example.options:
         return parse(f"<answer>{text}</answer>" if is_bare else text, len(prompt.example.options))
     thought, end, rest = text.rpartition("</think>")

@@ -1,6 +1,7 @@
 """How a page writes its numbers and names, and how short texts are compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ def called(model: str) -> str:
     if place.parent.name == "checkpoints":
         return f"{place.parent.parent.name}, {place.name}"
     return (model.partition("#")[2] or model) if "://" in model else place.name if place.is_absolute() else model
+
+
+def decimal(value: float) -> str:
+    """All its digits and no exponent, as a place in a file is written.
+
+    >>> decimal(40.0), decimal(-600.5), decimal(1.2345e-6)
+    ('40.0', '-600.5', '0.0000012345')
+    """
+    return format(Decimal(repr(value)), "f")
 
 
 def percent(fraction: float) -> str:

@@ -20,7 +20,7 @@ from medvlm_r1.config import changed
 from medvlm_r1.console import notice, stderr
 from medvlm_r1.data.arrays import picture
 from medvlm_r1.data.images import load_image
-from medvlm_r1.errors import ConfigError, DataError, ImageError, RunError
+from medvlm_r1.errors import ConfigError, DataError, EngineError, ImageError, RunError
 from medvlm_r1.types import Example
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,6 +105,19 @@ def test_a_picture_in_memory_is_asked_about_as_its_file_is(nano, here):
     assert answers[1:4] == answers[:1] * 3 and answers[0].option_probs.keys() == {"A", "B", "C"}
     assert answers[4].status == "answered"  # levels that are not of 8 bits are stretched, so it may say another thing
     assert nano.ask(Image.new("L", (84, 84)), *PLANE).option_probs != answers[0].option_probs
+
+
+def test_what_is_too_long_is_the_same_sentence_for_a_picture_in_memory(nano):
+    drawn, said = load_image("phantom:mri/test/1"), []
+    for image in ("phantom:mri/test/1", drawn):
+        with pytest.raises(EngineError, match="4096 for its answer") as refused:
+            nano.ask(image, *PLANE, max_tokens=4096)
+        said.append(str(refused.value))
+    assert said[0] == said[1]
+    with pytest.raises(ImageError, match="aspect ratio"):
+        nano.ask(Image.new("L", (1000, 4)), *PLANE)
+    with pytest.raises(ConfigError, match="max_tokens wants 1 or more, got 0"):
+        nano.ask(drawn, *PLANE, max_tokens=0)
 
 
 def test_without_options_the_answer_is_free_text(nano):

@@ -113,17 +113,17 @@ def test_without_options_the_answer_is_free_text(tokenizer, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "shown"),
+    ("text", "status", "written"),
     [
-        ("<think>The ears.</think><answer>I cannot tell.</answer>", "abstained", ""),
+        ("<think>The ears.</think><answer>I cannot tell.</answer>", "abstained", "I cannot tell."),
         ("<think>The ears.</think><answer>The brain", "truncated", "The brain"),
-        ("<think>Hmm, the brain", "truncated", "<think>Hmm, the brain"),
+        ("<think>Hmm, the brain", "truncated", ""),
         ("<think>The ears.</think><answer> </answer>", "unparsed", ""),
     ],
 )
-def test_without_options_what_is_no_answer_is_not_called_one(tokenizer, text, status, shown):
+def test_without_options_what_is_no_answer_is_not_shown_as_one(tokenizer, text, status, written):
     answer = ask(scripted(tokenizer, text), question("a.png", "What is this?", ()), "think", 100)
-    assert (answer.status, answer.answer, answer.answer_text) == (status, None, shown)
+    assert (answer.status, answer.answer, answer.answer_text, answer.written) == (status, None, "", written)
 
 
 def test_the_probabilities_are_of_the_letters_after_the_thought(taught, manifest):

@@ -86,6 +86,17 @@ def test_a_set_audited_against_itself_is_refused(command, questions):
     assert code == 2 and "--train" in err
 
 
+def test_a_set_whose_training_shows_every_audited_picture_is_reported(command, tmp_path):
+    """The worst leak there is; nobody named a training set that could be left out."""
+    rows = [
+        {"image": f"phantom:mri/test/{n % 4}", "question": "Which side?", "options": ["left", "right"], "answer": "left", "modality": "mri"} for n in range(8)
+    ]
+    rows = [row | {"id": f"q{n}", "group": row["image"], "split": "train" if n < 4 else "test"} for n, row in enumerate(rows)]
+    (tmp_path / "set.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, _ = command("audit", "--data", tmp_path / "set.jsonl", "--images", "none", "--json")
+    assert code == 0 and len(json.loads(out)["groups_cut"]) == 4
+
+
 def test_the_phantom_is_within_three_points_of_chance(command):
     for modality in ("mri", "ct", "xray"):
         found = json.loads(command("audit", "--data", f"phantom:{modality}", "--json")[1])

@@ -1,6 +1,7 @@
 """The audit log: a chain whose first bad line is named."""
 
 import json
+import resource
 
 import pytest
 
@@ -29,6 +30,21 @@ def test_a_whole_log_has_a_head_and_goes_on(log):
     audit.write("answer", {})
     audit.close()
     assert verify(log, anchor=found.head).n == 6
+
+
+def test_a_line_is_written_where_no_file_can_be_opened_any_more(tmp_path):
+    """As many idle connections as a process may have files: what was written must not be written again under the same number."""
+    audit, (soft, hard) = AuditLog(tmp_path / "audit.jsonl"), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(OSError):
+            open(tmp_path / "other", "w").close()
+        audit.write("answer", {"answer": "A"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    audit.write("answer", {"answer": "B"})
+    audit.close()
+    assert verify(tmp_path / "audit.jsonl").n == 2
 
 
 DAMAGE = {

@@ -262,6 +262,17 @@ def test_pictures_too_large_for_the_context_and_the_budget_that_fits_all(hub_dir
     assert command(*eval_words(model, data, tmp_path / "again", *more, "--max-pixels", said[2]))[0] == 0
 
 
+def test_the_same_command_again_asks_nothing_and_loses_nothing(hub_dir, data, tmp_path, command):
+    """Although the settings say in which numbers it came to be computed, which the command does not."""
+    out = tmp_path / "eval"
+    words = ["eval", "--model", hub_dir, "--data", data, "--max-tokens", "4", "--out", out, "--arms"]
+    assert command(*words, "image")[0] == 0
+    before = (out / "summary.json").read_bytes()
+    assert command(*words, "image")[0] == 0 and (out / "summary.json").read_bytes() == before
+    assert command(*words, "image,blank")[0] == 0
+    assert command(*words, "image,blank", "--dtype", "bfloat16")[0] == 2
+
+
 @pytest.mark.parametrize(("device", "dtype"), [(None, "float32"), ("bfloat16", "bfloat16")])
 def test_the_settings_say_in_which_numbers_it_was_computed(hub_dir, data, tmp_path, command, device, dtype):
     assert command(*eval_words(hub_dir, data, tmp_path / "eval", "--arms", "image", *(("--dtype", device) if device else ())))[0] == 0

@@ -9,6 +9,7 @@ import family_models
 import other_models
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
@@ -17,11 +18,17 @@ from medvlm_r1.errors import ModelError
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.models.general_encoder import continued
 from medvlm_r1.models.nano import BASE_DIR
+from medvlm_r1.preflight import forecast as planning
+from medvlm_r1.preflight.machine import Device
+from medvlm_r1.preflight.rehearsal import rehearse, worst_groups
+from medvlm_r1.preflight.shape import ModelShape
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.engines import local
 from medvlm_r1.serving.engine_process import EngineProcess
 from medvlm_r1.training import checkpoint
+from medvlm_r1.training.grpo.trainer import GRPOConfig
+from medvlm_r1.training.grpo.update import UpdateConfig
 from medvlm_r1.types import Completion, Rollout, RolloutGroup
 
 LENGTHS_PG = [[5, 9, 1], [4], [12, 3], [2, 6]]
@@ -151,6 +158,31 @@ def test_a_checkpoint_remembers_its_image_budget(tmp_path):
     checkpoint.save_model(load_policy(str(hub), family_models.picture, max_pixels=3000), tmp_path / "step-1")
     encoder = load_policy(str(tmp_path / "step-1"), family_models.picture).encoder
     assert encoder.max_pixels == 3000 and encoder.picture("tall-a").size == (44, 67)  # of 168 x 252: 3,000 / 42,336 of the area
+
+
+def test_what_is_rehearsed_is_what_an_update_puts_together(tmp_path):
+    """Each completion with its prompt anew: as many groups as fit the budget, one at least; and no tower whose gradients come later."""
+    policy = load_policy(str(other_models.write("llava_next", tmp_path / "hub")), family_models.picture)
+    asked = [replace(example, id=f"q{n}") for n, example in enumerate(family_models.examples()[:1] * 4)]
+    longest = max(len(policy.encoder.prompt_ids(render(example, "think"))) for example in asked)
+    for groups in (1, 2):
+        budget = groups * 4 * (longest + 64)
+        config = GRPOConfig(
+            template="think", sampling=Sampling(n=4, max_tokens=64), update=UpdateConfig(tokens_per_micro_batch=budget), dtype="float32", max_pixels=None
+        )
+        plan = planning.forecast(
+            config, ModelShape.of(policy.model, False), planning.Prompts.of(policy, config, asked), Device("a GPU", 2**30, 2**22, is_host=True)
+        )
+        made = worst_groups(plan, policy, asked)
+        assert len(made) == groups and sum(map(policy.tokens_of, made)) == budget
+    rehearse(plan, policy, asked)
+    assert all(p.grad is None for p in policy.model.parameters())
+
+
+def test_two_held_pictures_of_the_same_bytes_are_two(tmp_path):
+    encoder = load_policy(str(other_models.write("llava_next", tmp_path / "hub")), family_models.picture).encoder
+    wide, tall = (encoder.hold(Image.new("L", size, 90)) for size in ((280, 56), (56, 280)))
+    assert wide != tall and encoder.picture(tall).size == (56, 280)
 
 
 def test_a_server_of_its_own_refuses_it_with_the_remedy(other):

@@ -55,6 +55,12 @@ def test_a_kind_with_one_answer_is_left_out_and_free_text_passes():
     assert made.left_out == [lonely] and made.examples == [free]
 
 
+@pytest.mark.parametrize("answers", [("опухоль", "инсульт", "киста"), ("肿瘤", "梗死", "囊肿"), ("Ödem", "Gefäß", "Zyste")])
+def test_words_of_any_script_are_words(answers):
+    made = harden([question(f"q{n}", list(answers), answers[n % 3]) for n in range(12)])
+    assert made.left_out == [] and len(made.examples) == 12
+
+
 def test_where_no_type_is_stated_the_wording_stands_for_it():
     assert kind(question("a", [], "x", kind="")) == ("mri", "what is it?")
 

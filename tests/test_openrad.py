@@ -169,3 +169,13 @@ def test_the_x_ray_parts_share_patients_which_fall_out_of_the_test():
     clean, fallen = openrad.without_trained(*([e for e in asked if e.split == split] for split in ("train", "test")))
     assert fallen["xray"]["of"] == 300 and fallen["xray"]["group"] > 0 and fallen["xray"]["twin"] == 0
     assert len(clean) == 300 - fallen["xray"]["group"]
+
+
+def test_pictures_whose_names_differ_behind_the_suffix_are_kept_apart(tmp_path):
+    """As slices of one volume do, and files of one stem."""
+    kept = []
+    for id, grey in (("7.png", 200), ("7.jpg", 20), ("head.nii.gz#axis=2&slice=0", 90)):
+        Image.new("L", (8, 8), grey).save(tmp_path / f"{grey}.png")
+        example = Example(id, (str(tmp_path / f"{grey}.png"),), "Which?", ("a", "b"), "a", "mri")
+        kept.append(openrad.squeezed(example, tmp_path / "squeezed", 4).images[0])
+    assert [load_image(reference).getpixel((0, 0))[0] for reference in kept] == [200, 20, 90]

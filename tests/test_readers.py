@@ -496,6 +496,17 @@ def test_slices_of_a_volume_are_labelled_by_their_reference(tmp_path):
     assert load_image(load_dataset(str(tmp_path / "out"))[0].images[0]).size == (4, 5)
 
 
+def test_pictures_of_one_name_in_two_folders_are_copied_apart(tmp_path):
+    for grey, place in ((10, "images/1.png"), (200, "a/images/1.png")):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (20, 20), grey).save(tmp_path / place)
+    (tmp_path / "a/b").mkdir()
+    rows = [{"id": f"q{n}", "image": image, "question": "Which?", "answer": "left"} for n, image in enumerate(("../../images/1.png", "../images/1.png"))]
+    write_json(tmp_path / "a/b/set.json", rows)
+    rows, _, _ = converted("table", tmp_path / "a/b", tmp_path / "out", copy=True)
+    assert [load_image(str(tmp_path / "out" / row["image"][0])).getpixel((0, 0))[0] for row in rows.values()] == [10, 200]
+
+
 @pytest.mark.skipif(not OPENRAD.is_dir(), reason="shared/data/openrad is not here")
 def test_real_labelled_images(tmp_path):
     rows, rejected, report = converted("image-folder", OPENRAD, tmp_path / "out")

@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -15,9 +16,12 @@ from medvlm_r1.data.study import Instance
 from medvlm_r1.errors import ConfigError, DataError, RunError
 from medvlm_r1.launch.serving import Reading, Serving, check
 from medvlm_r1.reading import study
-from medvlm_r1.reading.worklist import order, read_worklist
+from medvlm_r1.reading.reads import WORDS_LOST
+from medvlm_r1.reading.worklist import Case, order, read_worklist
 from medvlm_r1.serving.audit_log import verify
 from medvlm_r1.serving.people import People, read_readers
+
+DICOM = Instance("1.2.1", "1.2.2", "1.2.840.10008.5.1.4.1.1.2", "1.2.3")
 
 SECRET = "Dark there. Hence left."  # of the scripted model's thought
 
@@ -225,6 +229,64 @@ def test_words_of_a_free_answer_are_not_in_the_log(tmp_path):
     assert (row["own"], row["model"], row["final"], row["switch"]) == ("text", "text", "text", None)
 
 
+def test_words_that_only_the_ended_server_knew_are_not_made_up(tmp_path):
+    (tmp_path / "c0.png").write_bytes(png())
+    case = [Case("c0", "What is abnormal?", (), "", tmp_path / "c0.png")]
+
+    def begun():
+        return Ward(tmp_path, Scripted("<think>x</think><answer>Effusion</answer>"), case, People(read_first=True), PngFiles(DICOM))
+
+    async def answers(http):
+        read = (await http.post("/reading/reads", json={"case": "c0"})).json()["read"]
+        await http.post(f"/reading/reads/{read}/own", json={"answer": "a rib fracture"})
+
+    async def goes_on(http):
+        read = (await http.post("/reading/reads", json={"case": "c0"})).json()
+        await followed(http, read["read"])
+        await http.post(f"/reading/reads/{read['read']}/final", json={"action": "disagree"})
+        report = (await http.get(f"/reading/reads/{read['read']}/report?format=fhir")).text
+        return read["own"], report
+
+    first = begun()
+    first.run(answers)
+    first.close()
+    own, report = (second := begun()).run(goes_on)
+    assert own == WORDS_LOST and WORDS_LOST in report
+    assert second.rows("read-final")[0]["final"] == "text"
+    second.close()
+
+
+def test_a_picture_that_no_sr_can_refer_to_and_a_model_that_lies_elsewhere(tmp_path):
+    """Its address is no hash of its files, and no report's."""
+    elsewhere = Scripted(probs=())
+    elsewhere.about = {"model": "my model", "identity": "http://10.0.0.5:8000/v1#my model", "template": "paper-eval"}
+
+    async def reports(http):
+        read = (await http.post("/reading/reads", json=own_question())).json()["read"]
+        await followed(http, read)
+        return [await http.get(f"/reading/reads/{read}/report?format={kind}") for kind in ("sr", "fhir")]
+
+    sr, fhir = Ward(None, elsewhere, files=PngFiles(DICOM)).run(reports)
+    assert sr.status_code == 200 and b"10.0.0.5" not in sr.content
+    device = fhir.json()["entry"][0]["resource"]
+    assert "10.0.0.5" not in fhir.text and "serialNumber" not in device and [version["type"]["text"] for version in device["version"]] == ["software"]
+    sr, fhir = Ward(None, Scripted(), files=PngFiles(replace(DICOM, sop_class_uid="1.2.840.113619.4.30"))).run(reports)
+    assert sr.status_code == 422 and fhir.status_code == 200
+
+
+def test_asked_about_another_slice_it_is_asked_anew(tmp_path):
+    """Without reading first; what is on the screen is what the answer is about."""
+    (tmp_path / "c0.png").write_bytes(png())
+    ward = Ward(None, Scripted(), [Case("c0", "Which side?", ("left", "right"), "", tmp_path / "c0.png")])
+
+    async def twice(http):
+        found = [await http.post("/reading/reads", json={"case": "c0", "medical": {"place": {"slice": number}}}) for number in (10, 10, 40)]
+        return [one.json()["read"] for one in found]
+
+    first, same, other = ward.run(twice)
+    assert first == same != other
+
+
 def test_a_fault_of_the_model_is_no_answer_and_it_can_be_asked_again(tmp_path):
     backend = Scripted(why=(5, 502))
     ward = Ward(tmp_path, backend=backend)
@@ -344,8 +406,6 @@ def test_of_an_odd_number_twice_as_many_readers_are_balanced():
 
 
 # ---------------------------------------------------------------- reports
-
-DICOM = Instance("1.2.1", "1.2.2", "1.2.840.10008.5.1.4.1.1.2", "1.2.3")
 
 
 def test_reports_say_what_the_model_and_the_reader_said(tmp_path):

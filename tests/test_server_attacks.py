@@ -1,6 +1,7 @@
 """Every row of the table of attacks in docs/serving.md: what must happen, happens."""
 
 import asyncio
+import hashlib
 import io
 import json
 import signal
@@ -16,11 +17,13 @@ from serving_kit import AtAPort, NoFiles, Scripted, client, data_url, get, opene
 from medvlm_r1.data.clean import clean
 from medvlm_r1.errors import ConfigError
 from medvlm_r1.launch.serving import Serving, check, hosts
+from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.told import Reading, unseen
 from medvlm_r1.serving.guard import Limits
 from medvlm_r1.serving.refusals import Refused
 from medvlm_r1.serving.schema import ChatRequest
 from medvlm_r1.serving.upstream import Upstream
+from medvlm_r1.serving.wire import Ask, Picture
 from medvlm_r1.types import Example
 
 KEY = "0123456789abcdef-key"
@@ -166,7 +169,7 @@ def test_a_file_is_opened_as_everywhere_else_and_nothing_is_written(tmp_path, mo
 
 
 @pytest.mark.parametrize("headers", [
-    {"host": "evil.example"}, {"host": "localhost.evil.example:8000"}, {"host": ""}, {"origin": "http://evil.example"}, {"origin": "null"},
+    {"host": "evil.example"}, {"host": "localhost.evil.example:8000"}, {"host": ""}, {"origin": "http://evil.example"}, {"origin": "null"}, {"origin": "http://["},
     {"origin": "http://localhost:3000"}, {"host": "169.254.169.254"},
 ])  # fmt: skip
 def test_a_foreign_page_is_refused_on_loopback_too(headers):
@@ -364,6 +367,19 @@ def test_an_upstream_that_lies_is_no_answer(serve, case):
     if status == 200:
         medical = response.json()["choices"][0]["message"]["medical"]
         assert (medical["answer"], medical["status"], medical["option_probs"], medical["confidence"]) == ("A", "answered", {}, None)
+
+
+def test_an_upstream_is_sent_each_picture_as_often_as_it_was_given(serve):
+    from medvlm_r1.rollout.calling import Endpoint
+
+    server, same = serve(UPSTREAM["answers"][0]), Picture(png(), hashlib.sha256(png()).hexdigest(), 40, 30)
+    upstream = Upstream(Endpoint(server.url, "big", attempts=1, timeout_s=5), "think")
+
+    async def go():
+        return [said async for said in upstream.ask(Ask("Are they the same?", ("yes", "no"), (same, same), None, Sampling(1, 0.0)))]
+
+    asyncio.run(go())
+    assert [part["type"] for part in server.asked[-1]["messages"][-1]["content"]].count("image_url") == 2
 
 
 def test_an_upstream_that_hangs():

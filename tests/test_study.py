@@ -61,3 +61,7 @@ def test_a_report_is_about_one_patient_whose_name_no_message_shows(tmp_path):
     with pytest.raises(DataError, match="are of two patients") as refused:
         patient([first, other])
     assert "CANARY" not in str(refused.value)
+    nobodys = [image(tmp_path / f"{name}.dcm", PatientID="", PatientName=name) for name in ("DOE^JANE", "ROE^RICHARD", "Doe^Jane^")]
+    assert patient(nobodys[::2]).patient_name == "DOE^JANE"
+    with pytest.raises(DataError, match="are of two patients"):
+        patient(nobodys[:2])

@@ -43,7 +43,10 @@ def sides(data: str, train: str | None) -> tuple[Sequence[Example], Sequence[Exa
     for note in examples.notes:
         notice(note)
     if train:
-        return examples, load_dataset(train), {"data": data, "train": train}
+        learnt = load_dataset(train)
+        if not separate(learnt, examples):
+            raise DataError("no training question with options shows other pictures than those audited; name another --train, or leave it out")
+        return examples, learnt, {"data": data, "train": train}
     parts = {is_train: [e for e in examples if (part_of(e.split) == "train") == is_train] for is_train in (False, True)}
     if not (parts[False] and parts[True]):
         return examples, None, {"data": data, "train": None}
@@ -54,11 +57,9 @@ def audit(examples: Sequence[Example], train: Sequence[Example] | None, config: 
     """Every check, as plain numbers for JSON, and the verdict on them.
 
     Without ``train`` the text prior learns from other questions of the same
-    modality, and nothing is said about a split. ``done`` hears of every picture.
+    modality, and nothing is said about a split; it does where all of ``train`` is about the audited pictures, too. ``done`` hears of every picture.
     """
-    if train and not separate(train, examples):
-        raise DataError("no training question with options shows other pictures than those audited; name another --train, or leave it out")
-    size, prior = config.train_size, TextPrior(examples, train, config.draws)
+    size, prior = config.train_size, TextPrior(examples, train if train and separate(train, examples) else None, config.draws)
     report: Report = {
         "questions": len(examples),
         "chance": chance(examples),

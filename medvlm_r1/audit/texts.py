@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from medvlm_r1.types import Example
 from medvlm_r1.wording import normal
 
-_WORD = re.compile(r"[a-z0-9]+")  # "x_ray." is "x" and "ray", as "X-ray" is
+_WORD = re.compile(r"[^\W_]+")  # of any script; "x_ray." is "x" and "ray", as "X-ray" is
 
 
 @lru_cache(maxsize=1 << 17)

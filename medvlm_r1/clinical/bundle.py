@@ -52,9 +52,11 @@ def _device(record: Record) -> Resource:
         "status": "active",
         "manufacturer": "medvlm-r1",
         "deviceName": [{"name": plain(model.name) or "unknown", "type": "model-name"}],
-        "serialNumber": model.fingerprint,
         "type": {"text": "Vision-language model"},
-        "version": [{"type": {"text": "software"}, "value": model.version}, {"type": {"text": "hash of the model's files"}, "value": model.fingerprint}],
+        **({"serialNumber": model.fingerprint} if model.fingerprint else {}),
+        "version": [
+            {"type": {"text": kind}, "value": value} for kind, value in (("software", model.version), ("hash of the model's files", model.fingerprint)) if value
+        ],
         "note": [{"text": INTENDED_USE}],
     }
 

@@ -61,7 +61,7 @@ class ModelIdentity:
 
     name: str
     version: str
-    fingerprint: str
+    fingerprint: str  # of its files; "" where they are not here
     parameters: tuple[str, ...] = (f"extraction={EXTRACTION}",)
 
 

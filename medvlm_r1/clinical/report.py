@@ -102,11 +102,11 @@ def _evidence(instance: Instance, patient: Patient) -> Any:
 def _observer(record: Record) -> sr.DeviceObserverIdentifyingAttributes:
     """TID 1004: the weights have one UID, whatever they are asked."""
     return sr.DeviceObserverIdentifyingAttributes(
-        uid=f"2.25.{name(record.model.fingerprint).int}",
+        uid=f"2.25.{name(record.model.fingerprint or record.model.name).int}",
         name="medvlm-r1",
         manufacturer_name="medvlm-r1",
         model_name=_named(record.model.name),
-        serial_number=record.model.fingerprint,
+        serial_number=record.model.fingerprint or None,
     )
 
 

@@ -15,7 +15,9 @@ EXAMPLES = """
 
 def register(commands: Commands) -> None:
     """Where the pictures are, where it goes, and what is otherwise."""
-    sub = add(commands, "real-base", "build a base of 140 million parameters that speaks English and has seen your pictures: 20 to 30 minutes of CPU", EXAMPLES, run)
+    sub = add(
+        commands, "real-base", "build a base of 140 million parameters that speaks English and has seen your pictures: 20 to 30 minutes of CPU", EXAMPLES, run
+    )
     sub.add_argument("out", type=Path, metavar="OUT", help="the run's folder: OUT/model is the base, OUT/verdict.json the go or no-go")
     sub.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="labelled pictures, as study --openrad takes them: labels.csv and the files")
     sub.add_argument("--seed", type=int, default=0, help="of every draw; the same seed gives the same weights (default: %(default)s)")

@@ -23,7 +23,7 @@ from medvlm_r1.data.readers.image_folder import image_folder
 from medvlm_r1.data.summary import ids_sha256, summary
 from medvlm_r1.data.urls import suffix_of
 from medvlm_r1.errors import DataError, ImageError, RunError, nearest
-from medvlm_r1.files import utf8
+from medvlm_r1.files import digest, utf8
 from medvlm_r1.types import LETTERS, Example
 
 Fault = tuple[str, str]  # reason, detail
@@ -168,7 +168,7 @@ def _identify(example: Example, row_of_id: dict[str, tuple[Example, str]], where
 def _placed(found: Iterable[Found], src: Path, out: Path, copy: bool) -> Iterator[Found]:
     """The rows with their pictures where the manifest will name them."""
     base = src if src.is_dir() else src.parent
-    done: set[str] = set()
+    done: dict[Path, str] = {}  # where a picture lies now, and where it lay
     for row in found:
         images = tuple(_unpack(picture.data, out) for picture in row.embedded) + row.example.images
         if copy:
@@ -184,15 +184,17 @@ def _unpack(picture: bytes, out: Path) -> str:
     return str(path)
 
 
-def _copy(reference: str, base: Path, out: Path, done: set[str]) -> str:
+def _copy(reference: str, base: Path, out: Path, done: dict[Path, str]) -> str:
     if scheme_of(reference) in SCHEMES:
         return reference
     name, _ = place(reference)
     target = out / "images" / re.sub(r"^(\.\./)+", "", Path(os.path.relpath(name, base)).as_posix())
-    if name not in done and Path(name).is_file() and not target.exists():
+    if done.get(target, name) != name:  # another folder's picture of this name
+        target = target.with_name(f"{digest(str(Path(name).parent))[:8]}-{target.name}")
+    if target not in done and Path(name).is_file() and not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(name, target)
-    done.add(name)
+    done[target] = name
     return f"{target}{reference[len(name) :]}" if Path(name).is_file() else reference
 
 

@@ -22,6 +22,7 @@ MODALITIES = {
     "infrared": ("infrared", "infrared reflectance imaging"),
 }
 _NAME = {variant: name for name, variants in MODALITIES.items() for variant in variants}
+_SAID_TOO = ("scan", "scans", "imaging", "image", "images")
 DISPLAY = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "oct": "OCT", "pet": "PET"}
 
 
@@ -31,9 +32,20 @@ def modality_of(written: str) -> str:
 
     >>> [modality_of(m) for m in ("MR (Mag-netic Resonance Imaging)", "CT(Computed Tomography)", "X-Ray", "Fundus Photography", "EEG trace", "МРТ", "")]
     ['mri', 'ct', 'xray', 'fundus', 'eeg-trace', 'мрт', 'unknown']
+    >>> [modality_of(m) for m in ("CT scan", "MRI scans", "X-Rays", "Computed Tomography (CT)", "PET CT", "PET imaging")]
+    ['ct', 'mri', 'xray', 'ct', 'pet-ct', 'pet']
     """
     words = re.findall(r"[^\W_]+", written.lower().replace("mag-netic", "magnetic"))
-    return _NAME.get(" ".join(words)) or "-".join(words) or "unknown"
+    return _NAME.get(" ".join(words)) or _said_twice(words) or "-".join(words) or "unknown"
+
+
+def _said_twice(words: list[str]) -> str | None:
+    """The modality of a name with a word too many: "CT scan", "X-Rays", "Computed Tomography (CT)"; not of "PET CT", which are two."""
+    *before, last = words or [""]
+    known, short = _NAME.get(" ".join(before)), _NAME.get(last)
+    if last in _SAID_TOO or (short and short == known):
+        return known
+    return _NAME.get(" ".join(words).removesuffix("s"))
 
 
 def is_modality(written: str) -> bool:

@@ -87,9 +87,23 @@ def patient(references: Sequence[str]) -> Patient:
     """Whose images these are. Raises DataError where they are not of one patient, without saying of whom."""
     found = [_patient(Path(place(reference)[0])) for reference in references]
     for reference, other in zip(references, found, strict=True):
-        if other.patient_id != found[0].patient_id:
+        if not _is_same(other, found[0]):
             raise DataError(f'"{references[0]}" and "{reference}" are of two patients; a report is about one: ask twice')
     return found[0]
+
+
+def _is_same(one: Patient, other: Patient) -> bool:
+    """By number and date of birth; who has no number goes by name, which is written in more than one way.
+
+    >>> _is_same(Patient("7", "DOE^JANE"), Patient("7", "Doe^Jane^M")), _is_same(Patient("", "DOE^JANE"), Patient("", "ROE^RICHARD"))
+    (True, False)
+    >>> _is_same(Patient("1", "", "19700101"), Patient("1", "", "19801231")), _is_same(Patient(), Patient("", "DOE^JANE"))
+    (False, True)
+    """
+    names, births = (
+        {found for found in both if found} for both in zip(*((p.patient_name.casefold().rstrip("^ "), p.patient_birth_date) for p in (one, other)), strict=True)
+    )
+    return one.patient_id == other.patient_id and len(births) < 2 and (bool(one.patient_id) or len(names) < 2)
 
 
 def images_in(folder: Path, at_most: int | None = None) -> list[str]:

@@ -172,7 +172,7 @@ def squeezed(example: Example, pictures: Path, side_px: int) -> Example:
 
     Else the processor would give a wide picture fewer patches, and the shape of a picture tells its source.
     """
-    target = (pictures / example.id).with_suffix(".png")
+    target = pictures / f"{example.id}.png"  # all of the id: slices of one file differ behind its suffix
     target.parent.mkdir(parents=True, exist_ok=True)
     load_image(example.images[0]).convert("L").resize((side_px, side_px)).save(target)
     return replace(example, images=(str(target),))

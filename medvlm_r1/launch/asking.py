@@ -6,6 +6,7 @@ from os import PathLike
 from typing import Any
 
 from medvlm_r1.data.arrays import picture
+from medvlm_r1.errors import ConfigError
 from medvlm_r1.launch.loading import load_model, memory_errors
 from medvlm_r1.models.policy import Policy
 from medvlm_r1.preflight.questions import check_prompt
@@ -52,6 +53,8 @@ class Model:
         >>> found == model.ask(load_image("phantom:mri/test/0"), "What is the imaging plane?", ["sagittal", "coronal", "axial"])
         True
         """
+        if max_tokens < 1:
+            raise ConfigError(f"max_tokens wants 1 or more, got {max_tokens}")
         offered = (options,) if isinstance(options, str) else tuple(options)
         references = tuple(self._reference(one) for one in (image if isinstance(image, (list, tuple)) and image else [image]))
         example = replace(asked(references[0], question, offered), images=references)

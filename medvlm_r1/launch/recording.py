@@ -18,7 +18,7 @@ from medvlm_r1.launch.asking import Model
 from medvlm_r1.models.families import locate
 from medvlm_r1.rollout.answer import Answer
 from medvlm_r1.types import Example
-from medvlm_r1.wording import called
+from medvlm_r1.wording import called, decimal
 
 MANY = 16  # images of a folder; more are asked about by mistake
 
@@ -131,13 +131,5 @@ def _windowed(reference: str, center: float, width: float) -> str:
         raise ImageError(f'image "{reference}" has no window to set (it is no DICOM or NIfTI file); leave out --window')
     if "center" in keys or "width" in keys:
         raise ImageError(f'image "{reference}" has a window of its own; leave that or --window out')
-    return f"{reference}{'&' if keys else '#'}center={_number(center)}&width={_number(width)}"
-
-
-def _number(value: float) -> str:
-    """As a reference writes it: no exponent, a fraction only where there is one.
-
-    >>> _number(40.0), _number(-600.5), _number(1e7)
-    ('40', '-600.5', '10000000')
-    """
-    return f"{value:.6f}".rstrip("0").rstrip(".")
+    said = [decimal(float(value)).removesuffix(".0") for value in (center, width)]
+    return f"{reference}{'&' if keys else '#'}center={said[0]}&width={said[1]}"

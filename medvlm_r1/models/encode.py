@@ -58,6 +58,7 @@ class Encoder:
     _batches: Kept[PromptBatch] = field(default_factory=lambda: Kept(KEPT_BATCHES), init=False)
     _coming: dict[str, Future[Pixels]] = field(default_factory=dict, init=False)
     _fits: int = field(default=2**62, init=False)
+    _sizes: Kept[tuple[int, int]] = field(default_factory=lambda: Kept(10_000), init=False)  # of pictures that lie in no file
     _blanks: Kept[str] = field(default_factory=lambda: Kept(KEPT_BLANK_SIGNS), init=False)
 
     def save(self, out: Path) -> None:
@@ -90,8 +91,9 @@ class Encoder:
 
     def hold(self, image: Image.Image) -> str:
         """A reference to a picture that lies in no file, to be asked about next: it is forgotten as any other, and then gone."""
-        kept = self._pinned(self.family.prepare(self.image_processor, image.convert("RGB"), self.tile_tokens))
+        kept = self._prepare("given", image)
         self._pixels.put(reference := f"memory:{kept.key}", kept, kept.patches.nbytes)
+        self._sizes.put(reference, image.size, 1)
         return reference
 
     def keep_at_most(self, n_bytes: int) -> None:
@@ -115,8 +117,8 @@ class Encoder:
             if reference not in self._coming and self._pixels.get(reference) is None:
                 self._coming[reference] = _background().submit(self._prepare, reference)
 
-    def _prepare(self, reference: str) -> Pixels:
-        image = self.load_image(reference).convert("RGB")
+    def _prepare(self, reference: str, given: Image.Image | None = None) -> Pixels:
+        image = (given or self.load_image(reference)).convert("RGB")
         try:
             return self._pinned(self.family.prepare(self.image_processor, image, self.tile_tokens))
         except ValueError as error:
@@ -217,19 +219,18 @@ class Encoder:
 
     def _too_long(self, prompt: Prompt, tokens: int, room: int) -> TooLong:
         """With an image budget under which the prompt fits; one that was found before is kept where it does."""
-        sizes = [self.load_image(reference).size for reference in prompt.example.images]
+        sizes = [self._sizes.get(reference) or self.load_image(reference).size for reference in prompt.example.images]
         text = len(self._ids_with(prompt, [""] * len(sizes)))
         largest = min(self.family.most_pixels(self.image_processor), max((max(size) ** 2 for size in sizes), default=0), self._fits)
         fits = budget_that_fits(lambda n: len(self._ids_with(prompt, [self._blank(size, n) for size in sizes])), text, self.context - room, largest)
         self._fits = fits or self._fits
-        needs = f"{tokens} prompt tokens" + (f" and {room} for its answer" if room else "")
         remedy = f"--max-pixels {fits} makes it fit (in training: --set max_pixels={fits})" if fits else "shorten it"
-        return TooLong(f'question "{prompt.example.id}" needs {needs}, and the model reads {self.context} in all; {remedy}', fits)
+        answer = f" and {room} for its answer" if room else ""
+        return TooLong(f'question "{prompt.example.id}" needs {tokens} prompt tokens{answer}, and the model reads {self.context} in all; {remedy}', fits)
 
     def _blank(self, size: tuple[int, int], max_pixels: int) -> str:
         """What would stand in the prompt for a picture of this size under another budget."""
-        text = self._blanks.get((size, max_pixels))
-        if text is None:
+        if (text := self._blanks.get((size, max_pixels))) is None:
             processor = copy.copy(self.image_processor)
             self.family.shrink(processor, max_pixels)
             text = self.family.prepare(processor, Image.new("RGB", size), self.tile_tokens).text
@@ -291,9 +292,8 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch
     >>> pad([[5, 6], [7]], 0)[0].tolist(), pad([[5, 6], [7]], 0)[1].tolist()
     ([[5, 6], [7, 0]], [[1, 1], [1, 0]])
     """
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad_id)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    ids = torch.full((len(rows), max(map(len, rows))), pad_id)
+    mask = torch.zeros_like(ids)
     for r, row in enumerate(rows):
         ids[r, : len(row)] = torch.tensor(row)
         mask[r, : len(row)] = 1

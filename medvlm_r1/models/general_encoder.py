@@ -100,7 +100,8 @@ class GeneralEncoder(Encoder):
     def hold(self, image: Image.Image) -> str:
         """See Encoder.hold."""
         picture = within(image.convert("RGB"), self.max_pixels)
-        reference = f"memory:{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}"
+        reference = f"memory:{hashlib.sha256(f'{picture.size}'.encode() + picture.tobytes()).hexdigest()[:16]}"
+        self._sizes.put(reference, picture.size, 1)
         self._pictures.put(reference, picture, 3 * picture.width * picture.height)
         return reference
 

@@ -1,13 +1,16 @@
 """The worst micro-batch first: what does not fit shows in the first seconds, not at step 217."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import cycle, islice
 
 import torch
 
 from medvlm_r1.errors import EngineError
 from medvlm_r1.models.policy import Policy
+from medvlm_r1.preflight.apart import alone
 from medvlm_r1.preflight.forecast import Forecast
+from medvlm_r1.preflight.memory import Workload
 from medvlm_r1.reasoning import render
 from medvlm_r1.training.grpo.trainer import GRPOConfig
 from medvlm_r1.types import Completion, Example, Prompt, Rollout, RolloutGroup
@@ -38,7 +41,7 @@ def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) ->
         with torch.random.fork_rng(devices):
             held = [torch.empty(plan.certain - plan.weights + plan.embeddings, dtype=torch.uint8, device=device) for device in devices]
             policy.remember(policy.encoder.prompts(worst_prompts(forecast, policy, examples, forecast.work.seen)))
-            if forecast.work.micro_prompts < forecast.work.prompts:
+            if passes(forecast).micro_prompts < forecast.work.prompts:
                 _hold_gradients(policy)
             with policy.images.cut_off():
                 policy.logprobs(batch, config.update.temperature).sum().backward()
@@ -53,15 +56,25 @@ def rehearse(forecast: Forecast, policy: Policy, examples: Sequence[Example]) ->
 
 def _hold_gradients(policy: Policy) -> None:
     """Of the decoder, as other micro-batches of the step leave them; the tower's come at its end."""
-    tower = {id(p) for module in policy.encoder.family.towers(policy.model) for p in module.parameters()}
+    towers = policy.encoder.family.towers(policy.model) if policy.shares_prompts else ()  # without a family each pass has its own
+    tower = {id(p) for module in towers for p in module.parameters()}
     for p in policy.model.parameters():
         if p.requires_grad and id(p) not in tower:
             p.grad = torch.zeros_like(p)
 
 
+def passes(forecast: Forecast) -> Workload:
+    """What goes through the model together: where prompts are not shared, as many groups as its updates put into a micro-batch."""
+    work, config = forecast.work, forecast.config
+    if forecast.shape.shares_prompts or not isinstance(config, GRPOConfig):
+        return work
+    one = alone(work, config.update.tokens_per_micro_batch)
+    return replace(work, micro_prompts=one.micro_prompts // work.rollouts, micro_completion=one.micro_completion)
+
+
 def describe(forecast: Forecast) -> str:
     """The micro-batch in words."""
-    work = forecast.work
+    work = passes(forecast)
     return (
         f"the largest micro-batch ({work.micro_prompts} prompts of about {work.prompt_tokens} tokens, "
         f"{work.rollouts} completions of {work.micro_completion} each)"
@@ -70,7 +83,7 @@ def describe(forecast: Forecast) -> str:
 
 def worst_groups(forecast: Forecast, policy: Policy, examples: Sequence[Example]) -> list[RolloutGroup]:
     """The longest prompts and completions as long as make the micro-batch with the most tokens."""
-    work = forecast.work
+    work = passes(forecast)
     completion = Completion(policy.stop_ids[:1] * work.micro_completion, (0.0,) * work.micro_completion, "", finished=False)
     rollouts = (Rollout(completion, {}),) * work.rollouts
     return [RolloutGroup(prompt, rollouts) for prompt in worst_prompts(forecast, policy, examples, work.micro_prompts)]

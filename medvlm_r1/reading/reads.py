@@ -24,6 +24,10 @@ from medvlm_r1.serving.wire import Ask, Picture
 from medvlm_r1.types import LETTERS, Prompt
 
 KEPT = 4  # reads of a reader whose pictures and answers are still there, the one that is open among them
+WORDS, WORDS_LOST = (
+    "text",
+    "(its words are not in the log of the server that was ended)",
+)  # what the log has of an answer without options, and what is left of it
 FIRST = "first you answer, then the model's answer is shown"
 Asked = tuple[Ask, Prompt, tuple[Reading, ...]]  # and the earlier answers, as the page remembers them
 
@@ -66,7 +70,7 @@ class Read:
 
     def letter(self, answer: str | None) -> str | None:
         """An answer as the log has it: words are not for it."""
-        return answer if self.case.options or not answer else "text"
+        return answer if self.case.options or not answer else WORDS
 
 
 @dataclass
@@ -96,7 +100,7 @@ class Reads:
                 by_id[row["read"]] = self._earlier[row["reader"], row["case"]] = {"read": row["read"], "own": None, "final": None}
             elif row["event"] in ("read-own", "read-final") and row["read"] in by_id:
                 name = row["event"].removeprefix("read-")
-                by_id[row["read"]][name] = row[name]
+                by_id[row["read"]][name] = WORDS_LOST if row[name] == WORDS else row[name]
 
     def order(self, reader: str) -> list[Case]:
         """The cases as this reader reads them."""
@@ -123,7 +127,7 @@ class Reads:
             read = self._reads.get((reader, case.id))
             if self.stage(reader, case) == "done" and self.is_first:
                 raise Refused(409, "this has been read; go on to something else", "case")
-            if read and read.final is None:
+            if read and read.final is None and (self.is_first or read.place == request.medical.place):
                 return read
             waiting = self.under_way(reader)
             if self.is_first and waiting and waiting.own is None and waiting is not read:

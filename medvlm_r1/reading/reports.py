@@ -1,6 +1,7 @@
 """A read as DICOM SR and FHIR, by the same record as ``ask`` makes (docs/clinical.md). Whose images they are is in neither."""
 
 import io
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from medvlm_r1 import __version__
 from medvlm_r1.clinical.bundle import bundle
 from medvlm_r1.clinical.record import Feedback, ModelIdentity, Record, Shown, asked_by
 from medvlm_r1.data.images import content_hash
-from medvlm_r1.errors import DataError, install
+from medvlm_r1.errors import DataError, ImageError, install
 from medvlm_r1.reading.reads import Read
 from medvlm_r1.serving.calibrated import reported
 from medvlm_r1.serving.refusals import Refused
@@ -27,7 +28,7 @@ def sr(read: Read, service: Service) -> bytes:
         raise Refused(404, f"this server writes no DICOM SR; on its machine: {install('highdicom')}") from error
     try:
         return structured_report(record(read, service))
-    except DataError as error:
+    except (DataError, ImageError) as error:
         raise Refused(422, str(error)) from error
 
 
@@ -43,7 +44,7 @@ def record(read: Read, service: Service) -> Record:
         raise Refused(422, "this picture has no UIDs by which a report could name it; read the DICOM file itself")
     instance = picture.instance
     frame = (read.place.frame or 0) if instance.number_of_frames > 1 else None
-    identity, _, dtype = str(service.backend.about.get("identity", service.model)).partition(" ")
+    identity = re.fullmatch(r"([0-9a-f]+) (\w+)", str(service.backend.about.get("identity", "")))  # of an upstream it is an address, which is no report's
     window = (f"window={read.place.center:g},{read.place.width:g}",) if read.place.center is not None and read.place.width is not None else ()
     return Record(
         question=read.case.question,
@@ -53,7 +54,10 @@ def record(read: Read, service: Service) -> Record:
         answer=told["answer"] or "",
         answer_text=told["answer_text"],
         model=ModelIdentity(
-            service.model, __version__, identity, (*asked_by(read.asked[0].template or str(service.backend.about.get("template", "")), dtype), *window)
+            service.model,
+            __version__,
+            identity[1] if identity else "",
+            (*asked_by(read.asked[0].template or str(service.backend.about.get("template", "")), identity[2] if identity else ""), *window),
         ),
         asked_at=datetime.fromtimestamp(int(read.shown_at), UTC),
         confidence=reported(told["confidence"], told["calibrated_on"]),

@@ -47,8 +47,8 @@ class Reading:
 class Told:
     """A completion as a reader gets it.
 
-    ``answer`` and ``answer_text`` are empty unless ``status`` is "answered"; ``written`` is the letter that stands in the
-    answer's tag all the same. ``status``: answered | abstained | unparsed | truncated | contradicted.
+    ``answer`` and ``answer_text`` are empty unless ``status`` is "answered"; ``written`` is the letter, or without options the
+    words, that stand in the answer's tag all the same. ``status``: answered | abstained | unparsed | truncated | contradicted.
 
     >>> asked = Prompt(Example("q1", (), "Which side?", ("left", "right"), "left", "mri"), "…")
     >>> told = tell("<think>A nodule on the left. Hence left.</think><answer>B</answer>", asked)
@@ -90,16 +90,16 @@ def tell(text: str, prompt: Prompt, finished: bool = True, earlier: Sequence[Rea
     if options:
         option = options[LETTERS.index(found.answer)] if found.answer else ""
     else:
-        option = text.rpartition("</think>")[2].rpartition("<answer>")[2].partition("</answer>")[0].strip()
-        if status == "unparsed" and option:
-            status = "answered"  # without the tags that were asked for, and an answer all the same
-        if status == "abstained":
-            option = ""
-    warnings = _warnings(found.think, found.answer, option, prompt, earlier)
+        behind = text.rpartition("</think>")[2]
+        option = "" if "<think>" in behind else behind.rpartition("<answer>")[2].partition("</answer>")[0].strip()
+        status = "answered" if status == "unparsed" and option else status  # without the tags that were asked for, and an answer all the same
+    is_shown = bool(options) or status == "answered"
+    warnings = _warnings(found.think, found.answer, option if is_shown else "", prompt, earlier)
     letter = found.answer if options else None
+    written = letter or "" if options else option
     if warnings and status == "answered":
-        return Told(found.think, None, "", CONTRADICTED, letter or option, warnings)
-    return Told(found.think, letter, option, status, letter or "", warnings)
+        return Told(found.think, None, "", CONTRADICTED, written, warnings)
+    return Told(found.think, letter, option if is_shown else "", status, written if letter or not is_shown else "", warnings)
 
 
 def _warnings(thought: str, letter: str | None, option: str, prompt: Prompt, earlier: Sequence[Reading]) -> tuple[Warned, ...]:

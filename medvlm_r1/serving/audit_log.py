@@ -5,7 +5,6 @@ hash of its last line elsewhere (``anchor``) to see that too. No question, no op
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -47,9 +46,7 @@ class AuditLog:
         """One line, on the disk before this returns. Raises RunError where it cannot be written."""
         row = {"n": self._last.n + 1, "time": round(self._clock(), 3), "event": event, **values, "prev": self._last.head}
         hashed = chained(row)
-        self._file.append(json.dumps({**row, "hash": hashed}).encode() + b"\n")
-        with output_errors(self._file.path), self._file.path.open("rb") as file:
-            os.fsync(file.fileno())
+        self._file.append(json.dumps({**row, "hash": hashed}).encode() + b"\n", on_disk=True)
         self._last = Verified(self._last.n + 1, hashed)
 
     def close(self) -> None:

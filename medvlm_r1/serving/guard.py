@@ -85,7 +85,7 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if name_of(host) not in self.hosts:
             raise Refused(403, "this server does not go by that name; start it with --allow-host NAME")
-        if b"origin" in headers and urlsplit(headers[b"origin"].decode("latin-1").lower()).netloc != host:
+        if b"origin" in headers and _host_of(headers[b"origin"].decode("latin-1").lower()) != host:
             raise Refused(403, "a page of another site may not ask this server")
         person = self.people.of(headers.get(b"authorization", b"").decode("latin-1"))
         if person is None and path not in self.open_paths:
@@ -119,6 +119,17 @@ class Guard:
         if b"json" in headers.get(b"content-type", b"").lower() and parts_of(body) > self.limits.body_parts:
             raise Refused(413, f"the request has more than {self.limits.body_parts} parts; ask less at once")
         return body
+
+
+def _host_of(origin: str) -> str:
+    """
+    >>> _host_of("https://localhost:8000"), _host_of("http://[")
+    ('localhost:8000', '')
+    """
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""  # nobody's
 
 
 async def refuse(send: Send, refused: Refused) -> None:

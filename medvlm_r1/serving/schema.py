@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import models_json_schema
 
 from medvlm_r1.serving.refusals import Refused
+from medvlm_r1.wording import decimal
 
 MOST_N, MOST_TOKENS, MOST_PICTURES, MOST_SIGNS = 16, 4096, 8, 20_000
 Words = Annotated[str, Field(min_length=1, max_length=1_000)]
@@ -70,7 +71,7 @@ class Place(Strict):
         >>> Place(center=40, width=400).reference(), Place().reference()
         ('#center=40.0&width=400.0', '')
         """
-        pairs = [f"{name}={value:.6f}".rstrip("0") + "0" * value.is_integer() if isinstance(value, float) else f"{name}={value}" for name, value in self]
+        pairs = [f"{name}={decimal(value)}" if isinstance(value, float) else f"{name}={value}" for name, value in self]
         pairs = [pair for pair, (_, value) in zip(pairs, self, strict=True) if value is not None]
         return "#" + "&".join(pairs) if pairs else ""
 

@@ -63,7 +63,7 @@ class Upstream:
                 raise ImageError(f'image "{reference}" is missing; send it again')
             return Image.open(io.BytesIO(pictures[reference]), formats=("PNG",)).convert("RGB")
 
-        example = replace(question("", ask.question, ask.options), images=tuple(pictures))
+        example = replace(question("", ask.question, ask.options), images=tuple(f"picture:{picture.sha256}" for picture in ask.pictures))
         engine = RemoteEngine(self._endpoint, load, dialect=self._dialect)
         [completions] = engine.generate([render(example, ask.template or str(self._about["template"]))], ask.sampling)
         return completions
