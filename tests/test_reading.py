@@ -20,6 +20,7 @@ from medvlm_r1.reading.reads import WORDS_LOST
 from medvlm_r1.reading.worklist import Case, order, read_worklist
 from medvlm_r1.serving.audit_log import verify
 from medvlm_r1.serving.people import People, read_readers
+from medvlm_r1.serving.schema import Place
 
 DICOM = Instance("1.2.1", "1.2.2", "1.2.840.10008.5.1.4.1.1.2", "1.2.3")
 
@@ -475,6 +476,32 @@ def test_a_manifest_is_a_work_list(tmp_path):
     one, two = read_worklist(written(tmp_path, row(modality="mri"), row(id="c2", image=["a.png"], answer="", options=[])))
     assert (one.id, one.options, one.reference, one.path) == ("c1", ("left", "right"), "B", tmp_path / "a.png")
     assert (two.options, two.reference) == ((), "")
+    (tmp_path / "head.nii").write_bytes(b"")
+    framed, sliced = read_worklist(written(tmp_path, row(image="a.png#frame=3"), row(id="c2", image="head.nii#axis=1&slice=40&center=40&width=400")))
+    assert (framed.path, framed.place) == (tmp_path / "a.png", Place(frame=3))
+    assert (sliced.path, sliced.place) == (tmp_path / "head.nii", Place(axis=1, slice=40, center=40, width=400))
+    for image, part in (("head.nii", "a volume has many slices; name the one"), ("head.nii#slice=4&volume=2", 'a case has no "volume"')):
+        with pytest.raises(DataError, match=part):
+            read_worklist(written(tmp_path, row(image=image)))
+    with (tmp_path / "large.dcm").open("wb") as file:
+        file.truncate(2**25 + 1)  # holes: nothing is written
+    with pytest.raises(DataError, match="has 32 MiB, and a page is shown 32 at most"):
+        read_worklist(written(tmp_path, row(image="large.dcm")))
+
+
+def test_a_study_shows_the_model_the_place_that_its_line_names(tmp_path):
+    """Not the one that the reader looks at, who sends none before she has answered."""
+    (tmp_path / "c0.png").write_bytes(png())
+    files, asked = PngFiles(), []
+
+    class Placed:
+        async def open(self, data, place=""):
+            asked.append(place)
+            return await files.open(data, place)
+
+    case = Case("c0", "Which side?", ("left", "right"), "", tmp_path / "c0.png", Place(axis=2, slice=40))
+    Ward(tmp_path, Scripted(), [case], People(read_first=True), Placed()).run(lambda http: http.post("/reading/reads", json={"case": "c0"}))
+    assert asked == ["#axis=2&slice=40"]
 
 
 @pytest.mark.parametrize(("rows", "part"), [

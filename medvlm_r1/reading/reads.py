@@ -127,13 +127,14 @@ class Reads:
             read = self._reads.get((reader, case.id))
             if self.stage(reader, case) == "done" and self.is_first:
                 raise Refused(409, "this has been read; go on to something else", "case")
-            if read and read.final is None and (self.is_first or read.place == request.medical.place):
+            place = request.medical.place if request.medical.place != Place() else case.place
+            if read and read.final is None and (self.is_first or read.place == place):
                 return read
             waiting = self.under_way(reader)
             if self.is_first and waiting and waiting.own is None and waiting is not read:
                 raise Refused(409, "a read is open; end it before you begin another", "case")
-            asked = await self._prepare(case, picture, request)
-            return self._begin(reader, case, request.medical.place, asked)
+            asked = await self._prepare(case, picture, request, place)
+            return self._begin(reader, case, place, asked)
 
     def own(self, read: Read, answer: str) -> None:
         """The reader's own answer, given once. Raises Refused."""
@@ -205,9 +206,9 @@ class Reads:
         name = digest(repr(request))[:16]
         return Case(f"own-{name}", request.question, tuple(request.medical.options)), request.picture
 
-    async def _prepare(self, case: Case, picture: str, request: OpenRequest) -> Asked:
+    async def _prepare(self, case: Case, picture: str, request: OpenRequest, place: Place) -> Asked:
         content: list[Text | ImageUrl] = [ImageUrl(type="image_url", image_url=Url(url=picture)), Text(type="text", text=case.question)]
-        medical = Medical(options=list(case.options), place=request.medical.place) if case.path else request.medical
+        medical = Medical(options=list(case.options), place=place) if case.path else request.medical
         chat = ChatRequest(model=self.service.model, messages=[Message(role="user", content=content)], stream=True, medical=medical)
         with self.service.place_for(1):
             return *await self.service.prepare(chat), readings(chat)

@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from medvlm_r1.data.images import kind_of, place
 from medvlm_r1.data.lines import objects
 from medvlm_r1.data.references import resolved
 from medvlm_r1.errors import ConfigError, DataError
 from medvlm_r1.files import digest
 from medvlm_r1.rollout.told import question
+from medvlm_r1.serving.guard import Limits
+from medvlm_r1.serving.schema import Place
 from medvlm_r1.types import LETTERS
 
 _WANTED = '{"id": "case-1", "image": "a.dcm", "question": "…", "options": ["…", "…"], "answer": "…"}'
@@ -28,6 +31,7 @@ class Case:
     options: tuple[str, ...] = ()
     reference: str = ""
     path: Path | None = None
+    place: Place = field(default_factory=Place)  # in the file, where the line names one
 
 
 def read_worklist(path: Path) -> tuple[Case, ...]:
@@ -57,10 +61,16 @@ def _case(row: dict[str, object], where: str, folder: Path) -> Case:
         raise DataError(f"{where}: {re.sub('--options', 'options', str(error))}") from error
     if answer and options and answer not in asked.options:
         raise DataError(f'{where}: the answer "{answer}" is none of the options; correct it, or leave it out')
-    file = Path(resolved(image, folder))
-    if not file.is_file():
+    file, keys = place(resolved(image, folder))
+    if not Path(file).is_file():
         raise DataError(f'{where}: there is no picture "{file}"; name it from where the work list lies')
-    return Case(id, text, asked.options, LETTERS[asked.options.index(answer)] if answer and options else "", file)
+    if (size := Path(file).stat().st_size) > (most := Limits().body_bytes):
+        raise DataError(f'{where}: "{file}" has {size / 2**20:.0f} MiB, and a page is shown {most >> 20} at most; write the part that is asked about to a file')
+    if kind_of(Path(file)).startswith(".nii") and "slice" not in keys:
+        raise DataError(f'{where}: a volume has many slices; name the one that is asked about: "{image}#axis=2&slice=…"')
+    if unknown := sorted(keys.keys() - Place.model_fields.keys()):
+        raise DataError(f'{where}: a case has no "{unknown[0]}"; write one of {", ".join(Place.model_fields)}')
+    return Case(id, text, asked.options, LETTERS[asked.options.index(answer)] if answer and options else "", Path(file), Place.model_validate(keys))
 
 
 def order(ids: Sequence[str], reader: int, seed: int) -> list[str]:
