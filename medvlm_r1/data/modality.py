@@ -22,7 +22,6 @@ MODALITIES = {
     "infrared": ("infrared", "infrared reflectance imaging"),
 }
 _NAME = {variant: name for name, variants in MODALITIES.items() for variant in variants}
-_SAID_TOO = ("scan", "scans", "imaging", "image", "images")
 DISPLAY = {"mri": "MRI", "ct": "CT", "xray": "X-ray", "oct": "OCT", "pet": "PET"}
 
 
@@ -43,7 +42,7 @@ def _said_twice(words: list[str]) -> str | None:
     """The modality of a name with a word too many: "CT scan", "X-Rays", "Computed Tomography (CT)"; not of "PET CT", which are two."""
     *before, last = words or [""]
     known, short = _NAME.get(" ".join(before)), _NAME.get(last)
-    if last in _SAID_TOO or (short and short == known):
+    if last in ("scan", "scans", "imaging", "image", "images") or (short and short == known):
         return known
     return _NAME.get(" ".join(words).removesuffix("s"))
 
