@@ -96,7 +96,7 @@ READ = {
             for values in [[100 * OPENRAD.data["reports"][arm][m] for arm in ("base", "grpo") for m in MODALITIES]]
         ),
     ),
-    ("README.md", "GRPO − base:", "## What is here"): (
+    ("README.md", "GRPO − base:", "On patients' pictures,"): (
         ("GRPO − base: {:+.1f} points sampled (95 % interval over seeds and patients {:.1f} to {:.1f})", (NANO.gain("base"), *NANO.interval("base"))),
         ("GRPO − SFT on CT and X-ray: {:+.1f} ({:.1f} to {:.1f})", (NANO.gain("sft", "ct+xray"), *NANO.interval("sft", "ct+xray"))),
         ("GRPO − gold traces: {:+.1f} ({:+.1f} to {:+.1f})", (NANO.gain("traces"), *NANO.interval("traces"))),
@@ -221,22 +221,22 @@ def test_the_page_tells_what_the_planted_study_found():
 
 # ---------------------------------------------------------------- the study on the real base
 
-REAL = json.loads((ROOT / "benchmarks" / "results" / "study-real.json").read_text())
+REAL, EARLY = (json.loads((ROOT / "benchmarks" / "results" / f"study-{name}.json").read_text()) for name in ("real", "real-early"))
 
 
-def points_of(pair, measure, scope):
+def points_of(pair, measure, scope, study=REAL):
     """A difference and its interval, in points."""
-    found = REAL["paired"][pair][measure][scope]
+    found = study["paired"][pair][measure][scope]
     return [100 * value for value in (found["value"], *found["ci95"])]
 
 
-def luck(arm, way):
-    found = REAL["arms"][arm]["right_under_wrong_thoughts"]["all"][way]
+def luck(arm, way, study=REAL):
+    found = study["arms"][arm]["right_under_wrong_thoughts"]["all"][way]
     return found["by_luck"], found["right"]
 
 
-def cell(arm, measure, scope="all"):
-    found = REAL["arms"][arm]["measures"][measure][scope]
+def cell(arm, measure, scope="all", study=REAL):
+    found = study["arms"][arm]["measures"][measure][scope]
     return [100 * value for value in (found["value"], *found["ci95"])]
 
 
@@ -267,3 +267,44 @@ def test_the_page_tells_what_the_study_on_the_real_base_found():
     page = section("docs/study.md", "## The real base: found", "### With more to learn: planned")
     assert not [sentence for words, values in REAL_SAID if (sentence := words.replace("−", "-").format(*values)) not in page]
     assert REAL["paired"]["grpo - base"]["sampled"]["mri"]["ci95"][0] > 0 and REAL["base"]["go"] is False
+
+
+def mri(arm, measure):
+    return cell(arm, measure, "mri", EARLY)[0]
+
+
+EARLY_SAID = (
+    ("from {:.1f} to {:.1f} %, greedy", (mri("base", "greedy"), mri("grpo", "greedy"))),
+    ("GRPO − base {:+.1f} ({:.1f} to {:.1f}), seeds", points_of("grpo - base", "greedy", "mri", EARLY)),
+    ("seeds {:+.1f}, {:+.1f} and {:+.1f}", [100 * seed for seed in EARLY["paired"]["grpo - base"]["greedy"]["mri"]["seeds"]]),
+    ("sampled {:+.1f} ({:.1f} to {:.1f}), from", points_of("grpo - base", "sampled", "mri", EARLY)),
+    ("from {:.1f} to {:.1f}. Both", (mri("base", "sampled"), mri("grpo", "sampled"))),
+    ("is right in {:.1f} % of MRI questions where its letter is in {:.1f}", (mri("base", "finding is right"), mri("base", "greedy"))),
+    ("behind GRPO in {:.1f} and {:.1f}", (mri("grpo", "finding is right"), mri("grpo", "greedy"))),
+    ("is the choice in {:.1f} % of greedy answers (95 were claimed; base {:.1f})", [cell(arm, "finding is the choice", study=EARLY)[0] for arm in ("grpo", "base")]),
+    ("right letters {} of {} stand under another finding, {} of {} before", (*luck("grpo", "greedy", EARLY), *luck("base", "greedy", EARLY))),
+    ("drawn {} of {} (15.8 %) and {} of {} (26.3 %)", (*luck("grpo", "sampled", EARLY), *luck("base", "sampled", EARLY))),
+    ("a grey picture {:.1f} % of MRI ({:.1f} to {:.1f})", cell("grpo", "blank", "mri", EARLY)),
+    ("with another patient's {:.1f}, before {:.1f}", (mri("grpo", "mismatch"), mri("base", "mismatch"))),
+    ("its own thought {:.1f} %, before {:.1f}", (mri("grpo", "half-thought"), mri("base", "half-thought"))),
+    ("CT and X-ray {:+.1f} ({:.1f} to {:.1f}) sampled", points_of("grpo - base", "sampled", "ct+xray", EARLY)),
+    ("sampled, {:+.1f} ({:.1f} to {:.1f}) greedy", points_of("grpo - base", "greedy", "ct+xray", EARLY)),
+    ("perplexity {:.1f} before, {:.1f} after", [mean(EARLY["arms"][arm]["english"]) for arm in ("base", "grpo")]),
+)  # fmt: skip
+
+
+def test_the_page_tells_what_a_base_that_was_taught_less_gained():
+    whole = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    assert all(part in whole for part in real_told.table(EARLY).split("\n\n"))
+    page = section("docs/study.md", "### With more to learn: found", "## A shortcut")
+    assert not [sentence for words, values in EARLY_SAID if (sentence := words.replace("−", "-").format(*values)) not in page]
+    readme = section("README.md", "On patients' pictures,", "## What is here")
+    assert (
+        "raise MRI from {:.1f} to {:.1f} % greedy, {:+.1f} ({:.1f} to {:.1f})".format(
+            *(mri(arm, "greedy") for arm in ("base", "grpo")), *points_of("grpo - base", "greedy", "mri", EARLY)
+        )
+        in readme
+    )
+    assert "the base has {:.1f} % already".format(cell("base", "greedy", "mri")[0]) in readme
+    by_hand = {"15.8": luck("grpo", "sampled", EARLY), "26.3": luck("base", "sampled", EARLY)}
+    assert all(said == f"{100 * lucky / right:.1f}" for said, (lucky, right) in by_hand.items())
