@@ -136,7 +136,7 @@ def test_changed_questions_pictures_and_weights_are_named(policy, examples, tmp_
     (tmp_path / "model/model.safetensors").write_bytes(bytes(3 * 2**20))
 
     def check(some):
-        identity.check(tmp_path, {"model's file": identity.of_model(tmp_path / "model"), "question": identity.of_questions(some, policy.encoder)})
+        identity.check(tmp_path, {"file of the model": identity.of_model(tmp_path / "model"), "question": identity.of_questions(some, policy.encoder)})
 
     check(examples)
     check([replace(e, images=tuple("a.png" if image == "a.png" else image for image in e.images)) for e in examples])
@@ -155,8 +155,27 @@ def test_changed_questions_pictures_and_weights_are_named(policy, examples, tmp_
     with pytest.raises(RunError, match='question "q1" has changed'):
         check([*examples, *(replace(examples[0], images=(image,)) for image in ("e.png", "d.png"))])
     (tmp_path / "model/model.safetensors").write_bytes(bytes(3 * 2**20 - 1) + b"1")
-    with pytest.raises(RunError, match='model\'s file "model.safetensors" has changed'):
+    with pytest.raises(RunError, match='file of the model "model.safetensors" has changed'):
         check(examples)
+
+
+def test_weights_that_differ_in_the_middle_alone_are_others(tmp_path):
+    """As those behind merged adapters: one layer of thirty is enough."""
+    file, found = tmp_path / "model.safetensors", []
+    with file.open("wb") as opened:
+        opened.truncate(2**28)
+    for layer in (None, 11, 29):
+        if layer:
+            with file.open("r+b") as opened:
+                opened.seek(2**20 + layer * 2**23)
+                opened.write(b"1" * 2**23)
+        found.append(identity.of_model(tmp_path)["model.safetensors"])
+    assert len(set(found)) == 3
+
+
+def test_a_run_of_before_that_knew_less_goes_on(tmp_path):
+    identity.check(tmp_path, {"question": {"q1": "a"}})
+    identity.check(tmp_path, {"question": {"q1": "a"}, "file of the model": {"model.safetensors": "b"}})
 
 
 def test_rows_of_any_cut_are_read_for_any_other(tmp_path):

@@ -61,7 +61,7 @@ def run(config: Config, run_dir: Path, resume: bool = False, sinks: Sequence[Ope
         fresh = checkpoint.latest(run_dir) is None
         world.first(sifting.keep, run_dir, lost, fresh)
         tests = exam(config, policy)
-        inputs = {"model's file": identity.of_model(locate(config.model)), "question": identity.of_questions(asked, policy.encoder)}
+        inputs = {"file of the model": identity.of_model(locate(config.model)), "question": identity.of_questions(asked, policy.encoder)}
         if tests.prompts:
             inputs["held-out question"] = identity.of_questions([prompt.example for prompt in tests.prompts], policy.encoder)
         world.first(identity.check, run_dir, inputs)

@@ -13,7 +13,7 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.types import Example
 
 FILE = "inputs.json"
-ENDS_BYTES = 2**20
+END_BYTES, PIECES, PIECE_BYTES = 2**20, 64, 2**16
 SHOWN = 3
 
 
@@ -44,18 +44,23 @@ def listed(lines: list[str]) -> str:
 
 
 def of_model(directory: Path) -> dict[str, str]:
-    """A digest of each file that decides what a model computes; of weights their size and both ends, the header included: gigabytes are not read twice."""
+    """A digest of each file that decides what a model computes; of large ones their size, both ends, the header included, and pieces between.
+
+    Gigabytes are not read twice. Adapters that were merged change every matrix, and leave both ends as they were.
+    """
     files = sorted([*directory.glob("*.json"), *directory.glob("*.safetensors")])
-    return {file.name: _ends(file) for file in files}
+    return {file.name: _sampled(file) for file in files}
 
 
-def _ends(file: Path) -> str:
+def _sampled(file: Path) -> str:
     with file.open("rb") as opened:
         size = opened.seek(0, 2)
-        opened.seek(0)
-        read = opened.read(ENDS_BYTES)
-        opened.seek(max(len(read), size - ENDS_BYTES))
-        return sha256(f"{size} ".encode() + read + opened.read()).hexdigest()[:16]
+        places = [max(0, size - END_BYTES) * n // PIECES for n in range(PIECES + 1)]  # the first and the last are whole ends
+        hashed = sha256(f"{size} ".encode())
+        for place in dict.fromkeys(places):
+            opened.seek(place)
+            hashed.update(opened.read(END_BYTES if place in (places[0], places[-1]) else PIECE_BYTES))
+        return hashed.hexdigest()[:16]
 
 
 def of_questions(examples: Iterable[Example], encoder: Encoder) -> dict[str, str]:
@@ -81,7 +86,7 @@ def check(run_dir: Path, found: Mapping[str, Mapping[str, str]]) -> None:
             file.write_text(json.dumps(found) + "\n", encoding="utf-8")
             return
         began = json.loads(file.read_text(encoding="utf-8"))
-    told = [line for kind in found for line in _differing(kind, began.get(kind, {}), found[kind])]
+    told = [line for kind in found if kind in began for line in _differing(kind, began[kind], found[kind])]  # a run of before may not know one
     if told:
         raise RunError(f"{run_dir} began with something else: {listed(told)}; put it back as it was, or choose another --run-dir")
 
