@@ -431,6 +431,7 @@ def test_any_table_of_questions(tmp_path):
         base | {"options": ["left", "right"]},
         base | {"id": "t2", "choices": {"A": "left", "B": "right"}, "answer": "B"},
         base | {"id": "t3", "option_A": "left", "option_B": "right"},
+        base | {"id": "t6", "option_A": "left", "option_B": "right", "answer": "B"},
         base | {"id": "t4", "answer": "Yes"},
         base | {"id": "t5", "answer": "meningioma"},
     ]
@@ -438,7 +439,7 @@ def test_any_table_of_questions(tmp_path):
     write_json(tmp_path / "src/questions.json", rows)
     rows, _, _ = converted("table", tmp_path / "src", tmp_path / "out")
     assert [(row["options"], row["answer"]) for row in rows.values()] == [
-        (["left", "right"], "left"), (["left", "right"], "right"), (["left", "right"], "left"), (["yes", "no"], "yes"), ([], "meningioma"),
+        (["left", "right"], "left"), (["left", "right"], "right"), (["left", "right"], "left"), (["left", "right"], "right"), (["yes", "no"], "yes"), ([], "meningioma"),
     ]  # fmt: skip
     assert {(row["modality"], row["group"], row["split"]) for row in rows.values()} == {("mri", "p7", "dev")}
 

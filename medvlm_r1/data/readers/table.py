@@ -57,4 +57,6 @@ def _options(row: dict[str, Any]) -> tuple[tuple[str, ...], str]:
         return tuple(str(option).strip() for option in written), ""
     if isinstance(written, str) and written.strip():
         return (), "options are no list"
-    return tuple(option for letter in LETTERS if (option := text(row, f"option_{letter}", f"Choice {letter}"))), ""
+    columns = {letter: option for letter in LETTERS if (option := text(row, f"option_{letter}", f"Choice {letter}"))}
+    by_letter = (said := text(row, "answer", "gt_answer")) in columns and said not in columns.values()  # the columns say which one it is
+    return tuple(f"{letter}) {option}" if by_letter else option for letter, option in columns.items()), ""
