@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 
 from medvlm_r1.commands import main as cli
-from medvlm_r1.errors import ModelError
+from medvlm_r1.errors import ConfigError, ModelError
+from medvlm_r1.models.adapt import LoRA, Trainable, adapt
 from medvlm_r1.models.families import load_policy
 from medvlm_r1.models.general_encoder import continued
 from medvlm_r1.models.nano import BASE_DIR
@@ -177,6 +178,18 @@ def test_what_is_rehearsed_is_what_an_update_puts_together(tmp_path):
         assert len(made) == groups and sum(map(policy.tokens_of, made)) == budget
     rehearse(plan, policy, asked)
     assert all(p.grad is None for p in policy.model.parameters())
+
+
+def test_adapters_where_the_decoder_has_other_matrices(tmp_path, capsys):
+    """glm4v has gate and up in one."""
+    model = load_policy(str(other_models.write("glm4v", tmp_path / "hub")), family_models.picture).model
+    with pytest.raises(ConfigError, match='"trainable.lora.targets" names gate_proj, up_proj, and no layer of the decoder has one of them'):
+        adapt(model, Trainable(lora=LoRA(rank=2, targets=("gate_proj", "up_proj"))))
+    capsys.readouterr()
+    adapt(model, Trainable(lora=LoRA(rank=2)))
+    assert "no layer of the decoder has gate_proj, up_proj: adapters learn beside down_proj, k_proj, o_proj, q_proj, v_proj alone" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_two_held_pictures_of_the_same_bytes_are_two(tmp_path):

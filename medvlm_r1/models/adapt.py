@@ -6,6 +6,7 @@ untrained adapter changes nothing. peft makes the layers; nobody else imports it
 """
 
 import copy
+import re
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from medvlm_r1.console import notice
 from medvlm_r1.errors import ConfigError, ModelError, install, nearest
 from medvlm_r1.models.lora import is_adapted
 
@@ -131,6 +133,11 @@ def _insert(model: Any, lora: LoRA, seed: int) -> None:
         raise ConfigError(f"trainable.lora.rank={lora.rank} needs peft, which is missing ({error}); {install('peft')}") from error
     # By place, not by name alone: vision towers have a gate_proj, too.
     places = rf".*\.({'|'.join(TEXT_DECODERS)})\.layers\.\d+\..*\.({'|'.join(lora.targets)})"
+    there = {name.rpartition(".")[2] for name, _ in model.named_modules() if re.fullmatch(places, name)}
+    if missing := ", ".join(target for target in lora.targets if target not in there):
+        if not there:
+            raise ConfigError(f'"trainable.lora.targets" names {missing}, and no layer of the decoder has one of them; name what it has')
+        notice(f"no layer of the decoder has {missing}: adapters learn beside {', '.join(sorted(there))} alone")
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=places, task_type="CAUSAL_LM",
         base_model_name_or_path=model.config._name_or_path,
