@@ -32,7 +32,7 @@ def decimal(value: float) -> str:
     >>> decimal(40.0), decimal(-600.5), decimal(1.2345e-6)
     ('40.0', '-600.5', '0.0000012345')
     """
-    return format(Decimal(repr(value)), "f")
+    return format(Decimal(repr(float(value))), "f")
 
 
 def percent(fraction: float) -> str:

@@ -3,6 +3,7 @@
 import math
 import statistics
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from medvlm_r1.rollout.collect import collect
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine
 from medvlm_r1.training.batches import micro_batches
-from medvlm_r1.training.grpo.advantage import advantages, dr_grpo, grpo
+from medvlm_r1.training.grpo.advantage import advantages, dr_grpo, grpo, teaches_nothing
 from medvlm_r1.training.grpo.loss import k3, sequence_mean
 from medvlm_r1.training.grpo.trainer import rewards
 from medvlm_r1.training.grpo.update import Learner, UpdateConfig, update
@@ -57,9 +58,9 @@ def test_the_metric_of_flat_groups_agrees_with_the_advantages():
         prompt = Prompt(Example(f"q{n}", (), "Which?", ("x", "y"), "x", "mri"), "Which?")
         groups.append(RolloutGroup(prompt, tuple(Rollout(Completion((7,), (0.0,), "", True), parts) for parts in parts_G)))
     flat = [not any(grpo(group.rewards_G)) for group in groups]
-    assert flat == [True, True, False] and rewards(groups, "grpo")["zero_variance_groups"] == sum(flat) / 3
+    assert flat == [True, True, False] and rewards(groups, partial(teaches_nothing, "grpo", {}))["zero_variance_groups"] == sum(flat) / 3
     apart = [not any(values_G) for values_G in advantages("gdpo", groups, {"b": 2.0})]  # a and b are each held against themselves
-    assert apart == [False, True, False] and rewards(groups, "gdpo")["zero_variance_groups"] == sum(apart) / 3
+    assert apart == [False, True, False] and rewards(groups, partial(teaches_nothing, "gdpo", {"b": 2.0}))["zero_variance_groups"] == sum(apart) / 3
 
 
 def test_k3_is_what_schulman_wrote():

@@ -178,7 +178,7 @@ def rollouts(rewards):
 def test_flat_groups_give_way_to_other_questions(redraws, spare, kept, asked):
     calls = []
     groups, told = draw(
-        asking("bdf", calls), [question(name) for name in "abcd"], [question(name) for name in spare], redraws, partial(teaches_nothing, "grpo")
+        asking("bdf", calls), [question(name) for name in "abcd"], [question(name) for name in spare], redraws, partial(teaches_nothing, "grpo", {})
     )
     assert "".join(group.prompt.example.id for group in groups) == kept
     assert ["".join(call) for call in calls] == asked
@@ -196,7 +196,7 @@ def test_a_question_is_drawn_anew_where_all_its_views_are_flat_and_the_meter_doe
         return [other, RolloutGroup(Prompt(e, "Which?", view="meter"), rollouts((1.0, 0.0)), weight=0.0)]
 
     calls = []
-    groups, told = draw(asking("bd", calls, more), [question(name) for name in "abd"], [question("e")], 1, partial(teaches_nothing, "grpo"))
+    groups, told = draw(asking("bd", calls, more), [question(name) for name in "abd"], [question("e")], 1, partial(teaches_nothing, "grpo", {}))
     assert calls == [["a", "b", "d"], ["e"]] and [group.prompt.example.id for group in groups] == [*"aaa", *"bbb", *"eee"]
     assert told == {"drawn_groups": 8, "drawn_reward": (3 * 2 + 5 * 1) / 16, "drawn_flat": 3 / 8}
 

@@ -44,7 +44,7 @@ def run(arguments: Namespace) -> int:
         rows.append(memory_check(forecast))
         table, memory = memory_table(forecast, assumed), forecast.to_dict() | {"assumed": assumed}
         if arguments.many:
-            on_card, _ = before_loading(configured(arguments), device or many.CARD)  # whatever this machine has
+            on_card = forecast if device else before_loading(configured(arguments), many.CARD)[0]  # whatever this machine has
             table += many.table(on_card.shape, on_card.work)
     if arguments.json:
         print(json.dumps({"checks": [row.__dict__ for row in rows], "memory": memory, "memory_sft": memory_sft}, indent=2))

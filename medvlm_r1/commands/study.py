@@ -9,7 +9,7 @@ EXAMPLES = """
   medvlm-r1 study --seeds 5                        all arms and controls; what is finished is not done again
   medvlm-r1 study --shortcut --seeds 3             does the evaluation expose a model that reads option texts?
   medvlm-r1 study --looking --seeds 5              does another patient's picture in training make a model look?
-  medvlm-r1 study --real runs/real --seeds 3       on the base that real-base built there, asked about pictures that nothing has seen; 13 hours of CPU, 5 in bfloat16 (doctor says whether that is quick here)
+  medvlm-r1 study --real runs/real --seeds 3       on the base that real-base built there, asked about pictures that nothing has seen; 13 hours of CPU, 5 in bfloat16
   medvlm-r1 study --real runs/real --set steps=50 --set asked=40 --run-dir runs/cheaper
   medvlm-r1 study --openrad openrad --seeds 3      on real pictures: openrad/labels.csv has file,modality,label,split,group
   medvlm-r1 study --looking --openrad openrad      on these, with a prior planted: one label is the answer wherever it is offered

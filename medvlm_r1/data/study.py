@@ -100,10 +100,13 @@ def _is_same(one: Patient, other: Patient) -> bool:
     >>> _is_same(Patient("1", "", "19700101"), Patient("1", "", "19801231")), _is_same(Patient(), Patient("", "DOE^JANE"))
     (False, True)
     """
-    names, births = (
-        {found for found in both if found} for both in zip(*((p.patient_name.casefold().rstrip("^ "), p.patient_birth_date) for p in (one, other)), strict=True)
-    )
-    return one.patient_id == other.patient_id and len(births) < 2 and (bool(one.patient_id) or len(names) < 2)
+
+    def clash(*told: str) -> bool:
+        return all(told) and told[0] != told[1]
+
+    names = (patient.patient_name.casefold().rstrip("^ ") for patient in (one, other))
+    by_number = one.patient_id == other.patient_id and not clash(one.patient_birth_date, other.patient_birth_date)
+    return by_number and (bool(one.patient_id) or not clash(*names))
 
 
 def images_in(folder: Path, at_most: int | None = None) -> list[str]:

@@ -244,8 +244,8 @@ def _goes_on(summary: Path, request: Request) -> bool:
 def _is_of(found: dict[str, Any], request: Request) -> bool:
     """Would the request lose no arm and change no setting?"""
     settings, arms = {"in_domain": None} | found["settings"], {*found["arms"], *found.get("open", {}).get("arms", ())}
-    asked = {key: getattr(request, key) for key in (*SETTINGS, "in_domain")} | {"template": request.template or settings["template"]}
-    asked |= {} if request.dtype else {"dtype": settings.get("dtype")}  # what it came to be
+    came_to_be = {"template": request.template or settings["template"], "dtype": request.dtype or settings.get("dtype")}
+    asked = {key: getattr(request, key) for key in (*SETTINGS, "in_domain")} | came_to_be
     judge = settings.get("judge")
     by_same = request.judge in ((judge, judge.partition("#")[0]) if judge else (None,))
     return by_same and all(settings.get(key, value) == value for key, value in asked.items()) and arms <= set(arm_names(request.arms))

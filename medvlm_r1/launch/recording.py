@@ -131,5 +131,4 @@ def _windowed(reference: str, center: float, width: float) -> str:
         raise ImageError(f'image "{reference}" has no window to set (it is no DICOM or NIfTI file); leave out --window')
     if "center" in keys or "width" in keys:
         raise ImageError(f'image "{reference}" has a window of its own; leave that or --window out')
-    said = [decimal(float(value)).removesuffix(".0") for value in (center, width)]
-    return f"{reference}{'&' if keys else '#'}center={said[0]}&width={said[1]}"
+    return f"{reference}{'&' if keys else '#'}center={decimal(center).removesuffix('.0')}&width={decimal(width).removesuffix('.0')}"

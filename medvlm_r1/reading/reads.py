@@ -24,10 +24,8 @@ from medvlm_r1.serving.wire import Ask, Picture
 from medvlm_r1.types import LETTERS, Prompt
 
 KEPT = 4  # reads of a reader whose pictures and answers are still there, the one that is open among them
-WORDS, WORDS_LOST = (
-    "text",
-    "(its words are not in the log of the server that was ended)",
-)  # what the log has of an answer without options, and what is left of it
+WORDS = "text"  # what the log has of an answer without options
+WORDS_LOST = "(its words are not in the log of the server that was ended)"
 FIRST = "first you answer, then the model's answer is shown"
 Asked = tuple[Ask, Prompt, tuple[Reading, ...]]  # and the earlier answers, as the page remembers them
 

@@ -44,7 +44,8 @@ def record(read: Read, service: Service) -> Record:
         raise Refused(422, "this picture has no UIDs by which a report could name it; read the DICOM file itself")
     instance = picture.instance
     frame = (read.place.frame or 0) if instance.number_of_frames > 1 else None
-    identity = re.fullmatch(r"([0-9a-f]+) (\w+)", str(service.backend.about.get("identity", "")))  # of an upstream it is an address, which is no report's
+    identity = re.fullmatch(r"([0-9a-f]+) (\w+)", str(service.backend.about.get("identity", "")))
+    sha256, dtype = identity.groups() if identity else ("", "")  # of an upstream it is an address, which is no report's
     window = (f"window={read.place.center:g},{read.place.width:g}",) if read.place.center is not None and read.place.width is not None else ()
     return Record(
         question=read.case.question,
@@ -54,10 +55,7 @@ def record(read: Read, service: Service) -> Record:
         answer=told["answer"] or "",
         answer_text=told["answer_text"],
         model=ModelIdentity(
-            service.model,
-            __version__,
-            identity[1] if identity else "",
-            (*asked_by(read.asked[0].template or str(service.backend.about.get("template", "")), identity[2] if identity else ""), *window),
+            service.model, __version__, sha256, (*asked_by(read.asked[0].template or str(service.backend.about.get("template", "")), dtype), *window)
         ),
         asked_at=datetime.fromtimestamp(int(read.shown_at), UTC),
         confidence=reported(told["confidence"], told["calibrated_on"]),

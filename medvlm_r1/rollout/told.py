@@ -88,18 +88,17 @@ def tell(text: str, prompt: Prompt, finished: bool = True, earlier: Sequence[Rea
     options, found = prompt.example.options, read(text, prompt)
     status = found.status if finished or (found.answer and options) else "truncated"
     if options:
-        option = options[LETTERS.index(found.answer)] if found.answer else ""
+        letter, written = found.answer, found.answer or ""
+        option = options[LETTERS.index(letter)] if letter else ""
     else:
-        behind = text.rpartition("</think>")[2]
-        option = "" if "<think>" in behind else behind.rpartition("<answer>")[2].partition("</answer>")[0].strip()
-        status = "answered" if status == "unparsed" and option else status  # without the tags that were asked for, and an answer all the same
-    is_shown = bool(options) or status == "answered"
-    warnings = _warnings(found.think, found.answer, option if is_shown else "", prompt, earlier)
-    letter = found.answer if options else None
-    written = letter or "" if options else option
+        letter, behind = None, text.rpartition("</think>")[2]
+        written = "" if "<think>" in behind else behind.rpartition("<answer>")[2].partition("</answer>")[0].strip()
+        status = "answered" if status == "unparsed" and written else status  # without the tags that were asked for, and an answer all the same
+        option = written if status == "answered" else ""
+    warnings = _warnings(found.think, letter, option, prompt, earlier)
     if warnings and status == "answered":
         return Told(found.think, None, "", CONTRADICTED, written, warnings)
-    return Told(found.think, letter, option if is_shown else "", status, written if letter or not is_shown else "", warnings)
+    return Told(found.think, letter, option, status, written, warnings)
 
 
 def _warnings(thought: str, letter: str | None, option: str, prompt: Prompt, earlier: Sequence[Reading]) -> tuple[Warned, ...]:

@@ -85,8 +85,10 @@ def blocks(confidences: Sequence[float], correct: Sequence[bool], design: float 
     >>> [(b.low, b.n, b.share) for b in blocks([0.3] * 19 + [1.0] * 150, [0] * 19 + [1] * 150)]
     [(1.0, 150, 1.0)]
     """
-    by_confidence = itertools.groupby(sorted(zip(confidences, map(bool, correct), strict=True)), lambda row: row[0])
-    ties = [_Pool(low, len(rights), sum(rights)) for low, rows in by_confidence if (rights := [right for _, right in rows])]
+    rights: dict[float, list[bool]] = {}
+    for confidence, right in zip(confidences, correct, strict=True):
+        rights.setdefault(confidence, []).append(bool(right))
+    ties = [_Pool(low, len(of_it), sum(of_it)) for low, of_it in sorted(rights.items())]
     pooled = [*_pooled([tie for tie in ties if tie.low < cut]), *_pooled([tie for tie in ties if tie.low >= cut], keeps_all=True)]
     while (n := _falling(pooled)) is not None:
         pooled[n : n + 2] = [pooled[n] + pooled[n + 1]]

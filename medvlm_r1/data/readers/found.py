@@ -82,6 +82,9 @@ def text(row: dict[str, Any], *names: str) -> str:
     return ""
 
 
+NO_LIST = "options are no list"
+
+
 def listed(cell: Any) -> Any:
     """What a cell of options holds: a table of texts writes its lists as JSON or as Python does. A text that is no list stays one.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medvlm_r1.data.modality import modality_of
 from medvlm_r1.data.parts import split_of
-from medvlm_r1.data.readers.found import Found, group_of, listed, pictures, rows, tables, text
+from medvlm_r1.data.readers.found import NO_LIST, Found, group_of, listed, pictures, rows, tables, text
 from medvlm_r1.data.references import resolved
 from medvlm_r1.types import Example
 
@@ -32,5 +32,5 @@ def huatuo_eval(src: Path) -> Iterator[Found]:
                     split=split_of(path),
                 ),
                 embedded,
-                fault="options are no list" if options and not isinstance(options, list) else "",
+                fault=NO_LIST if options and not isinstance(options, list) else "",
             )

@@ -7,7 +7,7 @@ from typing import Any
 from medvlm_r1.data.modality import modality_of
 from medvlm_r1.data.parquet import PICTURES
 from medvlm_r1.data.parts import split_of
-from medvlm_r1.data.readers.found import Found, closed, group_of, listed, pictures, plain, rows, tables, text
+from medvlm_r1.data.readers.found import NO_LIST, Found, closed, group_of, listed, pictures, plain, rows, tables, text
 from medvlm_r1.data.references import resolved
 from medvlm_r1.types import LETTERS, Example
 
@@ -56,7 +56,7 @@ def _options(row: dict[str, Any]) -> tuple[tuple[str, ...], str]:
     if isinstance(written, list):
         return tuple(str(option).strip() for option in written), ""
     if isinstance(written, str) and written.strip():
-        return (), "options are no list"
+        return (), NO_LIST
     columns = {letter: option for letter in LETTERS if (option := text(row, f"option_{letter}", f"Choice {letter}"))}
     by_letter = (said := text(row, "answer", "gt_answer")) in columns and said not in columns.values()  # the columns say which one it is
     return tuple(f"{letter}) {option}" if by_letter else option for letter, option in columns.items()), ""

@@ -29,7 +29,10 @@ class Reason:
 
 
 def reasons(arms: Mapping[str, Sequence[Sample]]) -> dict[str, Any]:
-    """What can be told of one model from the arms that it was asked under; see ``agreement``, ``claims`` and ``counterfactual``. Without arms of which no answer could be had."""
+    """What can be told of one model from the arms that it was asked under; see ``agreement``, ``claims`` and ``counterfactual``.
+
+    Nothing of arms of which no answer could be had.
+    """
     image = arms["image"]
     found: dict[str, Any] = {"agreement": agreement(image), "contradictions": contradictions(image)}
     if told := claims(image):

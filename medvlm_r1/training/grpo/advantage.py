@@ -22,20 +22,6 @@ def is_flat(rewards_G: Sequence[float]) -> bool:
     return not rewards_G or math.isclose(min(rewards_G), max(rewards_G), rel_tol=1e-12)
 
 
-def teaches_nothing(name: str, group: RolloutGroup) -> bool:
-    """Does no rollout differ from the others in what this advantage compares: the sum of the rewards, or under ``gdpo`` each of them?
-
-    >>> from medvlm_r1.types import Completion, Example, Prompt, Rollout
-    >>> c, asked = Completion((7,), (-0.1,), "B)", finished=True), Prompt(Example("q1", ("a.png",), "Which?", ("a", "b"), "b", "mri"), "…")
-    >>> same_sum = RolloutGroup(asked, (Rollout(c, {"format": 1.0, "accuracy": 0.0}), Rollout(c, {"format": 0.0, "accuracy": 1.0})))
-    >>> teaches_nothing("grpo", same_sum), teaches_nothing("gdpo", same_sum)
-    (True, False)
-    """
-    parts_G = [rollout.rewards for rollout in group.rollouts]
-    columns = [[parts[part] for parts in parts_G] for part in parts_G[0]] if name == "gdpo" else [group.rewards_G]
-    return all(map(is_flat, columns))
-
-
 def grpo(rewards_G: Sequence[float]) -> list[float]:
     """(r - mean) / (std + 1e-4), unbiased std (DeepSeekMath 2402.03300; the paper's recipe).
 
@@ -92,6 +78,7 @@ def _summed(parts_G: Sequence[Mapping[str, float]], weights: Mapping[str, float]
     return [sum(columns[name] * values_G[g] for name, values_G in normal.items()) for g in range(len(parts_G))]
 
 
+ROUNDING = 1e-9  # what is left of unequal rewards that cancel
 Advantage = Callable[[Sequence[RolloutGroup], Mapping[str, float]], list[list[float]]]
 
 
@@ -114,3 +101,16 @@ def advantages(name: str, groups_P: Sequence[RolloutGroup], weights: Mapping[str
 
 # Of all groups of a step, and the weights of their rewards.
 ADVANTAGES: dict[str, Advantage] = {"grpo": _within(grpo), "dr_grpo": _within(dr_grpo), "gdpo": _gdpo}
+
+
+def teaches_nothing(name: str, weights: Mapping[str, float], group: RolloutGroup) -> bool:
+    """Are the group's advantages all zero, whatever the others of its step earn? Under ``gdpo`` equal sums of unequal rewards may teach.
+
+    >>> from medvlm_r1.types import Completion, Example, Prompt, Rollout
+    >>> c, asked = Completion((7,), (-0.1,), "B)", finished=True), Prompt(Example("q1", ("a.png",), "Which?", ("a", "b"), "b", "mri"), "…")
+    >>> same_sum = RolloutGroup(asked, (Rollout(c, {"format": 1.0, "accuracy": 0.0}), Rollout(c, {"format": 0.0, "accuracy": 1.0})))
+    >>> teaches_nothing("grpo", {}, same_sum), teaches_nothing("gdpo", {"accuracy": 2.0}, same_sum), teaches_nothing("gdpo", {}, same_sum)
+    (True, False, True)
+    """
+    [advantages_G] = ADVANTAGES[name]([group], weights)
+    return all(abs(advantage) < ROUNDING for advantage in advantages_G)

@@ -3,7 +3,7 @@
 Legend: P questions of a step, V views of a question.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -29,7 +29,7 @@ class Asking:
     parts: Mapping[str, Share]
     size: int
     seed: int
-    advantage: str = "grpo"  # by which a group is flat
+    is_flat: Callable[[RolloutGroup], bool] = partial(teaches_nothing, "grpo", {})
 
     @cached_property
     def pool(self) -> Pool:
@@ -62,4 +62,4 @@ class Asking:
             groups = iter(collect(engine, [shown for shown_V in shown_PV for shown in shown_V], *scored, world))
             return [[next(groups) for _ in shown_V] for shown_V in shown_PV]
 
-        return draw(ask, examples_P, spare(self.examples, examples_P, step, self.seed), redraws, partial(teaches_nothing, self.advantage))
+        return draw(ask, examples_P, spare(self.examples, examples_P, step, self.seed), redraws, self.is_flat)

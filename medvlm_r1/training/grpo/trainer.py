@@ -3,7 +3,7 @@
 Legend: P prompts of a step, G rollouts of a prompt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -98,7 +98,11 @@ class GRPOConfig:
 
     def asking(self, examples: Sequence[Example]) -> Asking:
         """What its steps ask, of these questions."""
-        return Asking(examples, self.shares, self.prompts_per_step, self.seed, self.advantage)
+        return Asking(examples, self.shares, self.prompts_per_step, self.seed, self.is_flat)
+
+    def is_flat(self, group: RolloutGroup) -> bool:
+        """Does a group teach nothing under its advantage?"""
+        return teaches_nothing(self.advantage, self.weights, group)
 
     def code(self) -> dict[str, str]:
         """The rewards that are not built in, with a hash of what they are made of: part of the fingerprint."""
@@ -132,7 +136,7 @@ def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence
             metrics = update(learner, groups_P, advantages_PG)
             source.sync(policy)
             log.log(step + 1, groups_P, advantages_PG)
-            tracker.log(step + 1, rewards(groups_P, config.advantage) | looking(groups_P) | drawn | metrics | learner.watch.lap() | run.test(step + 1, policy))
+            tracker.log(step + 1, rewards(groups_P, config.is_flat) | looking(groups_P) | drawn | metrics | learner.watch.lap() | run.test(step + 1, policy))
             learner.optimizer.check()
             found = verdict(run.folder, step + 1, config, stop.agreed())
             saver.keep(policy, learner.optimizer, found.saves)
@@ -157,7 +161,7 @@ def sampling(config: GRPOConfig, step: int) -> Sampling:
     return replace(config.sampling, seed=config.seed * 1_000_003 + config.sampling.seed + step)
 
 
-def rewards(groups_P: Sequence[RolloutGroup], advantage: str) -> dict[str, float]:
+def rewards(groups_P: Sequence[RolloutGroup], is_flat: Callable[[RolloutGroup], bool]) -> dict[str, float]:
     """Means over the rollouts that teach, part by part, each over those of its view; and the share of groups that teach nothing."""
     teaching = [group for group in groups_P if group.weight]
     rollouts = [rollout for group in teaching for rollout in group.rollouts]
@@ -165,7 +169,7 @@ def rewards(groups_P: Sequence[RolloutGroup], advantage: str) -> dict[str, float
     for rollout in rollouts:
         for name, value in rollout.rewards.items():
             parts.setdefault(name, []).append(value)
-    flat = sum(teaches_nothing(advantage, group) for group in teaching)
+    flat = sum(map(is_flat, teaching))
     finished = sum(rollout.completion.finished for rollout in rollouts)
     return {
         "reward": sum(sum(values) / len(rollouts) for values in parts.values()),
