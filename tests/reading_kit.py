@@ -124,6 +124,7 @@ class Desk:
         return [url for url in self.requests if not url.startswith((f"{self.address}/", f"blob:{self.address}/", "data:"))]
 
     def drop(self, data, name="scan.png"):
+        self.page.locator("#drop").wait_for()  # there once the page knows who reads
         self.page.locator("#file").set_input_files({"name": name, "mimeType": "application/octet-stream", "buffer": data})
         self.page.locator("#viewer.viewer-open").wait_for()
 

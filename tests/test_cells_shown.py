@@ -45,8 +45,15 @@ def test_an_answer_that_is_none_marks_the_right_cell_alone():
 
 
 def share(page, outline, image):
-    """Left, top, width and height of an outline, in parts of its picture."""
-    one, whole = (page.locator(where).first.bounding_box() for where in (outline, image))
+    """Left, top, width and height of an outline, in parts of its picture, both at one moment after the picture has come."""
+    one, whole = page.evaluate(
+        """async ([outline, image]) => {
+          const picture = document.querySelector(image);
+          await picture.decode();
+          return [outline, image].map((where) => document.querySelector(where).getBoundingClientRect().toJSON());
+        }""",
+        [outline, image],
+    )
     return [
         (one["x"] - whole["x"]) / whole["width"],
         (one["y"] - whole["y"]) / whole["height"],

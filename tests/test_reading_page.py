@@ -220,6 +220,22 @@ def test_the_key_is_asked_once_and_lies_nowhere(ward, desks):
         desk.page.locator("#key-input").wait_for()
 
 
+def test_a_page_that_waits_for_its_server_takes_no_picture_and_stays_where_it_is(ward, desks):
+    """A file that a browser opens by itself would take the place of the page."""
+    with ward() as at:
+        desk, held = desks(at), []
+        desk.page.locator("#ask").wait_for()
+        desk.page.route("**/reading/state", lambda route: held.append(route))
+        with desk.page.expect_request("**/reading/state"):
+            desk.page.reload()
+        drops = """() => ["dragover", "drop"].map((name) => !document.dispatchEvent(
+            new DragEvent(name, { cancelable: true, dataTransfer: new DataTransfer() })))"""
+        assert desk.page.evaluate(drops) == [True, True] and desk.page.locator("#drop").is_hidden()
+        held[0].continue_()
+        desk.drop(png((60, 40)))
+        desk.page.locator("#ask").wait_for()
+
+
 def test_another_picture_forgets_the_answer_about_the_first(ward, desks):
     with ward() as at:
         desk = desks(at)

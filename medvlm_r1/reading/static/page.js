@@ -14,12 +14,12 @@ let earlier = []; // answers about this picture, which the server does not remem
 let busy = false;
 
 async function start() {
+  acceptFiles(); // first: a file that is dropped before would take the page's place
   const words = await loadTexts("en");
   viewer = new Viewer($("viewer"), words.viewer, announce);
   $("help-button").addEventListener("click", () => showHelp(viewer));
   $("key").addEventListener("cancel", (event) => event.preventDefault()); // without a key there is nothing to go back to
   document.addEventListener("keydown", pressed);
-  acceptFiles();
   await enter();
 }
 
@@ -72,7 +72,7 @@ function acceptFiles() {
   document.addEventListener("drop", (event) => {
     $("drop").classList.remove("over");
     const file = event.dataTransfer.files[0];
-    if (file && session?.is_free) openFile(file);
+    if (file && !$("drop").hidden) openFile(file);
   });
 }
 
