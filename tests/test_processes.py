@@ -1,9 +1,10 @@
 """Two real processes over gloo: what threads cannot show. One start (seconds) serves all cases."""
 
+import faulthandler
 import json
 import os
-import socket
 import traceback
+import warnings
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from test_distributed import MIXED, PICTURES, assert_alike, groups_of, one_update
 from test_resume import assert_near, weights
 from test_training import GRPO, fresh, vowels
+from torch.distributed import TCPStore
 
 from medvlm_r1.models import nano
 from medvlm_r1.models.adapt import LoRA, Trainable, adapt
@@ -78,7 +80,10 @@ def keep(tensors, file):
 
 def on_a_rank(rank, port, folder):
     """Everything that two processes show, each thing into a file of this rank."""
+    os.dup2(os.open(folder / f"said-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    faulthandler.enable()
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank)}
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}  # as torchrun has it: who started them keeps the store
     torch.set_num_threads(1)
     tokenizer, told = nano.build_tokenizer(TEXTS), {}
     with joined() as world:
@@ -99,12 +104,17 @@ def on_a_rank(rank, port, folder):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(on_a_rank, (port, folder), nprocs=2)
-    return folder
+    """Where two ranks left what they show. Seen once in hundreds of starts: one ended by SIGABRT; that is told, and tried once more."""
+    for _ in range(2):
+        folder, store = tmp_path_factory.mktemp("two"), TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        try:
+            mp.spawn(on_a_rank, (store.port, folder), nprocs=2)
+            return folder
+        except mp.ProcessExitedException as ended:
+            said = [(folder / f"said-{rank}.txt").read_text(errors="replace")[:2000] for rank in (0, 1)]
+            failure = f"{ended}; rank 0 said: {said[0]}; rank 1 said: {said[1]}"
+            warnings.warn(failure, stacklevel=1)
+    raise AssertionError(failure)
 
 
 def told(folder, rank):
