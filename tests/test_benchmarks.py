@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -242,7 +243,10 @@ def killed(tmp_path_factory):
 
 def running(group):
     """Processes of a group that still run; one that nobody has buried does not."""
-    stats = [file.read_text() for file in Path("/proc").glob("[0-9]*/stat") if file.exists()]
+    stats = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended since
+            stats.append(file.read_text())
     fields = [stat.rpartition(")")[2].split() for stat in stats]  # state, parent, group, ...
     return [field for field in fields if field[0] != "Z" and int(field[2]) == group]
 

@@ -320,20 +320,20 @@ def assert_same_run(run, whole):
 
 def test_ctrl_c_leaves_a_run_that_goes_on_bit_for_bit(command, taught, manifest, tmp_path):
     """A real process, a real SIGINT, and the very command that it then prints."""
-    values = ("steps=16", *SMALL[:2], *SMALL[3:])
+    values = ("steps=24", *SMALL[:2], *SMALL[3:])
     run, whole = tmp_path / "a run", tmp_path / "whole"
     words = [str(word) for word in train(taught, manifest, run, values=values)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-m", "medvlm_r1", *words], stderr=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 120
-    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 2:
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < 1:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert 2 <= len(rows(run)) < 16
+    assert 1 <= len(rows(run)) < 24
     go_on = re.search(r"go on with: medvlm-r1 (.*)", err)[1]
     torch.set_num_threads(1)
     assert command(*shlex.split(go_on))[0] == 0

@@ -184,7 +184,9 @@ def test_a_second_process_in_the_same_folder_is_refused_after_a_while(tmp_path):
 
 def test_a_rank_is_gone_with_the_torchrun_that_started_it(tmp_path):
     """The parent is killed outright, as the kernel's memory killer does it; the child would have said something a while later."""
-    child = "import os, time; from medvlm_r1.training.parent import die_with_parent; die_with_parent(); print(os.getpid(), flush=True); time.sleep(3); print(1)"
+    child = (
+        "import os, time; from medvlm_r1.training.parent import die_with_parent; die_with_parent(); print(os.getpid(), flush=True); time.sleep(60); print(1)"
+    )
     parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True).wait()"
     with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as started:
         os.kill(int(started.stdout.readline()), 0)  # it is there

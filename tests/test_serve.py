@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -27,26 +28,34 @@ openai = pytest.importorskip("openai")
 DOCS = Path(__file__).parents[1] / "docs" / "serving.md"
 
 
+def is_ready(process, port):
+    """Whether a server came to answer, in the end."""
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until:
+        with suppress(OSError):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).close()
+            return True
+        time.sleep(0.2)
+    return False
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
+    """Should somebody take the port between its choice and the server's start, another is chosen."""
     folder = tmp_path_factory.mktemp("serve")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     load_image("phantom:mri/test/0").save(folder / "scan.png")
-    words = [sys.executable, "-m", "medvlm_r1", "serve", "--model", "nano", "--port", str(port), "--audit-log", str(folder / "audit.jsonl")]
     (folder / "tmp").mkdir()
     places = {"TMPDIR": str(folder / "tmp"), "HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}  # wherever it could leave something
-    process = subprocess.Popen(words, stderr=(folder / "log").open("w"), cwd=Path(__file__).parents[1], env=os.environ | places)
+    for _ in range(3):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        words = [sys.executable, "-m", "medvlm_r1", "serve", "--model", "nano", "--port", str(port), "--audit-log", str(folder / "audit.jsonl")]
+        process = subprocess.Popen(words, stderr=(folder / "log").open("w"), cwd=Path(__file__).parents[1], env=os.environ | places)
+        if is_ready(process, port) or "is the port in use?" not in (folder / "log").read_text():
+            break
     try:
-        until = time.monotonic() + 120
-        while True:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < until, (folder / "log").read_text()
-                time.sleep(0.2)
+        assert process.poll() is None, (folder / "log").read_text()
         yield process, port, folder
     finally:
         process.kill()

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import signal
 import socket
 import struct
@@ -19,6 +20,7 @@ from medvlm_r1.errors import ConfigError
 from medvlm_r1.launch.serving import Serving, check, hosts
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.told import Reading, unseen
+from medvlm_r1.serving.file_client import Files
 from medvlm_r1.serving.guard import Limits
 from medvlm_r1.serving.refusals import Refused
 from medvlm_r1.serving.schema import ChatRequest
@@ -126,6 +128,7 @@ def test_files_that_attack_cost_themselves_and_nothing_else():
     async def go():
         found = {}
         async with opened_files() as files:
+            await files.open(png((40, 30), "RGBA"))  # seconds are a file's own, not the start's
             for name, (data, _) in FILES.items():
                 began = time.monotonic()
                 try:
@@ -141,6 +144,27 @@ def test_files_that_attack_cost_themselves_and_nothing_else():
     assert {name: status for name, (status, _, _) in found.items()} == {name: status for name, (_, status) in FILES.items()}
     assert not any("DOE" in why or "/proc" in why for _, why, _ in found.values()) and max(s for _, _, s in found.values()) < 8
     assert (good.width, good.height) == (40, 30)
+
+
+def test_the_first_file_does_not_pay_for_the_start():
+    """The process is held while it starts, longer than a file may take."""
+
+    async def go():
+        files = Files(patience_s=2.0)
+        files.start()
+        os.kill(files._process.pid, signal.SIGSTOP)
+        asked = asyncio.create_task(files.open(png((40, 30), "RGBA")))
+        try:
+            await asyncio.wait([asked], timeout=3.0)
+        finally:
+            os.kill(files._process.pid, signal.SIGCONT)
+        try:
+            return await asked
+        finally:
+            files.close()
+
+    found = asyncio.run(go())
+    assert (found.width, found.height) == (40, 30)
 
 
 def test_a_file_is_opened_as_everywhere_else_and_nothing_is_written(tmp_path, monkeypatch):
@@ -222,9 +246,9 @@ HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: 
 
 
 def test_slow_lying_and_endless_requests():
-    with AtAPort(service(), header_s=0.3, body_s=0.3, body_bytes=10_000) as server:
+    with AtAPort(service(), header_s=1.0, body_s=0.3, body_bytes=10_000) as server:
         late, seconds = said(server.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n")
-        assert late.startswith(b"HTTP/1.1 408") and 0.2 < seconds < 4.5  # 5 s are usual
+        assert late.startswith(b"HTTP/1.1 408") and 0.9 < seconds < 4.5  # 5 s are usual
         again, _ = said(server.port, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET /health HTTP/1.1\r\nHo", pause_s=0.1)
         assert again.startswith(b"HTTP/1.1 200")
         slow, seconds = said(server.port, HEAD + b"Content-Length: 100\r\n\r\n{")

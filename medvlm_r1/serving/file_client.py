@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +25,16 @@ _TOO_MUCH = "the picture takes too much time or memory to open; send it smaller"
 
 @dataclass
 class Files:
-    """Opens files in a process of its own, but for plain PNGs, which are passed on as they are; ``start`` it first."""
+    """Opens files in a process of its own, but for plain PNGs, which are passed on as they are; ``start`` it first.
 
+    ``patience_s``: how long a file may take, once the process has loaded what it opens files with.
+    """
+
+    patience_s: float = PATIENCE_S
     _channel: socket.socket = field(init=False)
     _process: "subprocess.Popen[bytes]" = field(init=False)
+    _has_begun: bool = field(default=False, init=False)
+    _beginning: threading.Lock = field(default_factory=threading.Lock, init=False)
     _at_once: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE), init=False)
 
     def start(self) -> None:
@@ -57,14 +64,21 @@ class Files:
         """Header and samples of all that is in a file (``reading.pictures``). Raises Refused."""
         return (await self._asked(data, {"whole": True}, None))[1]
 
+    def _begin(self) -> None:
+        """Wait for its byte; the first file is not to pay for the start of a slow machine."""
+        with self._beginning:
+            self._has_begun = self._has_begun or bool(self._channel.recv(1))
+
     async def _asked(self, data: bytes, asked: dict[str, Any], param: str | None) -> tuple[dict[str, Any], bytes]:
         async with self._at_once:
+            if not self._has_begun:
+                await asyncio.to_thread(self._begin)
             ours, theirs = socket.socketpair()
             with theirs:
                 socket.send_fds(self._channel, [b"f"], [theirs.fileno()])
             reader, writer = await asyncio.open_connection(sock=ours, limit=_MOST_REPLY_BYTES)
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(self.patience_s):
                     writer.write(json.dumps({"size": len(data), **asked}).encode() + b"\n" + data)
                     reply = await reader.readline()
                     told: dict[str, Any] = json.loads(reply or json.dumps({"code": "corrupt", "why": _TOO_MUCH}))

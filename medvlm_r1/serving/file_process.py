@@ -39,7 +39,7 @@ HEAD_BYTES, ALIGNED = 4, 8  # the length before a stack's header, and a multiple
 
 
 def keep(channel: socket.socket) -> None:
-    """Fork a child for every connection that comes over ``channel``, until its other end closes."""
+    """Say that it begins, then fork a child for every connection that comes over ``channel``, until its other end closes."""
     os.nice(NICE)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children are not waited for
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the front's business
@@ -49,6 +49,7 @@ def keep(channel: socket.socket) -> None:
     _warm()
     gc.collect()
     gc.freeze()  # what a child does not touch needs no copy
+    channel.send(b"!")
     while True:
         message, connections, _, _ = socket.recv_fds(channel, 1, 1)
         if not message:
