@@ -57,7 +57,7 @@ def test_text_that_tells_everything_and_text_that_tells_nothing():
     told = [question(f"t{i}", ["yes", "no"], "yes") for i in range(40)]
     even = [question(f"e{i}", ["yes", "no"], ["yes", "no"][i % 2], "ct") for i in range(40)]
     result = text_prior(told, [*[question(f"v{i}", ["no", "yes"], "yes") for i in range(10)], *even], draws=3, train_size=20)
-    assert result["mri"] == {"accuracy": 1.0, "accuracy_first_of_ties": 1.0, "ci95": [1.0, 1.0], "train": 20, "draws": 3}
+    assert result["mri"] == {"accuracy": 1.0, "accuracy_first_of_ties": 1.0, "ci95": pytest.approx([10 / (10 + 1.96**2), 1.0]), "train": 20, "draws": 3}
     assert result["ct"]["accuracy"] == 0.5
     # 40 questions at one half: the standard error is √(0.25 / 39)
     assert result["ct"]["ci95"] == pytest.approx([0.5 - 1.96 * math.sqrt(0.25 / 39), 0.5 + 1.96 * math.sqrt(0.25 / 39)])

@@ -53,6 +53,12 @@ def test_kubernetes_gets_a_service_and_one_pod_a_node(command):
     assert pod["containers"][0]["resources"]["limits"] == {"nvidia.com/gpu": 8} and pod["terminationGracePeriodSeconds"] > found.shutdown_timeout
 
 
+def test_kubernetes_expands_none_of_the_words(command):
+    """It makes "$" of "$$", and "$(NAME)" of the environment's."""
+    _, job = json.loads(command("launch", "--on", "kubernetes", "--image", "here/it:1", "--", *TRAINING, "--set", "note=$(HOME)$$")[1])["items"]
+    assert job["spec"]["template"]["spec"]["containers"][0]["command"].count("note=$$(HOME)$$$$") == 1
+
+
 def test_only_trainings_are_launched_and_a_missing_starter_is_named(refused, command, monkeypatch):
     refused(["launch", "--gpus", 2, "--", "eval", "--model", "nano"], "behind", "eval")
     refused(["launch", "--gpus", 2], "behind")

@@ -87,6 +87,26 @@ def test_what_cannot_be_compared_is_refused(folder, tmp_path, refused):
     refused(["compare", other, "--out", other], "in use", "--out")
 
 
+def test_other_pictures_are_told_and_an_export_does_not_stop_the_same_again(folder, tmp_path, capsys):
+    places, words = [folder("a", 10), folder("b", 30)], ["--out", str(tmp_path / "both")]
+    assert cli.main(["compare", *map(str, places), *words]) == 0
+    assert "same pictures" not in capsys.readouterr().err
+    for place, sha256 in zip(places, ("dd400c" * 10, "82c9d6" * 10), strict=True):
+        found = json.loads((place / "summary.json").read_text())
+        found["settings"]["made"] = {"sha256": {"pictures": sha256}}
+        (place / "summary.json").write_text(json.dumps(found))
+    (tmp_path / "both" / "export").mkdir()
+    assert cli.main(["compare", *map(str, places), *words]) == 0
+    note = "The models did not see the same pictures (SHA-256 of their pixels: a dd400cdd400c, b 82c9d682c9d6)"
+    assert note in capsys.readouterr().err.replace("\n", " ") and note in (tmp_path / "both" / "report.html").read_text()
+
+
+def test_a_name_that_no_page_can_hold_is_shown_as_far_as_it_goes(folder, tmp_path):
+    assert comparing.named("caf\udce9/")[0] == "caf?"
+    strange = folder("caf\udce9", 30)
+    assert cli.main(["compare", str(folder("a", 10)), str(strange), "--out", str(tmp_path / "both")]) == 0
+
+
 def test_a_name_may_hold_an_equals_sign(tmp_path):
     (tmp_path / "lr=2").mkdir()
     assert comparing.named(str(tmp_path / "lr=2"))[0] == "lr=2"

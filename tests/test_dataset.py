@@ -1,6 +1,7 @@
 """Views, specs, and every bad line of a manifest."""
 
 import gzip
+import gc
 import json
 import tracemalloc
 from pathlib import Path
@@ -172,6 +173,7 @@ BAD_LINES = [
     (row(options="left, right"), '"options" must be a list of texts, got "left, right"'),
     (row(options=["left", 2]), '"options" must be a list of texts'),
     (row(options=[], answer=" "), '"answer" is empty'),
+    (row(modality="Mean"), 'the modality "mean" would be taken for the mean over modalities'),
     (row(), 'the id "mri-00017" already stands in line 1'),
     (row(id=""), '"id" is empty'),
     (row(id=True), '"id" must be a text, got true; put it in quotes'),
@@ -234,6 +236,7 @@ def test_a_question_takes_little_memory(tmp_path, monkeypatch):
     path = write(Path("m.jsonl"), (json.dumps(row(id=f"mri-{i:06d}", image=f"images/{i:06d}.png")) for i in range(10_000)))
     tracemalloc.start()
     data = load_dataset(path)
+    gc.collect()
     kept_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(data.shuffle(0).head(5_000)) == 5_000

@@ -125,10 +125,10 @@ def unlike():
 def test_a_table_tells_arms_and_measures_apart(unlike):
     found = {tuple(row[:3]): row[3:] for row in spreadsheet.table_rows(unlike)}
     assert unlike["overall"]["image"]["ci95"] is None  # one question of CT
-    assert found["image", "accuracy", "mean"] == [4, pytest.approx(1 / 3), None, None, None, None]
+    assert found["image", "accuracy", "mean"] == [4, pytest.approx(1 / 3), None, None, None, None, None]
     assert found["blank", "accuracy", "mean"][:2] == [4, pytest.approx(2 / 3)]
     pair = unlike["paired"]["image-blank"]
-    assert found["image-blank", "difference, greedy", "mean"] == [None, pytest.approx(-1 / 3), None, None, pair["p"], None]
+    assert found["image-blank", "difference, greedy", "mean"] == [None, pytest.approx(-1 / 3), None, None, pair["p"], pair["greedy"]["p_holm"], None]
     assert not any("sampled" in measure for _, measure, _ in found)  # none was drawn
     drawn = {arm: [replace(s, sampled_answers=("A", "B")) for s in part] for arm, part in UNLIKE.items()}
     found = {tuple(row[:3]): row[3:] for row in spreadsheet.table_rows(metrics.summary(drawn, {}, [("image", "blank")]))}

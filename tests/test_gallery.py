@@ -234,6 +234,20 @@ def test_a_browser_filters_by_the_address(hostile_report, tmp_path):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the gallery's script is not tried")
+def test_a_browser_counts_what_the_table_counts_where_answers_could_not_be_had_and_ignores_what_is_nowhere(tmp_path):
+    """GRPO is right in all of 120; the base is wrong in 90 of them, and 30 of its answers are lost."""
+    after = [replace(s, correct=True) for s in samples(0.9)]
+    before = [replace(s, correct=False, **({"status": "failed", "answer": None} if i % 4 == 0 else {})) for i, s in enumerate(after)]
+    path = tmp_path / "report.html"
+    path.write_text(render_report(story(models={"base": {"image": before}, "grpo": {"image": after}}), picture), encoding="utf-8")
+    found = {}
+    for state in ("outcome=wins", "modality=MRI&type=x&status=y&kind=z&toString=1"):
+        dom = dump(f"file://{path}#cases?{state}", tmp_path / "profile")
+        found[state] = int(re.search(r'id="gallery" [^>]*data-found="(\d+)"', dom)[1])
+    assert list(found.values()) == [90, 120] and re.search('#cases[?][^"]*outcome=wins[^"]*">90<', dom)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: the gallery's script is not tried")
 def test_a_browser_tells_the_kinds_of_question_apart(tmp_path):
     """Free answers say how far their words overlap and what the judge says; the links of closed tables leave them out."""
     path = tmp_path / "report.html"

@@ -182,12 +182,14 @@ def title(text, folder):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: nobody has looked at the pages at 320 px")
-def test_at_320_and_at_800_px_nothing_scrolls_sideways(pages, tmp_path):
-    """With everything that can be opened open."""
+def test_nothing_scrolls_sideways(pages, tmp_path):
+    """With everything that can be opened open; also where two patients leave no interval, and words say so in its place."""
+    few = {arm: drawn(samples(rate, arm, n=4))[:4] for arm, rate in (("image", 0.9), ("blank", 0.33))}
+    pages = pages | {"few": render_report(story(models={"nano": few}, baselines={}, curves={}, seconds={}, is_lineage=False), picture)}
     asked = {
         f"{name}, {px}": f'<iframe style="width: {px}px; height: 600px" srcdoc="{html.escape(text)}"></iframe>'
         for name, text in pages.items()
-        for px in (320, 800)
+        for px in (320, 800, 1280)
     }
     found = dict(zip(asked, title(LOOK.format("".join(asked.values())), tmp_path).split(), strict=True))
     assert {name: len(set(widths.split(":"))) for name, widths in found.items()} == dict.fromkeys(asked, 1), found

@@ -18,6 +18,8 @@ from medvlm_r1.report.calibration_charts import reliability_diagram, risk_covera
 from medvlm_r1.report.evaluation_page import render_report
 from medvlm_r1.report.glance import glances
 from medvlm_r1.report.story import table_rows, verdict
+from medvlm_r1.report.tables import tables
+from medvlm_r1.wording import p_value
 
 
 def render(**changes):
@@ -196,6 +198,11 @@ def test_every_two_models_are_compared_and_p_adjusted_for_their_number():
     rows = between(models)
     assert [(r["after"], r["before"]) for r in rows] == [("c", "b"), ("c", "a"), ("b", "a")]
     assert [r["p_holm"] for r in rows] == holm([r["p"] for r in rows])
+    assert [r["greedy"]["p_holm"] for r in rows] == holm([r["greedy"]["p"] for r in rows])
+    greedy = {name: {"image": [replace(s, sampled_answers=()) for s in samples(rate)]} for name, rate in (("a", 0.5), ("b", 0.55), ("c", 0.65))}
+    shown = next(table for table in tables(story(models=greedy)) if table.name == "differences")
+    assert [row[-1] for row in shown.rows] == [p_value(r["p_holm"]) for r in between(greedy)]
+    assert any(p_value(r["p_holm"]) != p_value(r["greedy"]["p"]) for r in between(greedy))
     assert [r["p_mcnemar_holm"] for r in rows] == holm([r["greedy"]["p_mcnemar"] for r in rows])
     assert rows[-1]["p_holm"] > 0.05  # of equal models
     detectable = f"only {100 * rows[-1]['minimum_detectable']:.1f} points or more would have been found 4 times of 5"
@@ -215,6 +222,15 @@ def test_the_verdict_is_about_the_base_and_the_questions_that_both_have():
     base = [replace(s, correct=False) for s in whole[:10]]
     text = said(story(models={"base": {"image": base}, "sft": {"image": whole}, "grpo": {"image": whole}}))
     assert text.startswith("GRPO raised the share of questions answered right (10 questions, mean over MRI, CT, X-ray) from 0.0 % to 100.0 %")
+
+
+def test_answers_that_could_not_be_had_count_on_neither_side_of_the_first_sentence():
+    """Of 40 questions a modality the base's first 20 are lost; of the others it has 10 right, and GRPO all."""
+    after = [replace(s, correct=True, sampled_answers=()) for s in samples(0.9)]
+    is_lost = [i % 40 < 20 for i in range(120)]
+    before = [replace(s, correct=False, **({"status": "failed", "answer": None} if lost else {})) for s, lost in zip(after, is_lost, strict=True)]
+    text = said(story(models={"base": {"image": [replace(s, correct=i % 40 >= 30) for i, s in enumerate(before)]}, "grpo": {"image": after}}))
+    assert "(60 questions, mean over MRI, CT, X-ray) from 50.0 % to 100.0 % (+50.0 points" in text
 
 
 @pytest.mark.parametrize(("level", "ends"), [

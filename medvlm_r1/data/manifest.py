@@ -176,6 +176,8 @@ def _check(example: Example, where: str) -> None:
     for key in ("id", "question", "modality"):
         if not getattr(example, key).strip():
             raise DataError(f'{where}: "{key}" is empty; every question needs one')
+    if example.modality == "mean":
+        raise DataError(f'{where}: the modality "mean" would be taken for the mean over modalities; give it another name')
     options, answer = example.options, example.answer
     if not options and not answer.strip():
         raise DataError(f'{where}: "answer" is empty; a question without options needs a free text')

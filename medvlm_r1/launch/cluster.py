@@ -95,7 +95,7 @@ def kubernetes(job: Job, image: str, claim: str) -> str:
     here = Job(job.words, job.nodes, job.gpus, job.restarts, f"{job.name}-0.{job.name}", job.name)
     mark = {"app": job.name}
     container = {
-        "name": "train", "image": image, "workingDir": "/work", "command": torchrun(here),
+        "name": "train", "image": image, "workingDir": "/work", "command": [word.replace("$", "$$") for word in torchrun(here)],
         "env": [{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
         "resources": {"limits": {"nvidia.com/gpu": job.gpus}},
         "volumeMounts": [{"name": "work", "mountPath": "/work"}, {"name": "shm", "mountPath": "/dev/shm"}],

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -68,24 +69,33 @@ def command(config: GRPOConfig, gpus: int) -> str:
     >>> config = GRPOConfig(model="nano", rollout=Rollouts("vllm", ("http://gpu01:8001",)))
     >>> print(command(config, 1).splitlines()[0])
     # on gpu01: vLLM (tried: 0.32); whoever reaches its port can change its weights, so let nobody else
+    >>> two = command(GRPOConfig(model="nano", rollout=Rollouts("vllm", ("http://gpu01:8000", "http://gpu01:8001"))), 2)
+    >>> [word for word in two.split() if word.startswith("CUDA")]
+    ['CUDA_VISIBLE_DEVICES=0,1', 'CUDA_VISIBLE_DEVICES=2,3']
     """
-    return "\n".join(_command(config, url, gpus) for url in servers(config.rollout) or ["http://127.0.0.1:8000"])
+    urls = servers(config.rollout) or ["http://127.0.0.1:8000"]
+    hosts = [urlsplit(url).hostname or "" for url in urls]
+    before = [hosts[:n].count(host) if hosts.count(host) > 1 else None for n, host in enumerate(hosts)]  # of several on a machine, each has its own GPUs
+    return "\n".join(_command(config, url, gpus, None if n is None else range(n * gpus, (n + 1) * gpus)) for url, n in zip(urls, before, strict=True))
 
 
-def _command(config: GRPOConfig, url: str, gpus: int) -> str:
+def _command(config: GRPOConfig, url: str, gpus: int, own: Sequence[int] | None) -> str:
     place, rollout = urlsplit(url), config.rollout
     host = place.hostname or ""
+    everybody = "::" if ":" in host else "0.0.0.0"
     tokens = PICTURES * (config.max_pixels or 0) // TOKEN_PIXELS + TEXT_TOKENS + config.sampling.max_tokens
     model = config.model if is_hub_id(config.model) else str(locate(config.model).absolute())
     environment = {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": str(Path(medvlm_r1.__file__).parents[1])}
     words = [
-        "vllm", "serve", model, "--host", "127.0.0.1" if host in ("127.0.0.1", "localhost") else "0.0.0.0", "--port", str(place.port or 80),
+        "vllm", "serve", model, "--host", host if host == "::1" else "127.0.0.1" if host in ("127.0.0.1", "localhost") else everybody, "--port", str(place.port or 80),
         "--dtype", config.dtype, *(["--max-model-len", str(1024 * math.ceil(tokens / 1024))] if config.max_pixels else []), "--enable-scale-out",
         "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--limit-mm-per-prompt", json.dumps({"image": PICTURES}),
         "--worker-extension-cls", "medvlm_r1.rollout.vllm.worker.Extension",
         *(["--tensor-parallel-size", str(gpus)] if gpus > 1 else []),
         *(["--weight-transfer-config", json.dumps({"backend": rollout.weights})] if rollout.weights != "file" else []),
     ]  # fmt: skip
+    if own:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, own))
     if rollout.weights == "ipc":
         environment["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     sets = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())

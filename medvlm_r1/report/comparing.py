@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from medvlm_r1.console import notice
 from medvlm_r1.data.images import load_image
 from medvlm_r1.errors import ConfigError, DataError, RunError
 from medvlm_r1.evaluation.measuring.measured import ModelNumbers
@@ -49,13 +50,15 @@ class Evaluation:
 
 def compare_folders(places: Sequence[str], out: Path) -> dict[str, Any]:
     """Read evaluations (``FOLDER`` or ``NAME=FOLDER``), compare every two, write summary.json and report.html; returns the summary."""
-    if out.exists() and (not out.is_dir() or any(file.name not in ("summary.json", "report.html") for file in out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(file.name not in ("summary.json", "report.html", "export") for file in out.iterdir())):
         raise RunError(f'"{out}" is in use; choose another --out')
     evaluations = [read(*named(text)) for text in places]
     names = [evaluation.name for evaluation in evaluations]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f'two evaluations are called "{twice}"; name one of them: NAME={twice}')
     told = story(evaluations)
+    for note in told.notes:
+        notice(f"warning: {note}")
     summary = compare(evaluations, told)
     with output_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,8 @@ def named(text: str) -> tuple[str, Path]:
     (('GRPO', PosixPath('runs/eval-3')), ('base', PosixPath('runs/base')))
     """
     name, equals, place = text.partition("=")
-    return (name, Path(place)) if equals and not Path(text).exists() else (Path(text).resolve().name, Path(text))
+    name, place = (name, place) if equals and not Path(text).exists() else (Path(text).resolve().name, text)
+    return name.encode("utf-8", "replace").decode(), Path(place)
 
 
 def read(name: str, folder: Path) -> Evaluation:
@@ -132,7 +136,18 @@ def story(evaluations: Sequence[Evaluation]) -> Story:
     closed, free = {e.name: _lists(e.arms) for e in evaluations}, {e.name: _lists(e.open) for e in evaluations}
     by_prior = {e.name: e.summary.get("by_prior", {}) for e in evaluations}
     taught = {e.name: e.settings.get("trained_under", ()) for e in evaluations}
-    return Story(title, closed, baselines=baselines, settings=settings, open=free if any(free.values()) else {}, by_prior=by_prior, trained_under=taught)
+    free = free if any(free.values()) else {}
+    return Story(title, closed, baselines=baselines, settings=settings, open=free, by_prior=by_prior, trained_under=taught, notes=_unlike(evaluations))
+
+
+def _unlike(evaluations: Sequence[Evaluation]) -> list[str]:
+    """A sentence where pictures differ in their pixels, by what each evaluation noted of them; one that noted nothing differs from none."""
+    noted = {e.name: e.settings.get("made", {}).get("sha256", {}).get("pictures") for e in evaluations}
+    known = {name: sha256 for name, sha256 in noted.items() if sha256}
+    if len(set(known.values())) < 2:
+        return []
+    said = ", ".join(f"{name} {sha256[:12]}" for name, sha256 in known.items())
+    return [f"The models did not see the same pictures (SHA-256 of their pixels: {said}); a difference may be the pictures'."]
 
 
 def _lists(arms: Mapping[str, Sequence[Sample]]) -> dict[str, list[Sample]]:

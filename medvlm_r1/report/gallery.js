@@ -17,6 +17,7 @@
   // ------------------------------------------------ the state: what stands behind "#cases?"
 
   const image = Math.max(0, named(data.arms, "image"));
+  const CHOICES = { modality: Object.keys(data.modalities), type: data.questions.map((q) => q.type), status: data.statuses, kind: ["closed", "open"] };
   const defaults = { model: data.models[data.trained].name, arm: data.arms[image].name, vs: "", outcome: "all", modality: "", type: "", status: "", kind: "", q: "", at: "0" };
   if (data.base !== data.trained) defaults.vs = "model:" + data.models[data.base].name;
   else if (named(data.arms, "blank") >= 0) defaults.vs = "arm:blank";
@@ -26,9 +27,10 @@
   function fromHash() {
     state = { ...defaults };
     if (!location.hash.startsWith("#cases?")) return false;
-    for (const [key, value] of new URLSearchParams(location.hash.slice(7))) if (key in state) state[key] = value;
+    for (const [key, value] of new URLSearchParams(location.hash.slice(7))) if (Object.hasOwn(defaults, key)) state[key] = value;
     if (named(data.models, state.model) < 0) state.model = defaults.model;
     if (named(data.arms, state.arm) < 0) state.arm = defaults.arm;
+    for (const [key, values] of Object.entries(CHOICES)) if (!values.includes(state[key])) state[key] = "";
     const [kind, name] = against();
     if (named(kind === "arm" ? data.arms : data.models, name) < 0) state.vs = "";
     if (!Object.hasOwn(OUTCOMES, state.outcome) || (COMPARING.includes(state.outcome) && !state.vs)) state.outcome = "all";
@@ -42,15 +44,16 @@
 
   // ------------------------------------------------ which cases
 
-  // a: the chosen model's answer; b: what it is compared with, if that was asked too.
+  // a: the chosen model's answer; b: what it is compared with, if that was asked too. An answer that could not be had is compared with none.
+  const both = (a, b) => b && a.status !== "failed" && b.status !== "failed";
   const OUTCOMES = {
     all: () => true,
     right: (a) => a.right,
     wrong: (a) => !a.right,
-    wins: (a, b) => b && a.right && !b.right,
-    losses: (a, b) => b && !a.right && b.right,
-    "still-wrong": (a, b) => b && !a.right && !b.right,
-    "both-right": (a, b) => b && a.right && b.right,
+    wins: (a, b) => both(a, b) && a.right && !b.right,
+    losses: (a, b) => both(a, b) && !a.right && b.right,
+    "still-wrong": (a, b) => both(a, b) && !a.right && !b.right,
+    "both-right": (a, b) => both(a, b) && a.right && b.right,
     malformed: (a) => a.status,
   };
   const COMPARING = ["wins", "losses", "still-wrong", "both-right"];

@@ -42,14 +42,18 @@ def spoken(name: str, summary: Mapping[str, Any]) -> str:
 
     >>> whole = {"accuracy": 0.703, "ci95": [0.653, 0.75]}
     >>> baselines = {"chance": {"mri": {"accuracy": 0.355}, "mean": 0.355}, "text_prior": {"mri": {"accuracy": 1.0}}}
-    >>> spoken("Base", {"overall": {"image": whole}, "baselines": baselines, "looking": {"level": "looks", "sentence": "Its own picture is worth …."}})
+    >>> looking = {"level": "looks", "sentence": "Its own picture is worth …."}
+    >>> spoken("Base", {"arms": {"image": {"mri": whole, "mean": 0.703}}, "overall": {"image": whole}, "baselines": baselines, "looking": looking})
     'Base: 70.3 % right (65.3–75.0, chance 35.5, text prior 100.0); looks. Its own picture is worth ….'
+
+    A baseline that does not know every modality is left out: its mean would be another.
     """
     whole, looking = summary["overall"]["image"], summary["looking"]
+    modalities = summary["arms"]["image"].keys() - {"mean"}
     beside = [interval(whole["ci95"])]
     for baseline, cells in summary.get("baselines", {}).items():
-        rates = [cell["accuracy"] for modality, cell in cells.items() if modality != "mean"]
-        beside += [f"{baseline.replace('_', ' ')} {percent(sum(rates) / len(rates))}"] if rates else []
+        rates = [cells[modality]["accuracy"] for modality in modalities if modality in cells]
+        beside += [f"{baseline.replace('_', ' ')} {percent(sum(rates) / len(rates))}"] if rates and len(rates) == len(modalities) else []
     return f"{name}: {percent(whole['accuracy'])} % right ({', '.join(beside)}); {looking.get('words') or looking['level']}. {looking['sentence']}"
 
 

@@ -9,7 +9,7 @@ from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.measuring import free_text
 from medvlm_r1.evaluation.measuring.looking import LEANS, LOOKS, NOT_SHOWN, PARTLY, UNCLEAR, Looking
 from medvlm_r1.evaluation.measuring.measured import ModelNumbers, between, measure
-from medvlm_r1.evaluation.measuring.metrics import Arms, accuracy, by_modality, chance, sampled_accuracy
+from medvlm_r1.evaluation.measuring.metrics import Arms, accuracy, by_modality, chance, sampled_accuracy, shared
 from medvlm_r1.evaluation.samples import Sample
 from medvlm_r1.wording import interval, modality_name, percent, points
 
@@ -210,10 +210,8 @@ def _of(story: Story, n: int) -> str:
 
 def _means(story: Story, gain: dict[str, Any]) -> tuple[float, float]:
     """Mean over modalities before and after, by the measure that was compared."""
-    sides = [story.models[gain[side]]["image"] for side in ("before", "after")]
-    shared = set.intersection(*({s.id for s in side} for side in sides))
-    before, after = (_mean([s for s in side if s.id in shared], gain["measure"]) for side in sides)
-    return before, after
+    before, after = (story.models[gain[side]]["image"] for side in ("before", "after"))
+    return _mean(shared(before, after), gain["measure"]), _mean(shared(after, before), gain["measure"])
 
 
 def _mean(samples: Sequence[Sample], measure: str) -> float:

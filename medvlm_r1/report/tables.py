@@ -58,13 +58,13 @@ def _accuracy(story: Story) -> Table:
 
 def _differences(story: Story) -> Table:
     rows = [
-        (f"{story.label(c['after'])} − {story.label(c['before'])}, {kind}", *_by_modality(story, pair), _difference(pair), p)
+        (f"{story.label(c['after'])} − {story.label(c['before'])}, {kind}", *_by_modality(story, pair), _difference(pair), p_value(pair["p_holm"]))
         for c in story.comparisons
-        for kind, pair, p in (("greedy", c["greedy"], p_value(c["greedy"]["p"])), ("sampled", c, p_value(c["p_holm"])))
+        for kind, pair in (("greedy", c["greedy"]), ("sampled", c))
         if kind == "greedy" or c["measure"] == "sampled"
     ]
     names = [modality_name(m) for m in story.modalities]
-    caption = "One model minus another in percentage points on the same questions, with 95 % intervals; p by sign flips of whole groups, of sampled answers adjusted by Holm."
+    caption = "One model minus another in percentage points on the same questions, with 95 % intervals; p by sign flips of whole groups, adjusted by Holm for the comparisons."
     return Table("differences", caption, ("Compared", *names, "Mean", "p"), rows)
 
 

@@ -46,14 +46,15 @@ def between(models: Mapping[str, Arms]) -> list[dict[str, Any]]:
     """Each model against each other on the questions that both were asked, the last first; p adjusted by Holm.
 
     A row is what ``metrics.compare`` gives, with "after", "before", "p_holm", and
-    "p_mcnemar_holm" for the exact test of the greedy answers.
+    "p_mcnemar_holm" for the exact test of the greedy answers; "greedy" has its own "p_holm".
     """
     rows = []
     for before, after in reversed(list(combinations(models, 2))):
         new, old = models[after]["image"], models[before]["image"]
         if comparable(new, old):
             rows.append({"after": after, "before": before} | compare(new, old, same=False))
-    p_holm, p_mcnemar = holm([row["p"] for row in rows]), holm([row["greedy"]["p_mcnemar"] for row in rows])
-    for row, p, exact in zip(rows, p_holm, p_mcnemar, strict=True):
-        row |= {"p_holm": p, "p_mcnemar_holm": exact}
+    p_holm, p_greedy = holm([row["p"] for row in rows]), holm([row["greedy"]["p"] for row in rows])
+    p_mcnemar = holm([row["greedy"]["p_mcnemar"] for row in rows])
+    for row, p, greedy, exact in zip(rows, p_holm, p_greedy, p_mcnemar, strict=True):
+        row |= {"p_holm": p, "p_mcnemar_holm": exact, "greedy": row["greedy"] | {"p_holm": greedy}}
     return rows

@@ -237,23 +237,21 @@ def require_same(after: Sequence[Sample], before: Sequence[Sample]) -> None:
 
 
 def _pairs(after: Sequence[Sample], before: Sequence[Sample]) -> list[Pair]:
-    new, old = split_by(after, lambda s: s.id), split_by(before, lambda s: s.id)
-    pairs = [(a, old[id]) for id, a in new.items() if id in old and not any(s.status == "failed" for s in (*a, *old[id]))]
-    if not pairs:
+    new, old = split_by(shared(after, before), lambda s: s.id), split_by(before, lambda s: s.id)
+    if not new:
         raise DataError("the two evaluations have no answered question in common; evaluate both on the same questions")
-    return pairs
+    return [(a, old[id]) for id, a in new.items()]
 
 
 def shared(samples: Sequence[Sample], others: Sequence[Sample]) -> list[Sample]:
-    """The samples of questions that the others have too."""
-    ids = {s.id for s in others}
+    """The samples of questions that the others have too, with every completion there on both sides."""
+    ids = {s.id for s in others} - {s.id for s in (*samples, *others) if s.status == "failed"}
     return [s for s in samples if s.id in ids]
 
 
 def comparable(after: Sequence[Sample], before: Sequence[Sample]) -> bool:
     """Whether there is a question that both have, with every completion there."""
-    there = [{s.id for s in side} - {s.id for s in side if s.status == "failed"} for side in (after, before)]
-    return bool(there[0] & there[1])
+    return bool(shared(after, before))
 
 
 def _difference(pairs: Sequence[Pair], values: Sequence[float]) -> dict[str, Any]:

@@ -60,6 +60,8 @@ def public(settings: Mapping[str, Any]) -> dict[str, Any]:
     >>> found = public({"model": "http://10.0.0.7/v1", "answered_by": "http://10.0.0.7/v1#big", "data": "/home/me/q.jsonl?split=test"})
     >>> found["name"], found["model"], found["answered_by"], found["data"]
     ('big', 'http://HOST:PORT/v1#big', 'big', 'q.jsonl?split=test')
+    >>> public({"model": "nano", "data": "hub:flaviagiampiccolo/vqa-rad?split=test"})["data"]
+    'hub:flaviagiampiccolo/vqa-rad?split=test'
     """
     model, answered_by = str(settings["model"]), str(settings.get("answered_by", "unknown"))
     is_served = "://" in model
@@ -82,6 +84,8 @@ def _place(model: str) -> str:
 
 def _file(data: str) -> str:
     path, mark, chosen = str(data).partition("?")
+    if path.startswith("hub:"):
+        return data
     return (Path(path).name or path) + mark + chosen
 
 

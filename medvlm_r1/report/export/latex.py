@@ -30,6 +30,16 @@ def escaped(text: str) -> str:
     return "".join(_SIGNS.get(sign, sign) for sign in text)
 
 
+def _cell(text: str) -> str:
+    r"""What begins with a bracket or a star would be taken for an argument of the line before.
+
+    >>> _cell("[7B]\n base"), _cell("*a"), _cell("a")
+    ('{}[7B]  base', '{}*a', 'a')
+    """
+    flat = escaped(text.replace("\r", " ").replace("\n", " "))
+    return "{}" * flat.startswith(("[", "*")) + flat
+
+
 def tabular(table: Table) -> str:
     r"""One table with its caption and label, numbers to the right.
 
@@ -46,7 +56,7 @@ def tabular(table: Table) -> str:
       \end{tabular}
     \end{table}
     """
-    lines = ["    " + " & ".join(map(escaped, row)) + r" \\" for row in (table.columns, *table.rows)]
+    lines = ["    " + " & ".join(map(_cell, row)) + r" \\" for row in (table.columns, *table.rows)]
     rules = [rf"    \{rule}" for rule in ("toprule", "midrule", "bottomrule")]
     body = [rules[0], lines[0], rules[1], *lines[1:], rules[2]]
     head = [

@@ -25,7 +25,7 @@ OPEN_COLUMNS = (
     "sampled_accuracy", "text",
 )  # fmt: skip
 _NO_CI = (None, None)  # too few patients
-TABLE_COLUMNS = ("row", "measure", "modality", "n", "value", "ci95_low", "ci95_high", "p", "sampled")
+TABLE_COLUMNS = ("row", "measure", "modality", "n", "value", "ci95_low", "ci95_high", "p", "p_holm", "sampled")
 Columns = tuple[Iterable[str], Iterable[Iterable[Any]]]
 _FORMULA = tuple("=+-@＝＋－＠")
 
@@ -70,7 +70,7 @@ def _of_several(found: Sequence[Evaluation], told: Story) -> dict[str, Columns]:
 def _summary(numbers: ModelNumbers) -> dict[str, Any]:
     """One model's numbers in the form of summary.json."""
     arms = numbers.arms
-    paired = {f"image-{name}": of.against for name, of in arms.items() if of.against}
+    paired = {f"image-{name}": of.against | {"greedy": of.against["greedy"] | {"p_holm": of.p_holm}} for name, of in arms.items() if of.against}
     return {"arms": {name: of.table for name, of in arms.items()}, "overall": {name: of.mean for name, of in arms.items()}, "paired": paired}
 
 
@@ -104,17 +104,27 @@ def table_rows(summary: Mapping[str, Any]) -> Iterator[list[Any]]:
     """In the order of TABLE_COLUMNS: arms, baselines, differences, each by modality and as the mean over modalities."""
     for arm, cells in summary["arms"].items():
         for modality, cell in _cells(cells):
-            yield [arm, "accuracy", modality, cell["n"], cell["accuracy"], *(cell["ci95"] or _NO_CI), None, cell.get("sampled")]
+            yield [arm, "accuracy", modality, cell["n"], cell["accuracy"], *(cell["ci95"] or _NO_CI), None, None, cell.get("sampled")]
         whole = summary["overall"][arm]
-        yield [arm, "accuracy", "mean", whole["n"], whole["accuracy"], *(whole["ci95"] or _NO_CI), None, whole["sampled"]]
+        yield [arm, "accuracy", "mean", whole["n"], whole["accuracy"], *(whole["ci95"] or _NO_CI), None, None, whole["sampled"]]
     for name, cells in summary.get("baselines", {}).items():
         for modality, cell in _cells(cells):
-            yield [name, "accuracy", modality, cell.get("n"), cell["accuracy"], *(cell.get("ci95") or _NO_CI), None, None]
+            yield [name, "accuracy", modality, cell.get("n"), cell["accuracy"], *(cell.get("ci95") or _NO_CI), None, None, None]
     for pair, found in summary.get("paired", {}).items():
         measures = {"greedy": found["greedy"]} | ({"sampled": found} if found["measure"] == "sampled" else {})
         for measure, numbers in measures.items():
             for modality, cell in [*numbers["by_modality"].items(), ("mean", numbers)]:
-                yield [pair, f"difference, {measure}", modality, cell.get("n"), cell["mean_difference"], *(cell["ci95"] or _NO_CI), cell["p"], None]
+                yield [
+                    pair,
+                    f"difference, {measure}",
+                    modality,
+                    cell.get("n"),
+                    cell["mean_difference"],
+                    *(cell["ci95"] or _NO_CI),
+                    cell["p"],
+                    cell.get("p_holm"),
+                    None,
+                ]
 
 
 def open_rows(found: Mapping[str, Any]) -> Iterator[list[Any]]:
@@ -122,15 +132,25 @@ def open_rows(found: Mapping[str, Any]) -> Iterator[list[Any]]:
     for arm, kinds in found["arms"].items():
         for kind, cells in kinds.items():
             for modality, cell in cells.items():
-                yield [arm, kind, modality, cell["n"], cell["value"], *(cell["ci95"] or _NO_CI), None, cell["sampled"]]
+                yield [arm, kind, modality, cell["n"], cell["value"], *(cell["ci95"] or _NO_CI), None, None, cell["sampled"]]
     for pair, kinds in found["paired"].items():
         for kind, numbers in kinds.items():
             for modality, cell in [*numbers["greedy"]["by_modality"].items(), ("mean", numbers["greedy"])]:
-                yield [pair, f"difference, greedy, {kind}", modality, cell.get("n"), cell["mean_difference"], *(cell["ci95"] or _NO_CI), cell["p"], None]
+                yield [
+                    pair,
+                    f"difference, greedy, {kind}",
+                    modality,
+                    cell.get("n"),
+                    cell["mean_difference"],
+                    *(cell["ci95"] or _NO_CI),
+                    cell["p"],
+                    cell.get("p_holm"),
+                    None,
+                ]
     for arm, judge in found["judge"].items():
-        yield [arm, "right by the judge", "mean", judge["n"], judge["right"], *(judge["right_ci95"] or _NO_CI), None, None]
-        yield [arm, "judge agrees with rule", "all", judge["judged"], judge["agrees"], *(judge["agrees_ci95"] or _NO_CI), None, None]
-        yield [arm, "kappa of judge and rule", "all", judge["judged"], judge["kappa"], *(judge["kappa_ci95"] or _NO_CI), None, None]
+        yield [arm, "right by the judge", "mean", judge["n"], judge["right"], *(judge["right_ci95"] or _NO_CI), None, None, None]
+        yield [arm, "judge agrees with rule", "all", judge["judged"], judge["agrees"], *(judge["agrees_ci95"] or _NO_CI), None, None, None]
+        yield [arm, "kappa of judge and rule", "all", judge["judged"], judge["kappa"], *(judge["kappa_ci95"] or _NO_CI), None, None, None]
 
 
 def _cells(cells: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
