@@ -1,7 +1,7 @@
 """Views, specs, and every bad line of a manifest."""
 
-import gzip
 import gc
+import gzip
 import json
 import tracemalloc
 from pathlib import Path
