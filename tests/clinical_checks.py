@@ -31,7 +31,7 @@ RECORDS = {
     "rejected": replace(ANSWERED, feedback=Feedback.of("disagree", "left", "reader-7")),
     "supplemented": replace(ANSWERED, feedback=Feedback.of("agree", "right, and small")),
     "long, of several": replace(ANSWERED, question=LONG, options=(LONG, "yes"), answer="A", answer_text=LONG, images=(IMAGE, CINE, OLDER)),
-    "of a patient": replace(ANSWERED, patient=Patient("4711", "Müller^Änne", "19500101", "F", "A1", "S1", "20261101", "120000", "Doe^J")),
+    "of a patient": replace(ANSWERED, patient=Patient("4711", "Müller^Änne", "19500101", "F", "A1", "S1", "20261101", "120000", "Doe^J", "NORTH")),
 }  # fmt: skip
 
 

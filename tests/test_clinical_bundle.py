@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 from clinical_checks import ANSWERED, RECORDS, bundle_faults, node_fhir, node_has_fhir
@@ -70,7 +71,10 @@ def test_who_said_it_of_which_images_and_who_looked_at_it():
     assert "frame 3" in found["entity"][1]["what"]["display"] and len(found["agent"]) == 1
     assert resource(bundle(RECORDS["rejected"]), "Provenance")["agent"][1]["who"] == {"display": "reader-7"}
     assert "subject" not in resource(bundle(ANSWERED), "Observation")
-    assert resource(bundle(RECORDS["of a patient"]), "Observation")["subject"]["identifier"] == {"value": "4711"}
+    of_one = RECORDS["of a patient"]
+    assert resource(bundle(of_one), "Observation")["subject"]["identifier"] == {"value": "4711", "assigner": {"display": "NORTH"}}
+    unissued = replace(of_one, patient=replace(of_one.patient, issuer_of_patient_id=""))
+    assert resource(bundle(unissued), "Observation")["subject"]["identifier"] == {"value": "4711"}
 
 
 def test_posted_twice_it_is_created_once():

@@ -95,6 +95,7 @@ def test_it_is_filed_with_its_images_and_under_nobody_who_was_not_named():
     assert report.SeriesInstanceUID != "1.2.2" and report.file_meta.MediaStorageSOPInstanceUID == report.SOPInstanceUID
     named = read(RECORDS["of a patient"])
     assert (named.PatientID, str(named.PatientName), named.PatientSex, named.AccessionNumber) == ("4711", "Müller^Änne", "F", "A1")
+    assert (named.IssuerOfPatientID, report.IssuerOfPatientID) == ("NORTH", "")
 
 
 def test_frames_count_from_one_and_stand_once():

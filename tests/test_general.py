@@ -192,6 +192,16 @@ def test_adapters_where_the_decoder_has_other_matrices(tmp_path, capsys):
     )
 
 
+def test_adapters_that_not_every_layer_can_have_are_told(tmp_path, capsys):
+    """As in decoders of which most layers have no attention."""
+    model = load_policy(str(other_models.write("glm4v", tmp_path / "hub")), family_models.picture).model
+    layers = len(model.model.language_model.layers)
+    del model.model.language_model.layers[0].self_attn.q_proj
+    adapt(model, Trainable(lora=LoRA(rank=2, targets=("q_proj", "k_proj"))))
+    told = f"not all of the decoder's {layers} layers get adapters: q_proj {layers - 1}; the others have no such matrix"
+    assert told in " ".join(capsys.readouterr().err.split())
+
+
 def test_two_held_pictures_of_the_same_bytes_are_two(tmp_path):
     encoder = load_policy(str(other_models.write("llava_next", tmp_path / "hub")), family_models.picture).encoder
     wide, tall = (encoder.hold(Image.new("L", size, 90)) for size in ((280, 56), (56, 280)))

@@ -61,6 +61,10 @@ def test_a_report_is_about_one_patient_whose_name_no_message_shows(tmp_path):
     with pytest.raises(DataError, match="are of two patients") as refused:
         patient([first, other])
     assert "CANARY" not in str(refused.value)
+    issued = [image(tmp_path / f"{name}.dcm", PatientID="CANARY-1", IssuerOfPatientID=name) for name in ("NORTH", "SOUTH")]
+    assert patient([first, issued[0]]).patient_id == "CANARY-1"
+    with pytest.raises(DataError, match="are of two patients"):
+        patient(issued)
     nobodys = [image(tmp_path / f"{name}.dcm", PatientID="", PatientName=name) for name in ("DOE^JANE", "ROE^RICHARD", "Doe^Jane^")]
     assert patient(nobodys[::2]).patient_name == "DOE^JANE"
     with pytest.raises(DataError, match="are of two patients"):

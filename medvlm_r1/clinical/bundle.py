@@ -127,7 +127,9 @@ def _provenance(record: Record) -> Resource:
 
 def _subject(record: Record) -> Resource:
     """Nobody, where the record does not know whose images they are."""
-    return {"subject": {"type": "Patient", "identifier": {"value": record.patient.patient_id}}} if record.patient.patient_id else {}
+    number, issuer = record.patient.patient_id, record.patient.issuer_of_patient_id
+    identifier = {"value": number} | ({"assigner": {"display": issuer}} if issuer else {})
+    return {"subject": {"type": "Patient", "identifier": identifier}} if number else {}
 
 
 def _studies(record: Record) -> list[str]:

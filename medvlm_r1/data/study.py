@@ -16,7 +16,7 @@ from medvlm_r1.errors import DataError, ImageError, install
 _UID = re.compile(r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*))+")
 _KEYWORDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID", "NumberOfFrames", "SeriesNumber", "InstanceNumber", "Rows")
 _PATIENT = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex")
-_STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName")
+_STUDY = ("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName", "IssuerOfPatientID")
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
@@ -53,6 +53,7 @@ class Patient:
     study_date: str = ""
     study_time: str = ""
     referring_physician_name: str = ""
+    issuer_of_patient_id: str = ""
 
     def __repr__(self) -> str:
         return "Patient(withheld)"
@@ -93,11 +94,13 @@ def patient(references: Sequence[str]) -> Patient:
 
 
 def _is_same(one: Patient, other: Patient) -> bool:
-    """By number and date of birth; who has no number goes by name, which is written in more than one way.
+    """By number, who gave it, and date of birth; who has no number goes by name, which is written in more than one way.
 
     >>> _is_same(Patient("7", "DOE^JANE"), Patient("7", "Doe^Jane^M")), _is_same(Patient("", "DOE^JANE"), Patient("", "ROE^RICHARD"))
     (True, False)
     >>> _is_same(Patient("1", "", "19700101"), Patient("1", "", "19801231")), _is_same(Patient(), Patient("", "DOE^JANE"))
+    (False, True)
+    >>> _is_same(Patient("1", issuer_of_patient_id="NORTH"), Patient("1", issuer_of_patient_id="SOUTH")), _is_same(Patient("1", issuer_of_patient_id="NORTH"), Patient("1"))
     (False, True)
     """
 
@@ -105,7 +108,8 @@ def _is_same(one: Patient, other: Patient) -> bool:
         return all(told) and told[0] != told[1]
 
     names = (patient.patient_name.casefold().rstrip("^ ") for patient in (one, other))
-    by_number = one.patient_id == other.patient_id and not clash(one.patient_birth_date, other.patient_birth_date)
+    told = ((one.issuer_of_patient_id, other.issuer_of_patient_id), (one.patient_birth_date, other.patient_birth_date))
+    by_number = one.patient_id == other.patient_id and not any(clash(*pair) for pair in told)
     return by_number and (bool(one.patient_id) or not clash(*names))
 
 

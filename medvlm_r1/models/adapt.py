@@ -8,6 +8,7 @@ untrained adapter changes nothing. peft makes the layers; nobody else imports it
 import copy
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,12 +133,18 @@ def _insert(model: Any, lora: LoRA, seed: int) -> None:
     except ImportError as error:
         raise ConfigError(f"trainable.lora.rank={lora.rank} needs peft, which is missing ({error}); {install('peft')}") from error
     # By place, not by name alone: vision towers have a gate_proj, too.
-    places = rf".*\.({'|'.join(TEXT_DECODERS)})\.layers\.\d+\..*\.({'|'.join(lora.targets)})"
-    there = {name.rpartition(".")[2] for name, _ in model.named_modules() if re.fullmatch(places, name)}
+    layer = rf".*\.(?:{'|'.join(TEXT_DECODERS)})\.layers\.(\d+)"
+    places = rf"{layer}\..*\.({'|'.join(lora.targets)})"
+    names = [name for name, _ in model.named_modules()]
+    layers = sum(re.fullmatch(layer, name) is not None for name in names)
+    adaptable = {found.groups() for found in (re.fullmatch(places, name) for name in names) if found}
+    there = Counter(target for _, target in adaptable)
     if missing := ", ".join(target for target in lora.targets if target not in there):
         if not there:
             raise ConfigError(f'"trainable.lora.targets" names {missing}, and no layer of the decoder has one of them; name what it has')
         notice(f"no layer of the decoder has {missing}: adapters learn beside {', '.join(sorted(there))} alone")
+    if some := ", ".join(f"{target} {n}" for target, n in sorted(there.items()) if n < layers):
+        notice(f"not all of the decoder's {layers} layers get adapters: {some}; the others have no such matrix")
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, target_modules=places, task_type="CAUSAL_LM",
         base_model_name_or_path=model.config._name_or_path,
