@@ -20,6 +20,7 @@ from medvlm_r1.models import nano
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.families import load_policy, prepare
 from medvlm_r1.reasoning import render
+from medvlm_r1.rollout import answer
 from medvlm_r1.rollout.answer import ask, option_probs
 from medvlm_r1.rollout.told import question
 from medvlm_r1.serving import calibrated
@@ -46,6 +47,18 @@ def scripted(tokenizer, text):
 
     policy.masked = masked
     return policy
+
+
+def test_probabilities_of_many_are_measured_a_part_at_a_time(policy, examples, monkeypatch):
+    """A hundred questions with stacks of pictures fit no memory at once."""
+    prompts = [render(example, "think") for example in examples]
+    texts = ["<think>Ears.</think>\n<answer>A</answer>"] * len(prompts)
+    whole, passes, logprobs = option_probs(policy, prompts, texts), [], type(policy).logprobs
+    monkeypatch.setattr(answer, "TOKENS_AT_ONCE", 1)
+    monkeypatch.setattr(type(policy), "logprobs", lambda self, batch: passes.append(1) or logprobs(self, batch))
+    parts = option_probs(policy, prompts, texts)
+    assert len(passes) == len(prompts) and list(map(len, parts)) == [len(example.options) for example in examples]
+    assert [x for one in parts for x in one] == pytest.approx([x for one in whole for x in one], abs=1e-6)
 
 
 def test_json_has_all_that_is_known(words, capsys):

@@ -1,6 +1,9 @@
 """Sampling: reproducible, independent of the batch, and really from the model's distribution."""
 
+import gc
 import math
+import weakref
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
@@ -14,8 +17,9 @@ from medvlm_r1.rewards.rubric import Rubric
 from medvlm_r1.rollout.collect import collect
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.local import LocalEngine, uniforms
-from medvlm_r1.rollout.writing import sample
+from medvlm_r1.rollout.writing import cuda_graph, sample
 from medvlm_r1.training.batches import batch
+from medvlm_r1.training.sharding import Gathering
 
 
 def test_completions_do_not_depend_on_what_else_is_asked(policy, examples):
@@ -95,6 +99,47 @@ def places(writing):
     matrices = [value for layer in writing.layers for value in vars(layer).values() if isinstance(value, Matrix)]
     weights = [x for matrix in matrices for x in (matrix.weight_OI, matrix.bias_O) if x is not None]
     return [x.data_ptr() for x in (*own, writing.table[0].cos_T1D, writing.table[0].sin_T1D, *cache, *weights)]
+
+
+def test_beside_a_gpu_a_policy_on_the_cpu_is_not_captured(policy, examples):
+    """``cuda_graph`` is the default; of work that no GPU does it would keep nothing."""
+    prompts, sampling = [render(example, "think") for example in examples], Sampling(n=2, max_tokens=6, seed=3)
+    assert LocalEngine(policy).capture is cuda_graph
+    assert LocalEngine(policy, capture=cuda_graph).generate(prompts, sampling) == LocalEngine(policy, capture=None).generate(prompts, sampling)
+
+
+def test_weights_that_are_gathered_anew_are_captured_anew(policy, examples):
+    """FSDP2 frees what it gathered; the next time it lies elsewhere."""
+
+    class Parts:
+        is_gathered = False
+
+        @contextmanager
+        def gathered(self):
+            self.is_gathered = True
+            yield
+            self.is_gathered = False
+
+    captured, parts = [], Parts()
+    engine = Gathering(LocalEngine(policy, capture=lambda step: captured.append(parts.is_gathered) or step), parts)
+    for _ in range(2):
+        engine.generate([render(examples[0], "think")], Sampling(n=2, max_tokens=6, min_tokens=6))
+    assert captured == [True, True]
+
+
+def test_what_did_not_fit_is_free_again(policy, examples):
+    """The halves of a batch are tried with all of the memory."""
+    tried = []
+
+    def full(step):
+        tried.append(weakref.ref(step.__self__))
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    engine = LocalEngine(policy, capture=full)
+    with suppress(torch.OutOfMemoryError):
+        engine.generate([render(examples[0], "think")], Sampling(n=2, max_tokens=6, min_tokens=6))
+    gc.collect()
+    assert len(tried) == 1 and tried[0]() is None
 
 
 def test_a_captured_step_serves_later_batches_and_weights(policy, examples):

@@ -131,3 +131,51 @@ def test_slots_grow_and_keep_what_they_hold():
     assert slots.keys[0][0, 0, :3].unique().tolist() == [7.0] and slots.values[0][20, 0, :600].unique().tolist() == [6.0]
     slots.leave(0)
     assert slots.active == 20 and slots.keys[0][0, 0, :600].unique().tolist() == [5.0]
+
+
+class Small(Slots):
+    """Finds room for so many places a row."""
+
+    places = 300
+
+    def _make_room(self, like, n_layers, slots, places):
+        if places > self.places:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        super()._make_room(like, n_layers, slots, places)
+
+
+def test_a_memory_that_is_full_ends_what_is_under_way_and_the_next_is_answered(policy, examples):
+    prompt, short = render(examples[0], "think"), Sampling(2, 1.0, 12, seed=3)
+    engine = SlotEngine(policy, slots=8)
+    engine.cache = Small(policy.sight.windows)
+    heard = [submitted(engine, prompt, Sampling(n, 1.0, 400, min_tokens=400))[1] for n in (1, 2)]
+    until_done(engine)
+    assert [heard_of.ends for heard_of in heard] == [["error: the memory is full; try again later"] * n for n in (1, 2)] and engine.rows == 0
+    _, again = submitted(engine, prompt, short)
+    until_done(engine)
+    assert again.ids == [list(c.token_ids) for c in local(policy, prompt, short)]
+
+
+def test_a_memory_that_is_full_half_way_leaves_what_was_there(policy, examples, monkeypatch):
+    """There is room for more keys, and none for their values."""
+    prompt, one, many = render(examples[0], "think"), Sampling(1, 1.0, 12, seed=3, min_tokens=12), Sampling(20, 1.0, 12)
+    engine, zeros, left = SlotEngine(policy, slots=64), torch.zeros, [len(policy.text.layers)]
+    _, first = submitted(engine, prompt, one)
+    engine.step()
+
+    def full(*size, **how):
+        if isinstance(size[0], tuple) and len(size[0]) == 4:
+            left[0] -= 1
+            if left[0] < 0:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return zeros(*size, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "zeros", full)
+        _, refused = submitted(engine, prompt, many)
+        engine.step()
+    assert refused.ends == ["error: the memory is full; try again later"] * 20
+    _, next_one = submitted(engine, prompt, Sampling(12, 1.0, 12, seed=4))
+    until_done(engine)
+    assert first.ids == [list(c.token_ids) for c in local(policy, prompt, one)]
+    assert next_one.ids == [list(c.token_ids) for c in local(policy, prompt, Sampling(12, 1.0, 12, seed=4))]

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch._dynamo.config as dynamo
 from torch.nn.attention.flex_attention import flex_attention
 
+from medvlm_r1.models import tree as module
 from medvlm_r1.models.tree import Rows, Tree
 
 Q, K, D = 4, 2, 16
@@ -88,3 +90,12 @@ def test_padding_and_its_inverse_are_each_others_gradient():
     assert rows.pad(flat).shape == (3, 4, 2)
     assert torch.equal(rows.flat(rows.pad(flat)), flat)
     assert torch.autograd.gradcheck(rows.pad, flat) and torch.autograd.gradcheck(lambda x: rows.flat(rows.pad(x) * 2), flat)
+
+
+def test_flex_attention_may_have_a_graph_for_each_of_several_models():
+    """A model has four to eight of them; behind Dynamo's limit it would run as it stands, with all scores in memory."""
+    with dynamo.patch(recompile_limit=8):
+        module._flex.cache_clear()
+        module._flex()
+        assert dynamo.recompile_limit >= 3 * 8
+    module._flex.cache_clear()

@@ -24,11 +24,14 @@ from functools import cache, cached_property
 from typing import Any
 
 import torch
+import torch._dynamo.config as dynamo
 import torch.nn.functional as F
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from medvlm_r1.models.blocks import block_mask, visible
 from medvlm_r1.models.sent import sent
+
+GRAPHS = 64  # of FlexAttention in a process: four or eight a model
 
 
 @dataclass(frozen=True)
@@ -271,5 +274,10 @@ class Tree:
 
 @cache
 def _flex() -> Callable[..., torch.Tensor]:
-    """FlexAttention, compiled at its first use for any number of tokens."""
+    """FlexAttention, compiled at its first use for any number of tokens.
+
+    A type of numbers, a window, a gradient more is a graph more, and a process may hold several models: behind Dynamo's usual 8 it would run
+    uncompiled, with all scores in memory.
+    """
+    dynamo.recompile_limit = max(dynamo.recompile_limit, GRAPHS)
     return torch.compile(flex_attention, dynamic=True)

@@ -12,7 +12,7 @@ from medvlm_r1.models.policy import Policy
 from medvlm_r1.reasoning import render
 from medvlm_r1.rollout.engine import Sampling
 from medvlm_r1.rollout.engines import local
-from medvlm_r1.rollout.guarded import NOT_FINITE, Guarded
+from medvlm_r1.rollout.guarded import NOT_FINITE, TOKENS_AT_ONCE, Guarded, parts
 from medvlm_r1.rollout.told import CONTRADICTED, Warned, tell
 from medvlm_r1.types import LETTERS, Completion, Example, Prompt, Rollout, RolloutGroup
 
@@ -65,7 +65,8 @@ def option_probs(policy: Policy, prompts: Sequence[Prompt], texts: Sequence[str]
     if not asked:
         return [()] * len(prompts)
     groups = [RolloutGroup(prompt, _letters(policy, prompt, text)) for prompt, text in zip(prompts, texts, strict=True) if prompt.example.options]
-    total_R = policy.logprobs(policy.encoder.groups(groups)).sum(1)
+    sized = [(group, policy.tokens_of(group)) for group in groups]
+    total_R = torch.cat([policy.logprobs(policy.encoder.groups(part)).sum(1) for part in parts(sized, TOKENS_AT_ONCE)])
     probs = iter(total_R.split([len(prompt.example.options) for prompt in asked]))
     return [tuple(next(probs).softmax(0).tolist()) if prompt.example.options else () for prompt in prompts]
 

@@ -25,6 +25,7 @@ class Drawn(LogitsProcessor):
     def __init__(self, policy: GeneralPolicy, sampling: Sampling, uniform_RC: torch.Tensor, seen: Callable[[list[int]], None] | None) -> None:
         self._policy, self._sampling, self._uniform_RC, self._seen = policy, sampling, uniform_RC, seen
         self._ids: list[torch.Tensor] = []
+        self._read: list[int] = []  # of the first row, for ``seen``
         self._logprobs: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
@@ -36,7 +37,8 @@ class Drawn(LogitsProcessor):
         self._ids.append(token_R)
         self._logprobs.append(logprobs_RV.gather(1, token_R[:, None])[:, 0])
         if self._seen and t:
-            self._seen([int(ids[0]) for ids in self._ids[:-1]])
+            self._read.append(int(self._ids[-2][0]))
+            self._seen(list(self._read))
         only = torch.full_like(scores, -torch.inf)
         return only.scatter_(1, token_R[:, None], 0.0)  # type: ignore[return-value]
 

@@ -7,7 +7,7 @@ finite: each becomes a completion with an ``error``, as an endpoint's failures d
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -16,6 +16,7 @@ from medvlm_r1.models.encode import Encoder
 from medvlm_r1.rollout.engine import Engine, Sampling
 from medvlm_r1.types import Completion, Prompt
 
+T = TypeVar("T")
 TOKENS_AT_ONCE = 2**17  # of prompts: a hundred of the paper's, or eight pictures of 12 megapixels
 FULL = "the memory is too small for it; lower --max-pixels or --max-tokens"
 NOT_FINITE = "the model computed numbers that are not finite; ask it with --dtype float32, or take another checkpoint"
@@ -76,21 +77,19 @@ def checked(completion: Completion) -> Completion:
     return completion if all(map(math.isfinite, completion.logprobs)) else failed(NOT_FINITE)[0]
 
 
-def parts(sized: Sequence[tuple[Prompt, int]], most: int) -> Iterator[list[Prompt]]:
-    """The prompts in runs of at most ``most`` tokens; one that has more runs alone.
+def parts(sized: Sequence[tuple[T, int]], most: int) -> Iterator[list[T]]:
+    """Prompts, or groups, in runs of at most ``most`` tokens; one that has more runs alone.
 
-    >>> from medvlm_r1.types import Example
-    >>> a, b, c = (Prompt(Example(id, (), "Which?", (), "x", "ct"), "…") for id in "abc")
-    >>> [[p.example.id for p in part] for part in parts([(a, 3), (b, 4), (c, 9)], most=8)]
+    >>> list(parts([("a", 3), ("b", 4), ("c", 9)], most=8))
     [['a', 'b'], ['c']]
     """
-    part: list[Prompt] = []
+    part: list[T] = []
     held = 0
-    for prompt, length in sized:
+    for item, length in sized:
         if part and held + length > most:
             yield part
             part, held = [], 0
-        part.append(prompt)
+        part.append(item)
         held += length
     if part:
         yield part

@@ -215,7 +215,10 @@ class EngineProcess:
             else:
                 others.append(n)
         found = probs_from(self.policy, *zip(*known.values(), strict=True)) if known else []
-        measured = option_probs(self.policy, [ended[n][0].prompt for n in others], [texts[n] for n in others])
+        try:
+            measured = option_probs(self.policy, [ended[n][0].prompt for n in others], [texts[n] for n in others])
+        except torch.OutOfMemoryError:  # the answers stand
+            measured = [()] * len(others)
         return dict(zip([*known, *others], [*found, *measured], strict=True))
 
     def _fail(self, request: _Request, why: str, status: int) -> None:

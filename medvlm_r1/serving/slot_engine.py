@@ -27,6 +27,7 @@ from medvlm_r1.serving.slots import Slots
 from medvlm_r1.types import Prompt
 
 JOIN_AT_ONCE = 16  # prompts that are run between two tokens of the rows under way
+FULL = "error: the memory is full; try again later"
 LAST_STATES = 16  # kept of each row: a letter, the tag behind it and the end are a few tokens
 
 
@@ -117,6 +118,14 @@ class SlotEngine:
             if not joined:
                 self.cache.clear()
             return joined
+        try:
+            self._write()
+        except torch.OutOfMemoryError:
+            self._end_all(FULL)
+        return True
+
+    def _write(self) -> None:
+        """A token more for every row."""
         self.cache.step()
         longest = max(row.position for row in self._rows)
         if longest >= len(self._table):
@@ -129,7 +138,13 @@ class SlotEngine:
             for row in self._rows:
                 row.position += 1
             self._pick(hidden_AH, self._rows)
-        return True
+
+    def _end_all(self, why: str) -> None:
+        """Every request under way fails, and what they held is free: half a step cannot be taken back."""
+        rows, self._rows = self._rows, []
+        self.cache.clear()
+        for row in rows:
+            row.emit(Token(row.k, -1, 0.0, why))
 
     def _rotary(self, count: int) -> Turns:
         return self.policy.rotary(torch.arange(count, device=self.policy.device).expand(3, -1))
@@ -152,7 +167,7 @@ class SlotEngine:
         except torch.OutOfMemoryError:
             for request in new:
                 self.cancel(request[0])
-                _fail(request, "error: the memory is full; try again later")
+                _fail(request, FULL)
         return True
 
     def _join(self, new: Sequence[tuple[int, Prompt, Sampling, Emit]]) -> None:

@@ -38,7 +38,8 @@ class Slots:
         self.clear()
 
     def clear(self) -> None:
-        """Give the memory back; for when no row is under way."""
+        """Give the memory back; no row is under way any more."""
+        self.active = 0
         self.keys, self.values, self._length = [], [], torch.zeros(0, dtype=torch.long)
 
     @property
@@ -104,13 +105,13 @@ class Slots:
         shape = (_doubled(max(old[0], LEAST_SLOTS), slots), old[1], _doubled(max(old[2], LEAST_PLACES), places), old[3])
         # A CPU has no product of bfloat16 that keeps its sum in float32, which is what the training attention does.
         dtype = like.dtype if like.is_cuda else torch.float32
-        for stores in (self.keys, self.values):
-            grown = [torch.zeros(shape, dtype=dtype, device=like.device) for _ in range(n_layers)]
+        both = [[torch.zeros(shape, dtype=dtype, device=like.device) for _ in range(n_layers)] for _ in range(2)]
+        length = torch.zeros(shape[0], dtype=torch.long, device=like.device)
+        length[: len(self._length)] = self._length
+        for stores, grown in zip((self.keys, self.values), both, strict=True):  # nothing changes before there is room for all
             for before, after in zip(stores, grown, strict=False):
                 after[: old[0], :, : old[2]] = before
             stores[:] = grown
-        length = torch.zeros(shape[0], dtype=torch.long, device=like.device)
-        length[: len(self._length)] = self._length
         self._length = length
 
 

@@ -186,7 +186,10 @@ class Gathering:
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """See Engine.generate."""
         with self.policy.gathered():
-            return self.engine.generate(prompts, sampling)
+            try:
+                return self.engine.generate(prompts, sampling)
+            finally:
+                self.engine.forget()  # the next gathering puts the weights elsewhere
 
     def sync(self, policy: Any) -> None:
         """The weights are the policy's own."""

@@ -112,7 +112,7 @@ class GRPOConfig:
 def train(config: GRPOConfig, policy: Policy, engine: Engine, examples: Sequence[Example], rubric: Scorer, run: Path | Watched) -> bool:
     """Run or resume; True when all steps are done (or the last that ``config.stop`` lets it do), False when asked to stop before.
 
-    The state after step N is the same bit for bit whether or not the run was
+    The state after step N is the same, on a CPU bit for bit, whether or not the run was
     interrupted: batches and samples are functions of (seed, step). With an engine apart from this process see ``source.Ahead``.
     """
     reference = policy.frozen_copy() if config.update.loss.kl_beta else None
