@@ -28,6 +28,7 @@ from medvlm_r1.launch.evaluating import evaluate_policy
 from medvlm_r1.launch.loading import load_model
 from medvlm_r1.recipes import nano
 from medvlm_r1.recipes.named import find
+from medvlm_r1.training.parent import die_with_parent
 from medvlm_r1.types import Example
 
 Found = TypeVar("Found")  # what an arm answers under a seed: to one set of questions, or to several
@@ -104,10 +105,16 @@ def every_seed(work: Callable[[int, str], Found], arms: Mapping[str, Hashable], 
         torch.set_num_threads(1)
         done = list(map(in_turn, tasks))
     else:
-        with get_context("spawn").Pool(jobs, torch.set_num_threads, (1,)) as pool:
+        with get_context("spawn").Pool(jobs, worker) as pool:
             done = pool.map(in_turn, tasks, chunksize=1)
     found = {(seed, name): one for (seed, names), ones in zip(tasks, done, strict=True) for name, one in zip(names, ones, strict=True)}
     return {name: [found[seed, name] for seed in range(seeds)] for name in arms}
+
+
+def worker() -> None:
+    """What a process of several begins with: a thread of its own, and no life beyond the study's."""
+    die_with_parent()
+    torch.set_num_threads(1)
 
 
 def _in_turn(work: Callable[[int, str], Found], task: tuple[int, Sequence[str]]) -> list[Found]:
