@@ -1,11 +1,21 @@
 """What a person who waits reads, on stderr: results alone go to stdout."""
 
+import os
 from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
 _hushed = False
+
+
+class _Stderr(Console):
+    """Work goes on when nobody reads any more what is said of it."""
+
+    def on_broken_pipe(self) -> None:
+        """As `tee` that was stopped leaves it."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def hush() -> None:
@@ -16,8 +26,8 @@ def hush() -> None:
 
 def stderr() -> Console:
     """Where it is written. A notebook gets plain lines: it calls itself a terminal and is none, and rich's own display wants one more package."""
-    console = Console(stderr=True, quiet=_hushed)
-    return Console(stderr=True, force_jupyter=False, force_terminal=False) if console.is_jupyter else console
+    console = _Stderr(stderr=True, quiet=_hushed)
+    return _Stderr(stderr=True, force_jupyter=False, force_terminal=False) if console.is_jupyter else console
 
 
 def notice(text: str, console: Console | None = None) -> None:

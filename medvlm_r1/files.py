@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from medvlm_r1.errors import MedVLMError, RunError
+from medvlm_r1.errors import ConfigError, MedVLMError, RunError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -54,6 +54,19 @@ def disk_errors(path: Path, option: str = "--run-dir", again: str = "go on with 
 def output_errors(path: Path, option: str = "--out") -> AbstractContextManager[None]:
     """``disk_errors`` for a command that is simply given again."""
     return disk_errors(path, option, "give the same command again")
+
+
+def require_other(out: Path, option: str, *given: str | Path | None) -> None:
+    """Raises ConfigError where what is written would take the place of what is read; ``given`` may end in a filter, a frame or a slice.
+
+    >>> require_other(Path("page.html"), "--html", "q.jsonl?split=test", None)
+    >>> require_other(Path("q.jsonl"), "--html", "./q.jsonl?split=test")
+    Traceback (most recent call last):
+    medvlm_r1.errors.ConfigError: --html "q.jsonl" is a file that is read; name another to write
+    """
+    for place in given:
+        if place and out.resolve() in {Path(text).resolve() for text in (str(place), str(place).partition("?")[0], str(place).partition("#")[0])}:
+            raise ConfigError(f'{option} "{out}" is a file that is read; name another to write')
 
 
 def open_raw(path: Path) -> io.RawIOBase:

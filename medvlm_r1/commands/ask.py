@@ -63,7 +63,8 @@ def run(arguments: Namespace) -> int:
     example = question(arguments.image[0], arguments.question, options)
     shown = recording.Images(recording.images(arguments.image, arguments.window, arguments.at_most))
     for option, path in wanted.items():
-        recording.require_writable(path, option)
+        others = (other for name, other in wanted.items() if name != option)
+        recording.require_writable(path, option, *shown.references, arguments.calibration, *others)
     if wanted:
         shown = recording.named(shown.references, arguments.with_patient)
     model = load(arguments.model, dtype=arguments.dtype, max_pixels=arguments.max_pixels)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medvlm_r1.commands.options import Commands, add
 from medvlm_r1.errors import ConfigError
-from medvlm_r1.files import output_errors
+from medvlm_r1.files import output_errors, require_other
 
 EXAMPLES = """
   medvlm-r1 audit-log verify runs/audit.jsonl                      names the first bad line; prints the hash to keep elsewhere
@@ -30,6 +30,8 @@ def run(arguments: Namespace) -> int:
 
     if (arguments.out is None) == (arguments.action == "reads"):
         raise ConfigError("audit-log reads wants the log and the CSV file to write, audit-log verify the log alone")
+    if arguments.out:
+        require_other(arguments.out, "the table", arguments.file)
     found = verify(arguments.file, arguments.anchor)
     print(f"{found.n} lines, each follows the one before")
     print(f"head {found.head}")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvlm_r1.commands.options import Commands, add
+from medvlm_r1.commands.options import Commands, add, whole
 from medvlm_r1.errors import ConfigError, MedVLMError, RunError
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def register(commands: Commands) -> None:
     sub.add_argument("data", metavar="D", help="a manifest, or a folder with one")
     sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl and split.json; use it as OUT?split=train")
     sub.add_argument("--test", type=float, default=0.2, metavar="SHARE", help="share of each modality for the test part (default: %(default)s)")
-    sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    sub.add_argument("--seed", type=whole(0), default=0, help="(default: %(default)s)")
     sub.add_argument("--paper", action="store_true", help="MedVLM-R1's own parts, out of a converted OmniMedVQA")
     sub.add_argument("--test-set", metavar="T", help="with --paper: take the 900 from this manifest, or from the authors' JSON file")
     sub = add(actions, "harden", "distractors drawn anew from answers to questions of the same modality and type", EXAMPLES["harden"], run)
     sub.set_defaults(report=harden)
     sub.add_argument("data", metavar="D", help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")
     sub.add_argument("out", metavar="OUT", type=Path, help="a new folder for manifest.jsonl")
-    sub.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    sub.add_argument("--seed", type=whole(0), default=0, help="(default: %(default)s)")
     sub = add(actions, "prior-wrong", "the questions whose option texts point to a wrong option", EXAMPLES["prior-wrong"], run)
     sub.set_defaults(report=prior_wrong)
     sub.add_argument("data", metavar="D", help="a manifest, a folder with one, hub:OWNER/NAME, or phantom:mri")

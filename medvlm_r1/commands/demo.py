@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from medvlm_r1.commands.options import Commands, add
+from medvlm_r1.commands.options import Commands, add, whole
 
 EXAMPLES = """
   medvlm-r1 demo              the whole story, in under five minutes on two cores
@@ -17,7 +17,7 @@ def register(commands: Commands) -> None:
     sub = add(commands, "demo", "the whole story on embedded data and weights", EXAMPLES, run)
     sub.add_argument("--quick", action="store_true", help="a small form, for a check")
     sub.add_argument("--run-dir", type=Path, default=Path("runs/demo"))
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=whole(0), default=0)
     sub.add_argument("--resume", action="store_true", help="go on where it was stopped")
 
 

@@ -1,6 +1,7 @@
 """The command ``medvlm-r1``. Exit codes: 0 ok, 1 a check failed, 2 wrong usage, 130 stopped."""
 
 import argparse
+import io
 import os
 import shlex
 import sys
@@ -8,7 +9,7 @@ import sys
 from medvlm_r1 import INTENDED_USE, __version__
 from medvlm_r1.commands import ask, audit, audit_log, calibrate, compare, data, demo, doctor, eval, export, launch, nano, real, reproduce, serve, study, train
 from medvlm_r1.commands.options import Parser
-from medvlm_r1.errors import MedVLMError
+from medvlm_r1.errors import ConfigError, MedVLMError
 
 COMMANDS = (train, launch, eval, compare, export, ask, calibrate, serve, audit_log, reproduce, audit, data, demo, study, nano, real, doctor)
 QUICK_START = """first steps:
@@ -20,8 +21,12 @@ QUICK_START = """first steps:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # a sign that a terminal has not is no reason to lose a result
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = parser().parse_args(argv)
     try:
+        _require_said(arguments)
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
@@ -49,6 +54,13 @@ def parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.register(commands)
     return top
+
+
+def _require_said(arguments: argparse.Namespace) -> None:
+    """An option without a value, as of a variable that is not set, is not one that was left out."""
+    for name in ("data", "model", "train", "test_during", "judge", "in_domain"):
+        if getattr(arguments, name, None) == "":
+            raise ConfigError(f"--{name.replace('_', '-')} is empty; leave it out, or name one")
 
 
 def _how_to_go_on(arguments: argparse.Namespace, argv: list[str]) -> str:

@@ -56,8 +56,8 @@ def add_recipe(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value; may be repeated")
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """A type of whole numbers from ``least`` on.
+def whole(least: int, most: int = 2**63) -> Callable[[str], int]:
+    """A type of whole numbers from ``least`` on, to ``most``.
 
     >>> whole(1)("12")
     12
@@ -70,6 +70,8 @@ def whole(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"wants a whole number, got {text}") from None
         if number < least:
             raise argparse.ArgumentTypeError(f"wants {least} or more, got {text}")
+        if number > most:
+            raise argparse.ArgumentTypeError(f"wants {most} or less, got {text}")
         return number
 
     return read

@@ -20,7 +20,7 @@ def register(commands: Commands) -> None:
     )
     sub.add_argument("out", type=Path, metavar="OUT", help="the run's folder: OUT/model is the base, OUT/verdict.json the go or no-go")
     sub.add_argument("--pictures", type=Path, required=True, metavar="DIR", help="labelled pictures, as study --openrad takes them: labels.csv and the files")
-    sub.add_argument("--seed", type=int, default=0, help="of every draw; the same seed gives the same weights (default: %(default)s)")
+    sub.add_argument("--seed", type=whole(0), default=0, help="of every draw; the same seed gives the same weights (default: %(default)s)")
     sub.add_argument("--steps", type=whole(1), metavar="N", help="a trial of so many steps a stage and few questions")
     sub.add_argument("--gallery", type=Path, metavar="FILE", help="write ten answers beside the embedded model's, picked by hash, as Markdown without pictures")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one value, such as mixed.steps=600; may be repeated")

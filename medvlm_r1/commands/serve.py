@@ -22,12 +22,12 @@ def register(commands: Commands) -> None:
     add_preset(sub)
     sub.add_argument("--upstream", default="", metavar="URL#MODEL", help="pass questions on to another OpenAI-compatible server; its key: MEDVLM_API_KEY")
     sub.add_argument("--host", default="127.0.0.1", help="where to listen; beyond this machine the key in MEDVLM_SERVE_KEY is wanted (default: %(default)s)")
-    sub.add_argument("--port", type=whole(1), default=8000, metavar="N", help="(default: %(default)s)")
+    sub.add_argument("--port", type=whole(1, 65535), default=8000, metavar="N", help="(default: %(default)s)")
     sub.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="a name that the server goes by; may be repeated")
     sub.add_argument("--template", help="how questions are put; the one the model was trained with if left out")
     sub.add_argument("--max-pixels", type=whole(28**2), metavar="N", help="shrink larger images to this many pixels; the model's own limit if left out")
     sub.add_argument("--dtype", choices=("float32", "bfloat16"), help="in which numbers to compute; the model's own on a GPU, float32 on a CPU if left out")
-    sub.add_argument("--slots", type=whole(1), default=64, metavar="N", help="answers written at a time (default: %(default)s)")
+    sub.add_argument("--slots", type=whole(1, 4096), default=64, metavar="N", help="answers written at a time (default: %(default)s)")
     sub.add_argument(
         "--waiting", type=whole(0), default=256, metavar="N", help="answers that may wait; beyond it status 429 is the answer (default: %(default)s)"
     )

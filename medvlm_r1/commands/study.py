@@ -48,6 +48,9 @@ def run(arguments: Namespace) -> int:
 
     if arguments.set and not arguments.real:
         raise ConfigError(f"--set {arguments.set[0]} changes the study on the real base alone; name it with --real RUN")
+    kinds = [name for name in ("shortcut", "looking", "openrad", "real") if getattr(arguments, name)]
+    if len(kinds) > 1 and kinds != ["looking", "openrad"]:
+        raise ConfigError(f"--{kinds[0]} and --{kinds[1]} are two studies; name one of them")
     if arguments.steps and not (arguments.real or arguments.looking):
         raise ConfigError(f"--steps {arguments.steps} is a trial of --looking or --real; name one of them")
     if arguments.real:

@@ -75,6 +75,7 @@ def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes
 def ready(folder: Path, out: Path, seeds: int, sizes: Sizes = Sizes()) -> tuple[study.Material, dict[str, Any]]:
     """The base, which learns where it is missing, what is asked, what each seed trains on; and how many questions there are."""
     console = stderr()
+    require_pictures(folder)
     require_same(out, {"folder": folder.resolve().name, "sizes": to_dict(sizes)})
     facts = prepare(folder, out / "questions", sizes.split, console)
     if not (out / "base").exists():
@@ -200,10 +201,16 @@ def _require_all(name: str, part: Sequence[Example], folder: Path, modalities: S
             raise DataError(f'"{folder}" leaves no {modality} picture for the part "{name}"; give more of both splits, train and test')
 
 
-def require_same(out: Path, settings: dict[str, Any]) -> None:
+def require_pictures(folder: Path) -> None:
+    """Raises DataError where there is no such folder, before anything is kept of it."""
+    if not folder.is_dir():
+        raise DataError(f'"{folder}" is no folder; name one of labelled pictures (docs/real.md)')
+
+
+def require_same(out: Path, settings: dict[str, Any], option: str = "--run-dir") -> None:
     """Raises RunError where ``out`` holds what other settings made; keeps them else."""
     file = out / "settings.json"
     out.mkdir(parents=True, exist_ok=True)
     if file.exists() and json.loads(file.read_text()) != json.loads(json.dumps(settings)):
-        raise RunError(f'"{out}" holds a study of another folder or size; choose another --run-dir')
+        raise RunError(f'"{out}" holds a study of another folder or size; choose another {option}')
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

@@ -67,10 +67,11 @@ def untaught(cache: Path, side: int, seed: int) -> Policy:
 
 def run(folder: Path, out: Path, config: RealConfig = RealConfig(), parts: Parts = untaught) -> dict[str, Any]:
     """Do what is missing; returns the go or no-go, which is kept in ``out``/verdict.json. The model is ``out``/model."""
+    openrad.require_pictures(folder)
     console, work = stderr(), out / "work"
     with output_errors(out):
         work.mkdir(parents=True, exist_ok=True)
-    openrad.require_same(out, {"folder": folder.resolve().name, "split": to_dict(config.split), "side": config.side})
+    openrad.require_same(out, {"folder": folder.resolve().name, "split": to_dict(config.split), "side": config.side}, "OUT")
     if (found := _judged(out / "verdict.json")).get("config") == to_dict(config):
         return found
     policy = parts(out / "packages", config.side, config.seed)

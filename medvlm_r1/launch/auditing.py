@@ -8,7 +8,7 @@ from medvlm_r1.audit import checks
 from medvlm_r1.audit.duplicates import n_pictures
 from medvlm_r1.console import stderr
 from medvlm_r1.data.images import load_image
-from medvlm_r1.files import output_errors
+from medvlm_r1.files import output_errors, require_other
 from medvlm_r1.report.audit_page import render_audit
 
 
@@ -16,6 +16,7 @@ def audit(data: str, train: str | None, config: checks.AuditConfig, html: Path |
     """Every check of ``data``, held against ``train``; the page goes to ``html``."""
     examples, learnt, names = checks.sides(data, train)
     if html:
+        require_other(html, "--html", data, train)
         with output_errors(html.parent, "--html"):
             html.parent.mkdir(parents=True, exist_ok=True)
     with Progress(console=stderr()) as progress:

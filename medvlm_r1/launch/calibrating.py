@@ -14,7 +14,7 @@ from medvlm_r1.launch.loading import memory_errors
 from medvlm_r1.launch.request import Request
 from medvlm_r1.reasoning import parse
 from medvlm_r1.rewards.naming import contradicted
-from medvlm_r1.serving.calibrated import LEAST_OF_A_BLOCK, Block, Calibration, blocks, write
+from medvlm_r1.serving.calibrated import LEAST_OF_A_BLOCK, Block, Calibration, blocks, read, write
 
 
 def calibrate(request: Request, wanted_error: float | None, record: Path) -> Calibration:
@@ -26,6 +26,8 @@ def calibrate(request: Request, wanted_error: float | None, record: Path) -> Cal
     _, filters = parsed(request.data)
     if "train" in str(filters.get("split", "")):
         raise ConfigError(f'"{request.data}" is what a model is trained on, and of those it is surer than it may be; name held-out questions')
+    if request.out.is_file():
+        read(request.out)  # another file is not written over
     examples = [example for example in load_dataset(request.data) if example.options]
     with memory_errors():
         asked = answerer(request, examples, record)

@@ -12,7 +12,7 @@ from medvlm_r1.clinical.record import Confidence, ModelIdentity, Record, Shown, 
 from medvlm_r1.data.images import PLACED, content_hash, kind_of, load_image, place
 from medvlm_r1.data.study import Instance, Patient, images_in, instance, patient
 from medvlm_r1.errors import ConfigError, DataError, ImageError, install
-from medvlm_r1.files import output_errors
+from medvlm_r1.files import output_errors, require_other
 from medvlm_r1.launch.answering import model_sha256
 from medvlm_r1.launch.asking import Model
 from medvlm_r1.models.families import locate
@@ -84,8 +84,9 @@ def hashes(references: Sequence[str]) -> list[str]:
     return [content_hash(load_image(reference)) for reference in references]
 
 
-def require_writable(path: Path, option: str) -> None:
-    """Raises ConfigError before anything is asked, where the report could not be written; ``option`` is the one that names it."""
+def require_writable(path: Path, option: str, *given: str | Path | None) -> None:
+    """Raises ConfigError before anything is asked, where the report could not be written, or would replace what is ``given``."""
+    require_other(path, option, *given)
     if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(f'{option} "{path}" {"is a folder; name a file in it" if path.is_dir() else "lies in no folder that is there; make it first"}')
     if option == "--sr":

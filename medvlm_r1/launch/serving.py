@@ -15,9 +15,10 @@ from typing import Any
 
 from medvlm_r1.config import secret
 from medvlm_r1.console import notice
-from medvlm_r1.errors import ConfigError, EngineError, MedVLMError, install
+from medvlm_r1.errors import ConfigError, EngineError, MedVLMError, install, nearest
 from medvlm_r1.reading.study import read_log
 from medvlm_r1.reading.worklist import Case, read_worklist
+from medvlm_r1.reasoning import TEMPLATES
 from medvlm_r1.rollout.calling import Endpoint, check_up, is_here, served_model
 from medvlm_r1.rollout.dialect import Dialect
 from medvlm_r1.serving import calibrated
@@ -78,6 +79,10 @@ def check(serving: Serving, key: str) -> None:
     """Raises ConfigError for what would not be safe, or not be possible."""
     if bool(serving.model) == bool(serving.upstream):
         raise ConfigError("name what is to answer: either --model or --upstream URL#MODEL")
+    if serving.template and serving.template not in TEMPLATES:
+        raise ConfigError(f'unknown template "{serving.template}"{nearest(serving.template, TEMPLATES)}')
+    if serving.calibration:
+        calibrated.read(serving.calibration)
     if not is_here(serving.host) and not key and not serving.reading.readers:
         raise ConfigError(f"--host {serving.host} can be reached by others, so a key is needed; set the environment variable {KEY}")
     if key and not (len(key) >= 16 and all("!" <= sign <= "~" for sign in key)):

@@ -51,7 +51,10 @@ def keep(channel: socket.socket) -> None:
     gc.freeze()  # what a child does not touch needs no copy
     channel.send(b"!")
     while True:
-        message, connections, _, _ = socket.recv_fds(channel, 1, 1)
+        try:
+            message, connections, _, _ = socket.recv_fds(channel, 1, 1)
+        except ConnectionResetError:  # its other end closed before it read our byte
+            return
         if not message:
             return
         if os.fork() == 0:

@@ -85,7 +85,10 @@ def check(run_dir: Path, found: Mapping[str, Mapping[str, str]]) -> None:
         if not file.exists():
             file.write_text(json.dumps(found) + "\n", encoding="utf-8")
             return
-        began = json.loads(file.read_text(encoding="utf-8"))
+        try:
+            began = dict(json.loads(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise RunError(f'"{file}" is damaged ({error}); restore it, or choose another --run-dir') from error
     told = [line for kind in found if kind in began for line in _differing(kind, began[kind], found[kind])]  # a run of before may not know one
     if told:
         raise RunError(f"{run_dir} began with something else: {listed(told)}; put it back as it was, or choose another --run-dir")
