@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "medvlm_r1"
 
 # Raising this is a reviewed change of one line.
-MAX_TOTAL_LINES = 38450
+MAX_TOTAL_LINES = 38550
 MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 80, 6
 
 # A unit imports from rows above its own and from itself. The first row is one unit: the vocabulary builds on itself.

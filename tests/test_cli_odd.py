@@ -52,14 +52,33 @@ def test_numbers_that_none_has(words, capsys):
 @pytest.mark.parametrize(("words", "part"), [
     (["train", "nano", "--data", "", "--dry-run"], "--data is empty; leave it out, or name one"),
     (["train", "nano", "--model", "", "--dry-run"], "--model is empty"),
+    (["train", "nano", "--set", "prompts_per_step=1e30", "--dry-run"], '"prompts_per_step" wants 65536 or less'),
+    (["train", "nano", "--set", "sampling.min_tokens=1e30", "--dry-run"], '"sampling.min_tokens" wants 2147483647 or less'),
+    (["train", "nano", "--set", "sampling.min_tokens=600", "--set", "sampling.max_tokens=24", "--dry-run"], "above max_tokens (24); lower it"),
+    (["train", "nano", "--set", "sampling.min_tokens=-1", "--dry-run"], '"sampling.min_tokens" wants 0 or more'),
+    (["train", "nano", "--set", "trainable.lora.rank=1e30", "--dry-run"], "a rank from 0 to 16384"),
+    (["eval", "--model", "http://[::1/v1", "--data", "phantom:mri?split=test", "--out", "e"], '"http://[::1/v1" is no address'),
+    (["launch", "--rollout", "--", "train", "nano", "--set", 'rollout.servers=["http://h:99999"]', "--set", "rollout.engine=vllm"], "is no address"),
     (["eval", "--model", "nano", "--data", "phantom:mri", "--train", "", "--out", "e"], "--train is empty"),
     (["study", "--shortcut", "--looking", "--steps", "1"], "--shortcut and --looking are two studies; name one of them"),
     (["study", "--openrad", "x", "--real", "y"], "--openrad and --real are two studies"),
     (["serve", "--model", "nano", "--template", "thnk"], 'unknown template "thnk"; did you mean "think"'),
     (["serve", "--model", "nano", "--calibration", "gone.json"], '"gone.json" is no calibration'),
 ])  # fmt: skip
-def test_what_is_empty_or_contradicts_itself(words, part, refused):
+def test_what_is_empty_or_contradicts_itself(words, part, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     refused(words, part)
+
+
+def test_where_nothing_can_be_made(tmp_path, refused):
+    (tmp_path / "afile").write_text("x")
+    refused(["demo", "--quick", "--run-dir", tmp_path / "afile"], "afile", "choose another --run-dir")
+    refused(["nano", "--out", tmp_path / "afile"], "afile", "choose another --out")
+
+
+def test_a_closed_stdout_is_no_fault():
+    words = f"{sys.executable} -m medvlm_r1 train nano --dry-run >&-"
+    assert subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=True).stderr == ""
 
 
 def test_a_folder_that_is_not_there_claims_no_run(tmp_path, refused):

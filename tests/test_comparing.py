@@ -79,6 +79,8 @@ def test_what_cannot_be_compared_is_refused(folder, tmp_path, refused):
     refused(["compare", good, other, *out], '"q0"', "other options")
     refused(["compare", good, f"good={other}", *out], 'two evaluations are called "good"', "NAME=")
     refused(["compare", good, tmp_path / "gone", *out], "gone", "medvlm-r1 eval")
+    (other / "summary.json").write_text("{}")
+    refused(["compare", good, other, *out], "other/summary.json", "is no summary of an evaluation")
     (good / "samples-image.jsonl").write_text("{}\n")
     refused(["compare", good, other, *out], "samples-image.jsonl, line 1")
     (good / "samples-image.jsonl").unlink()

@@ -21,6 +21,7 @@ QUICK_START = """first steps:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # closed by the shell
     for stream in (sys.stdout, sys.stderr):  # a sign that a terminal has not is no reason to lose a result
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -28,7 +28,7 @@ from medvlm_r1.evaluation.measuring.looking import look
 from medvlm_r1.evaluation.measuring.metrics import Arms
 from medvlm_r1.evaluation.measuring.reasons import reasons
 from medvlm_r1.evaluation.samples import write_samples
-from medvlm_r1.files import read_rows
+from medvlm_r1.files import output_errors, read_rows
 from medvlm_r1.launch import training
 from medvlm_r1.launch.answering import model_sha256
 from medvlm_r1.launch.evaluating import evaluate_policy
@@ -185,7 +185,8 @@ def _cell(cell: dict[str, Any] | float | None) -> str:
 def run(demo: Demo) -> str:
     """Tell the story, show the table; returns the commands to ask a question oneself, on a page and in the terminal."""
     console, run_dir = demo.console, demo.run_dir
-    run_dir.mkdir(parents=True, exist_ok=True)
+    with output_errors(run_dir, "--run-dir"):
+        run_dir.mkdir(parents=True, exist_ok=True)
     summary = demo.tell()
     console.print(table(summary))
     gain = summary["paired"]["grpo-base"]

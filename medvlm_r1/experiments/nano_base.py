@@ -28,6 +28,7 @@ from medvlm_r1.experiments import nano_lessons as lessons
 from medvlm_r1.experiments.muon import Muon
 from medvlm_r1.experiments.nano_pool import Pool, load_pool, make_pool, save_pool
 from medvlm_r1.experiments.nano_sight import TOKENS, Lectures, Sight
+from medvlm_r1.files import output_errors
 from medvlm_r1.models import nano, vision
 from medvlm_r1.models.encode import Encoder
 from medvlm_r1.models.family import Pixels
@@ -157,7 +158,9 @@ def run(out: Path, config: NanoConfig) -> None:
     """Draw the pictures, run the stages, save the model to ``out``; the last finished stage is resumed from."""
     console = stderr()
     work = out.with_name(out.name + "-work")
-    work.mkdir(parents=True, exist_ok=True)
+    with output_errors(out):
+        for folder in (work, out):  # the model's at once: its fault is not to show after an hour
+            folder.mkdir(parents=True, exist_ok=True)
     pool = _cached(work / f"pool-{config.until(-1)}.npz", config, console)
     policy = new_policy(config.seed)
     with (work / "metrics.jsonl").open("a", encoding="utf-8") as log:

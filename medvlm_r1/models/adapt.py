@@ -83,8 +83,8 @@ def check(trainable: Trainable) -> None:
                 raise ConfigError(f'"trainable.{key}" holds an unknown name "{name}"{nearest(name, known)}')
         if len(set(names)) < len(names):
             raise ConfigError(f'"trainable.{key}" names something twice: {", ".join(names)}; name each once')
-    if lora.rank < 0 or lora.alpha < 1:
-        raise ConfigError(f"trainable.lora wants a rank of 0 or more and an alpha of 1 or more, got {lora.rank} and {lora.alpha}")
+    if not 0 <= lora.rank <= 2**14 or lora.alpha < 1:
+        raise ConfigError(f"trainable.lora wants a rank from 0 to {2**14} and an alpha of 1 or more, got {lora.rank} and {lora.alpha}")
     if lora.rank and not lora.targets:
         raise ConfigError(f'"trainable.lora.targets" is empty, so nothing would be adapted; name some of {", ".join(TARGETS)}')
     if lora.rank and (idle := [part for part in trainable.freeze if part != "vision"]):

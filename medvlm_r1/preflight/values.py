@@ -27,11 +27,12 @@ _NAMES = {
     "rollout.engine": ("local", "vllm"), "rollout.weights": ("file", "nccl", "ipc"), "rollout.pause": ("wait", "keep"),
 }  # fmt: skip
 _LEAST = {
-    "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "max_pixels": 28**2, "seed": 0, "sampling.seed": 0,
+    "steps": 1, "prompts_per_step": 1, "save_every": 1, "sampling.n": 2, "sampling.max_tokens": 1, "sampling.min_tokens": 0, "max_pixels": 28**2, "seed": 0, "sampling.seed": 0,
     "update.tokens_per_micro_batch": 1, "tokens_per_micro_batch": 1, "update.loss.kl_beta": 0, "optim.warmup_steps": 0, "optim.weight_decay": 0,
     "update.epochs": 1, "update.mini_batches": 1, "redraws": 0, "meter": 0, "stop.window": 2, "stop.patience": 1, "held_out.every": 1, "update.loss.clip_low": 0, "update.loss.clip_high": 0, "update.loss.trust_least": 0,
     "rollout.lag": 0, "rollout.concurrency": 1,
 }  # fmt: skip
+_MOST = {"prompts_per_step": 2**16, "sampling.n": 2**12, "redraws": 2**10, "seed": math.inf, "sampling.seed": math.inf}  # others: 32 bits
 _POSITIVE = (
     "optim.lr", "optim.max_grad_norm", "sampling.temperature", "update.temperature",
     "rollout.timeout_s", "stop.kept", "update.loss.temperature_up", "update.loss.temperature_down", "update.loss.trust_most",
@@ -46,6 +47,8 @@ def check(config: Config) -> None:
     for key, least in _LEAST.items():
         if (value := _value(config, key)) is not None and not least <= value < math.inf:
             raise ConfigError(f'"{key}" wants {least} or more, got {value}')
+        if value is not None and value > (most := _MOST.get(key, 2**31 - 1)):
+            raise ConfigError(f'"{key}" wants {most} or less, got {value}')
     for key in _POSITIVE:
         if (value := _value(config, key)) is not None and not 0 < value < math.inf:
             raise ConfigError(f'"{key}" wants more than 0, got {value}')
@@ -56,6 +59,8 @@ def check(config: Config) -> None:
     if isinstance(config, grpo.GRPOConfig):
         check_views(config)
         check_rollouts(config)
+        if config.sampling.min_tokens > config.sampling.max_tokens:
+            raise ConfigError(f'"sampling.min_tokens" is {config.sampling.min_tokens}, above max_tokens ({config.sampling.max_tokens}); lower it')
         if config.sampling.temperature != config.update.temperature:
             raise ConfigError("sampling.temperature and update.temperature differ; the update must see the policy that sampled")
         if config.update.mini_batches > config.prompts_per_step:

@@ -53,6 +53,8 @@ def compare_folders(places: Sequence[str], out: Path) -> dict[str, Any]:
     if out.exists() and (not out.is_dir() or any(file.name not in ("summary.json", "report.html", "export") for file in out.iterdir())):
         raise RunError(f'"{out}" is in use; choose another --out')
     evaluations = [read(*named(text)) for text in places]
+    if bare := next((e.folder for e in evaluations if not {"arms", "open"} & e.summary.keys()), None):
+        raise DataError(f'"{bare / "summary.json"}" is no summary of an evaluation; make one with medvlm-r1 eval … --out {bare}')
     names = [evaluation.name for evaluation in evaluations]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(f'two evaluations are called "{twice}"; name one of them: NAME={twice}')

@@ -61,7 +61,11 @@ class Endpoint:
     key_name: str = field(default="MEDVLM_API_KEY", repr=False)  # the environment variable that holds the key
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+            parts.port  # noqa: B018, it is read where it is asked for
+        except ValueError as error:
+            raise ConfigError(f'"{self.url}" is no address ({error}); write http://HOST:PORT/v1') from error
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f'"{self.url}" is no address; write http://HOST:PORT/v1')
         if "@" in parts.netloc or parts.query:  # it would stand in every file of the evaluation
