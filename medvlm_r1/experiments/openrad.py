@@ -75,7 +75,7 @@ def run(folder: Path, out: Path, seeds: int, jobs: int = 1, sizes: Sizes = Sizes
 def ready(folder: Path, out: Path, seeds: int, sizes: Sizes = Sizes()) -> tuple[study.Material, dict[str, Any]]:
     """The base, which learns where it is missing, what is asked, what each seed trains on; and how many questions there are."""
     console = stderr()
-    require_pictures(folder)
+    require_pictures(folder, out)
     require_same(out, {"folder": folder.resolve().name, "sizes": to_dict(sizes)})
     facts = prepare(folder, out / "questions", sizes.split, console)
     if not (out / "base").exists():
@@ -201,9 +201,9 @@ def _require_all(name: str, part: Sequence[Example], folder: Path, modalities: S
             raise DataError(f'"{folder}" leaves no {modality} picture for the part "{name}"; give more of both splits, train and test')
 
 
-def require_pictures(folder: Path) -> None:
-    """Raises DataError where there is no such folder, before anything is kept of it."""
-    if not folder.is_dir():
+def require_pictures(folder: Path, out: Path) -> None:
+    """Raises DataError where there is no such folder, before anything of it is kept in ``out``; what has been read once may be gone."""
+    if not folder.is_dir() and not (out / "settings.json").exists():
         raise DataError(f'"{folder}" is no folder; name one of labelled pictures (docs/real.md)')
 
 

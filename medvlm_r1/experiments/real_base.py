@@ -67,7 +67,7 @@ def untaught(cache: Path, side: int, seed: int) -> Policy:
 
 def run(folder: Path, out: Path, config: RealConfig = RealConfig(), parts: Parts = untaught) -> dict[str, Any]:
     """Do what is missing; returns the go or no-go, which is kept in ``out``/verdict.json. The model is ``out``/model."""
-    openrad.require_pictures(folder)
+    openrad.require_pictures(folder, out)
     console, work = stderr(), out / "work"
     with output_errors(out):
         work.mkdir(parents=True, exist_ok=True)

@@ -114,17 +114,7 @@ def table_rows(summary: Mapping[str, Any]) -> Iterator[list[Any]]:
         measures = {"greedy": found["greedy"]} | ({"sampled": found} if found["measure"] == "sampled" else {})
         for measure, numbers in measures.items():
             for modality, cell in [*numbers["by_modality"].items(), ("mean", numbers)]:
-                yield [
-                    pair,
-                    f"difference, {measure}",
-                    modality,
-                    cell.get("n"),
-                    cell["mean_difference"],
-                    *(cell["ci95"] or _NO_CI),
-                    cell["p"],
-                    cell.get("p_holm"),
-                    None,
-                ]
+                yield [pair, f"difference, {measure}", modality, *_difference(cell)]
 
 
 def open_rows(found: Mapping[str, Any]) -> Iterator[list[Any]]:
@@ -136,21 +126,15 @@ def open_rows(found: Mapping[str, Any]) -> Iterator[list[Any]]:
     for pair, kinds in found["paired"].items():
         for kind, numbers in kinds.items():
             for modality, cell in [*numbers["greedy"]["by_modality"].items(), ("mean", numbers["greedy"])]:
-                yield [
-                    pair,
-                    f"difference, greedy, {kind}",
-                    modality,
-                    cell.get("n"),
-                    cell["mean_difference"],
-                    *(cell["ci95"] or _NO_CI),
-                    cell["p"],
-                    cell.get("p_holm"),
-                    None,
-                ]
+                yield [pair, f"difference, greedy, {kind}", modality, *_difference(cell)]
     for arm, judge in found["judge"].items():
         yield [arm, "right by the judge", "mean", judge["n"], judge["right"], *(judge["right_ci95"] or _NO_CI), None, None, None]
         yield [arm, "judge agrees with rule", "all", judge["judged"], judge["agrees"], *(judge["agrees_ci95"] or _NO_CI), None, None, None]
         yield [arm, "kappa of judge and rule", "all", judge["judged"], judge["kappa"], *(judge["kappa_ci95"] or _NO_CI), None, None, None]
+
+
+def _difference(cell: Mapping[str, Any]) -> list[Any]:
+    return [cell.get("n"), cell["mean_difference"], *(cell["ci95"] or _NO_CI), cell["p"], cell.get("p_holm"), None]
 
 
 def _cells(cells: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
