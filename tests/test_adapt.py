@@ -70,7 +70,7 @@ def batch_of(policy, examples):
         "held already": (Trainable(freeze=("vision", "text"), lora=RANK_4), ('freezing "text" changes nothing', "trainable.freeze")),
         "everything": (Trainable(freeze=("vision", "embeddings", "text")), ("leaves nothing to learn", "trainable.lora.rank=16")),
         "no targets": (Trainable(lora=LoRA(4, targets=())), ("nothing would be adapted",)),
-        "a negative rank": (Trainable(lora=LoRA(-1)), ("rank of 0 or more", "-1")),
+        "a negative rank": (Trainable(lora=LoRA(-1)), ("rank from 0 to 16384", "-1")),
     }.values(),
 )
 def test_what_cannot_be_meant_is_refused(policy, trainable, parts):
