@@ -24,7 +24,7 @@ MAX_MODULE_LINES, MAX_FUNCTION_LINES, MAX_LOOP_LINES, MAX_PARAMETERS = 300, 60, 
 
 # A unit imports from rows above its own and from itself. The first row is one unit: the vocabulary builds on itself.
 ROWS = (
-    {"", "types", "reasoning", "config", "errors", "files", "console", "wording", "cells"},
+    {"", "types", "reasoning", "config", "errors", "files", "console", "wording", "cells", "intervals"},
     {"data", "rewards", "models"},
     {"audit", "rollout", "clinical"},
     {"training", "evaluation"},

@@ -8,8 +8,9 @@ from scipy import stats
 
 from medvlm_r1.errors import DataError
 from medvlm_r1.evaluation.measuring import metrics
-from medvlm_r1.evaluation.measuring.statistics import minimum_detectable_difference, score_interval, wilson
+from medvlm_r1.evaluation.measuring.statistics import minimum_detectable_difference, wilson
 from medvlm_r1.evaluation.samples import Sample, read_samples, write_samples
+from medvlm_r1.intervals import score_interval
 
 
 def sample(name, modality="mri", correct=True, drawn=(), **changes):

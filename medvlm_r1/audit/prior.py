@@ -5,7 +5,6 @@ answers well, the wording of the options carries the answer, and an accuracy
 above chance is no evidence of reading images.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from medvlm_r1.audit.texts import Wording
 from medvlm_r1.errors import DataError
+from medvlm_r1.intervals import score_interval
 from medvlm_r1.types import Example
 
 Cell = dict[str, Any]
@@ -234,7 +234,5 @@ def _interval(credit_DN: np.ndarray, is_asked_DN: np.ndarray, cluster_N: np.ndar
     of_questions = n / max(1, n - 1) * (residual_G**2).sum() / asked**2
     half = 1.96 * float(np.sqrt(of_draws + of_questions))
     if half == 0:
-        scale = 1 + 1.96**2 / n
-        centre, half = (mean + 1.96**2 / (2 * n)) / scale, 1.96 * math.sqrt(mean * (1 - mean) / n + 1.96**2 / (4 * n * n)) / scale
-        return [max(0.0, float(centre - half)), min(1.0, float(centre + half))]
+        return list(score_interval(float(mean), n, 1.96))
     return [max(0.0, float(mean) - half), min(1.0, float(mean) + half)]

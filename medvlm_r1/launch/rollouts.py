@@ -82,12 +82,12 @@ def command(config: GRPOConfig, gpus: int) -> str:
 def _command(config: GRPOConfig, url: str, gpus: int, own: Sequence[int] | None) -> str:
     place, rollout = urlsplit(url), config.rollout
     host = place.hostname or ""
-    everybody = "::" if ":" in host else "0.0.0.0"
+    listens = {"localhost": "127.0.0.1", "127.0.0.1": "127.0.0.1", "::1": "::1"}.get(host, "::" if ":" in host else "0.0.0.0")
     tokens = PICTURES * (config.max_pixels or 0) // TOKEN_PIXELS + TEXT_TOKENS + config.sampling.max_tokens
     model = config.model if is_hub_id(config.model) else str(locate(config.model).absolute())
     environment = {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": str(Path(medvlm_r1.__file__).parents[1])}
     words = [
-        "vllm", "serve", model, "--host", host if host == "::1" else "127.0.0.1" if host in ("127.0.0.1", "localhost") else everybody, "--port", str(place.port or 80),
+        "vllm", "serve", model, "--host", listens, "--port", str(place.port or 80),
         "--dtype", config.dtype, *(["--max-model-len", str(1024 * math.ceil(tokens / 1024))] if config.max_pixels else []), "--enable-scale-out",
         "--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--limit-mm-per-prompt", json.dumps({"image": PICTURES}),
         "--worker-extension-cls", "medvlm_r1.rollout.vllm.worker.Extension",

@@ -121,7 +121,7 @@ class SlotEngine:
         try:
             self._write()
         except torch.OutOfMemoryError:
-            self._end_all(FULL)
+            self._end_all()
         return True
 
     def _write(self) -> None:
@@ -139,12 +139,12 @@ class SlotEngine:
                 row.position += 1
             self._pick(hidden_AH, self._rows)
 
-    def _end_all(self, why: str) -> None:
+    def _end_all(self) -> None:
         """Every request under way fails, and what they held is free: half a step cannot be taken back."""
         rows, self._rows = self._rows, []
         self.cache.clear()
         for row in rows:
-            row.emit(Token(row.k, -1, 0.0, why))
+            row.emit(Token(row.k, -1, 0.0, FULL))
 
     def _rotary(self, count: int) -> Turns:
         return self.policy.rotary(torch.arange(count, device=self.policy.device).expand(3, -1))

@@ -16,7 +16,8 @@ import numpy as np
 from scipy.stats import t as student
 
 from medvlm_r1.evaluation.measuring.draws import SHARED
-from medvlm_r1.evaluation.measuring.statistics import Estimate, score_interval, wilson
+from medvlm_r1.evaluation.measuring.statistics import Estimate, wilson
+from medvlm_r1.intervals import score_interval
 
 FEWEST = 3  # groups in every stratum; below, nobody knows how much patients differ, and there is no interval
 ENUMERATED = 12  # groups whose signs are flipped in every way; more are flipped at random

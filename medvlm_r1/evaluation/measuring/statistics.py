@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+from medvlm_r1.intervals import score_interval
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -40,19 +42,6 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> tuple[float,
     if n == 0:
         return 0.0, 1.0
     return score_interval(successes / n, n, NormalDist().inv_cdf(0.5 + confidence / 2))
-
-
-def score_interval(rate: float, n: float, z: float) -> tuple[float, float]:
-    """Wilson's interval of a rate seen in n > 0 independent items, for any quantile.
-
-    >>> [round(x, 3) for x in score_interval(1.0, 5, 2.776)]      # 5 / (5 + 2.776²)
-    [0.394, 1.0]
-    """
-    centre = rate + z * z / (2 * n)
-    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    low, high = (centre - half) / scale, (centre + half) / scale
-    return (0.0 if rate == 0 else max(0.0, low)), (1.0 if rate == 1 else min(1.0, high))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
